@@ -1,0 +1,156 @@
+//! What can go wrong: when a component is loaded ([`Error`], told to the operator) and when it is
+//! asked ([`FailedClosed`], a denial).
+
+/// Why a sandbox or a policy could not be made ready. Nothing is running when this is returned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The host's own engine could not be set up.
+    #[error("the wasm engine cannot start: {0}")]
+    Engine(String),
+    /// The bytes are no component: truncated, a core module, or another file altogether.
+    #[error("policy {policy}: {bytes} bytes are not a WebAssembly component: {why}")]
+    NotAComponent {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// The size of what was given.
+        bytes: usize,
+        /// What the validator said.
+        why: String,
+    },
+    /// The component asks for something that its world does not offer.
+    #[error(
+        "policy {policy}: imports {import}, which world gavel:policy/policy@0.1.0 does not offer; a policy may import only gavel:policy/log, config and counters"
+    )]
+    ForbiddenImport {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// The import's full name, for example `wasi:clocks/wall-clock@0.2.6`.
+        import: String,
+    },
+    /// The component does not export what its world demands, or with other types.
+    #[error("policy {policy}: does not implement world gavel:policy/policy@0.1.0: {why}")]
+    WrongWorld {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// What is missing or different.
+        why: String,
+    },
+    /// `describe` failed, so the policy does not work at all.
+    #[error("policy {policy}: describe failed: {why}")]
+    Describe {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// The limit hit or the trap.
+        why: FailedClosed,
+    },
+    /// The configuration does not satisfy the schema that the policy ships.
+    #[error("policy {policy}: configuration{path}: {why}")]
+    Configuration {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// Where in the configuration, as ` at /json/pointer`, empty for the whole.
+        path: String,
+        /// What is wrong there.
+        why: String,
+    },
+    /// A limit is out of the range that the sandbox was set up for.
+    #[error("policy {policy}: limit {limit} is {value}, the sandbox allows {min} to {max}")]
+    Limit {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// The limit's name in the configuration.
+        limit: &'static str,
+        /// What was asked.
+        value: u64,
+        /// The least possible value.
+        min: u64,
+        /// The greatest possible value.
+        max: u64,
+    },
+}
+
+/// Why a policy gave no usable answer. Every one of these denies the request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FailedClosed {
+    /// The policy ran longer than it may.
+    #[error("deadline of {limit_ms} ms exceeded (deadline_ms)")]
+    Deadline {
+        /// The deadline in force.
+        limit_ms: u64,
+    },
+    /// All policies together ran longer than one decision may.
+    #[error("deadline of {limit_ms} ms for the whole decision exceeded (decision_deadline_ms)")]
+    DecisionDeadline {
+        /// The deadline in force.
+        limit_ms: u64,
+    },
+    /// The policy asked for more memory than it may have.
+    #[error("memory limit of {limit} bytes reached, {asked} bytes asked (max_memory_bytes)")]
+    Memory {
+        /// The size that was asked for.
+        asked: u64,
+        /// The cap in force.
+        limit: u64,
+    },
+    /// The policy asked for a larger table than it may have.
+    #[error("table limit of {limit} elements reached, {asked} asked (max_table_elements)")]
+    Table {
+        /// The size that was asked for.
+        asked: u64,
+        /// The cap in force.
+        limit: u64,
+    },
+    /// The policy's call stack overflowed.
+    #[error("stack overflow, the limit is {limit} bytes (max_stack_bytes)")]
+    Stack {
+        /// The cap in force.
+        limit: u64,
+    },
+    /// The policy's answer, or what it passed to the host, is too large.
+    #[error("output larger than {limit} bytes (max_output_bytes)")]
+    Output {
+        /// The cap in force.
+        limit: u64,
+    },
+    /// The policy used the host's counters more often than one decision may.
+    #[error("more than {limit} counter calls (max_counter_calls)")]
+    CounterCalls {
+        /// The cap in force.
+        limit: u64,
+    },
+    /// The component needs more instances, tables or memories than it may have, or all slots of
+    /// the sandbox are taken.
+    #[error("no instance to be had: {why}")]
+    Instances {
+        /// Which limit, in words.
+        why: String,
+    },
+    /// The policy trapped: a panic, `unreachable`, an access out of bounds, a division by zero.
+    #[error("trap: {0}")]
+    Trap(String),
+    /// The answer does not decode as what the world demands (for example, a string that claims to
+    /// be longer than the memory it lies in).
+    #[error("undecodable answer: {0}")]
+    Undecodable(String),
+}
+
+impl FailedClosed {
+    /// The limit or fault as one word for metrics, for example `deadline`.
+    #[must_use]
+    pub fn as_label(&self) -> &'static str {
+        match self {
+            Self::Deadline { .. } => "deadline",
+            Self::DecisionDeadline { .. } => "decision_deadline",
+            Self::Memory { .. } => "memory",
+            Self::Table { .. } => "table",
+            Self::Stack { .. } => "stack",
+            Self::Output { .. } => "output",
+            Self::CounterCalls { .. } => "counter_calls",
+            Self::Instances { .. } => "instances",
+            Self::Trap(_) => "trap",
+            Self::Undecodable(_) => "undecodable",
+        }
+    }
+}

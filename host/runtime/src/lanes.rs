@@ -1,0 +1,122 @@
+//! Two lanes, so that a slow policy harms nobody else.
+//!
+//! An evaluation begins where the decision is being made: for the 10 to 30 µs that one normally
+//! takes, a hand-over to another thread would cost as much again. A guest that is still running
+//! at its second tick (after 0.5 to 1 ms) yields, and is moved to the *slow lane*: a few threads
+//! of lower priority that run all such guests in turns, a tick at a time. The caller meanwhile
+//! waits without holding a thread, and is answered at the deadline even if the slow lane is busy.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Priority of the slow lane below the rest of the process. 5 leaves a slow thread a quarter of a
+/// core that is otherwise saturated: a policy in Python still gets its few milliseconds.
+const NICENESS: i32 = 5;
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The threads on which evaluations go on that did not end within their first slice.
+#[derive(Debug)]
+pub(crate) struct SlowLane {
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    tasks: VecDeque<Task>,
+    stopped: bool,
+}
+
+impl SlowLane {
+    /// Start `threads` threads.
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        for n in 0..threads.max(1) {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name(format!("gavel-slow-{n}")).spawn(move || serve(&queue))?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// Run `future`: its first slice here, the rest, if any, in the slow lane. `None` when it has
+    /// not ended by `until`; it is then interrupted in the slow lane at its own deadline.
+    ///
+    /// The future must be one that is always ready to go on (guests yield but never wait).
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+        until: Instant,
+    ) -> Option<T> {
+        let mut future = Box::pin(future);
+        if let Poll::Ready(done) = poll_once(future.as_mut()) {
+            return Some(done);
+        }
+        let (answer, wait) = oneshot::channel();
+        self.queue.push(Box::pin(async move {
+            // Nobody waits any more after the deadline: the answer is dropped.
+            let _ = answer.send(future.await);
+        }));
+        tokio::time::timeout_at(until.into(), wait).await.ok()?.ok()
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        self.queue.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.queue.filled.notify_all();
+    }
+}
+
+impl Queue {
+    fn push(&self, task: Task) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).tasks.push_back(task);
+        self.filled.notify_one();
+    }
+
+    /// The next task, or `None` when the lane is closed.
+    fn pop(&self) -> Option<Task> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.stopped {
+                return None;
+            }
+            if let Some(task) = state.tasks.pop_front() {
+                return Some(task);
+            }
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn poll_once<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn serve(queue: &Queue) {
+    // Lowering one's own priority needs no privilege; where it is refused all the same, the lane
+    // works as well, only less politely.
+    let _ = rustix::process::nice(NICENESS);
+    while let Some(mut task) = queue.pop() {
+        if poll_once(task.as_mut()).is_pending() {
+            queue.push(task);
+        }
+    }
+}

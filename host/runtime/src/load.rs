@@ -1,0 +1,163 @@
+//! From bytes to a policy that is ready to be asked: inspected, compiled, linked, described, and
+//! its configuration checked. None of this happens on the way of a request.
+
+use crate::bindings::PolicyPre;
+use crate::evaluate::{Call, Guest};
+use crate::policy::{Inner, Policy};
+use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOptions};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::sync::{Arc, Mutex};
+use wasmtime::component::Component;
+
+/// What a policy is made of.
+#[derive(Debug, Clone)]
+pub struct PolicySource {
+    /// The policy's name in the configuration; it appears in decisions.
+    pub name: String,
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// The operator's configuration for it; `Null` for none.
+    pub config: Value,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+impl PolicySource {
+    /// A policy without configuration, under the default limits.
+    #[must_use]
+    pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self { name: name.into(), bytes, config: Value::Null, limits: Limits::default() }
+    }
+}
+
+impl Sandbox {
+    /// Make a policy ready: compile it (or take it from the cache), check its imports, exports and
+    /// configuration, and ask it to describe itself.
+    ///
+    /// Compilation happens on the calling thread and takes 10 ms for a small Rust component,
+    /// seconds for one that carries a language runtime; call it off the path of requests, within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// Everything in [`Error`] but [`Error::Engine`].
+    pub async fn load(&self, source: PolicySource) -> Result<Policy, Error> {
+        check_limits(&source, &self.inner.options)?;
+        let component = self.compile(&source.bytes).map_err(|why| Error::NotAComponent {
+            policy: source.name.clone(),
+            bytes: source.bytes.len(),
+            why: first_line(&format!("{why:#}")),
+        })?;
+        self.check_imports(&source.name, &component)?;
+        let pre = self.link(&source.name, &component)?;
+        let metadata = self.describe(&source, &pre).await?;
+        check_configuration(&source, &metadata)?;
+        let config = crate::policy::configuration_text(&source.config);
+        Ok(Policy {
+            inner: Arc::new(Inner {
+                digest: format!("sha256:{}", hex::encode(Sha256::digest(&source.bytes))),
+                name: source.name.into(),
+                bytes: source.bytes.len(),
+                config: config.into(),
+                limits: source.limits,
+                metadata,
+                sandbox: self.clone(),
+                pre,
+                warm: Mutex::default(),
+            }),
+        })
+    }
+
+    fn check_imports(&self, policy: &str, component: &Component) -> Result<(), Error> {
+        const OFFERED: [&str; 4] = ["types", "log", "config", "counters"];
+        let component_type = component.component_type();
+        for (import, _) in component_type.imports(&self.inner.engine) {
+            let offered = import
+                .strip_prefix("gavel:policy/")
+                .and_then(|rest| rest.split_once('@'))
+                .is_some_and(|(interface, version)| OFFERED.contains(&interface) && version.starts_with("0.1."));
+            if !offered {
+                return Err(Error::ForbiddenImport { policy: policy.to_owned(), import: import.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&self, policy: &str, component: &Component) -> Result<PolicyPre<Guest>, Error> {
+        let told = |why: wasmtime::Error| Error::WrongWorld {
+            policy: policy.to_owned(),
+            why: first_line(&format!("{why:#}")),
+        };
+        PolicyPre::new(self.inner.linker.instantiate_pre(component).map_err(told)?).map_err(told)
+    }
+
+    async fn describe(&self, source: &PolicySource, pre: &PolicyPre<Guest>) -> Result<Metadata, Error> {
+        let limits = Limits { deadline_ms: crate::limits::DESCRIBE_DEADLINE_MS, ..source.limits.clone() };
+        let call = Call::describe(source.name.clone().into(), limits);
+        let described = call.run_describe(self, pre).await;
+        described.map_err(|why| Error::Describe { policy: source.name.clone(), why: with_guest_words(why) })
+    }
+}
+
+/// A trap's text, with what the guest itself said last (a panic's message), for the operator.
+fn with_guest_words((why, words): (FailedClosed, Option<String>)) -> FailedClosed {
+    match (why, words) {
+        (FailedClosed::Trap(why), Some(words)) => FailedClosed::Trap(format!("{why}; the guest said: {words}")),
+        (why, _) => why,
+    }
+}
+
+fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), Error> {
+    let limits = &source.limits;
+    let ranges = [
+        ("deadline_ms", limits.deadline_ms, 1, options.decision_deadline_ms),
+        ("max_memory_bytes", limits.max_memory_bytes, 1, options.max_memory_bytes),
+        ("max_table_elements", limits.max_table_elements, 1, options.max_table_elements),
+        ("max_output_bytes", limits.max_output_bytes, 16, 64 << 10),
+        ("max_log_lines", limits.max_log_lines, 0, 10_000),
+        ("max_log_line_bytes", limits.max_log_line_bytes, 16, 64 << 10),
+        ("max_counter_calls", limits.max_counter_calls, 0, 10_000),
+    ];
+    for (limit, value, min, max) in ranges {
+        if value < min || value > max {
+            return Err(Error::Limit { policy: source.name.clone(), limit, value, min, max });
+        }
+    }
+    Ok(())
+}
+
+/// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
+fn check_configuration(source: &PolicySource, metadata: &Metadata) -> Result<(), Error> {
+    let told = |path: String, why: String| Error::Configuration { policy: source.name.clone(), path, why };
+    let Some(schema) = &metadata.config_schema else {
+        return match source.config {
+            Value::Null => Ok(()),
+            _ => Err(told(String::new(), "this policy takes no configuration".into())),
+        };
+    };
+    if source.config.is_null() {
+        return Ok(());
+    }
+    let schema = serde_json::from_str(schema)
+        .map_err(|why| told(String::new(), format!("the schema that the policy ships is not JSON: {why}")))?;
+    let validator = jsonschema::draft202012::new(&schema)
+        .map_err(|why| told(String::new(), format!("the schema that the policy ships is not usable: {why}")))?;
+    let first = validator.iter_errors(&source.config).next();
+    first.map_or(Ok(()), |why| Err(told(pointer(&why.instance_path().to_string()), why.to_string())))
+}
+
+fn pointer(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!(" at {path}") }
+}
+
+/// Messages of wasmtime and of validators may run over many lines; the first one names the fault.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+impl Limits {
+    /// Whether instances are kept between decisions.
+    pub(crate) fn warm(&self) -> bool {
+        self.isolation == Isolation::Warm
+    }
+}

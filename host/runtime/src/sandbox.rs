@@ -1,0 +1,112 @@
+//! The engine of a process: one compiler, one pool of instances, one ticker, two lanes.
+
+use crate::bindings::Policy as World;
+use crate::cache::Cache;
+use crate::epoch::Ticker;
+use crate::evaluate::Guest;
+use crate::lanes::SlowLane;
+use crate::{Error, SandboxOptions};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// A process has one of these; policies are loaded into it. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<Guest>,
+    pub(crate) options: SandboxOptions,
+    /// One permit for each instance slot of the pool.
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) lane: SlowLane,
+    pub(crate) ticker: Ticker,
+    cache: Option<Cache>,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Set up the engine.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the machine cannot run it: no address space, no threads.
+    pub fn new(options: SandboxOptions) -> Result<Self, Error> {
+        let told = |why: &dyn std::fmt::Display| Error::Engine(why.to_string());
+        let engine = Engine::new(&config(&options)).map_err(|why| told(&why))?;
+        let mut linker = Linker::new(&engine);
+        World::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(|why| told(&why))?;
+        let inner = Inner {
+            linker,
+            slots: Arc::new(Semaphore::new(options.max_instances as usize)),
+            lane: SlowLane::start(options.slow_lane_threads).map_err(|why| told(&why))?,
+            ticker: Ticker::start(engine.clone()).map_err(|why| told(&why))?,
+            cache: options.cache_dir.as_deref().and_then(Cache::open),
+            engine,
+            options,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Compile a component, or take it from the cache.
+    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<Component, wasmtime::Error> {
+        match &self.inner.cache {
+            Some(cache) => cache.component(&self.inner.engine, bytes),
+            None => Component::new(&self.inner.engine, bytes),
+        }
+    }
+}
+
+/// Core instances, memories and tables in one component. Guests in C, Rust, JavaScript, Python and
+/// Go have 1 to 30 core modules (shims and adapters), one memory and a few tables.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
+pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
+pub(crate) const TABLES_PER_COMPONENT: u32 = 16;
+
+/// Memory kept resident in a free slot and cleared by hand: for a small guest that is everything
+/// it touches, and clearing 256 KiB at most costs less than the page faults it saves.
+const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+
+fn config(options: &SandboxOptions) -> Config {
+    let stack = usize::try_from(options.max_stack_bytes).unwrap_or(usize::MAX);
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        .wasm_backtrace_max_frames(None)
+        .max_wasm_stack(stack)
+        // Host functions run on the same stack, above the guest's part of it.
+        .async_stack_size(stack.saturating_add(512 << 10))
+        .memory_init_cow(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    config
+}
+
+fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {
+    let slots = options.max_instances;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(4))
+        .total_memories(slots.saturating_mul(2))
+        .total_tables(slots.saturating_mul(4))
+        .total_stacks(slots)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .table_elements(usize::try_from(options.max_table_elements).unwrap_or(usize::MAX))
+        .max_memory_size(usize::try_from(options.max_memory_bytes).unwrap_or(usize::MAX))
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .async_stack_keep_resident(64 << 10);
+    pool
+}

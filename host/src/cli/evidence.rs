@@ -1,0 +1,71 @@
+//! `gavel evidence`: export the evidence bundle, and check it before it is called exported.
+
+use super::Outcome;
+use super::client::{Client, Remote};
+use super::output::{line, print_json};
+use crate::evidence::{BundleReport, verify_bundle_file};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::fs::File;
+use std::io::{Read, Write, copy};
+use std::path::{Path, PathBuf};
+use ureq::Body;
+use ureq::http::Response;
+
+/// Export a kernel's evidence bundle from a server into a file, and verify what was written.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  gavel evidence --out evidence.json\n  gavel evidence --out - | jq .root_hash")]
+pub(super) struct Args {
+    /// The file to write; `-` writes to standard output, unverified.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+    let client = args.remote.client()?;
+    if args.out == Path::new("-") {
+        let mut response = answered(&client)?;
+        copy(&mut response.body_mut().as_reader(), &mut std::io::stdout().lock()).context("the bundle broke off")?;
+        return Ok(Outcome::Yes);
+    }
+    let report = export(&client, &args.out)?;
+    if as_json {
+        print_json(
+            &json!({"file": args.out, "kernel_id": report.kernel_id, "entry_count": report.entries, "root_hash": report.root_hash}),
+        )?;
+    } else {
+        line(&format!("{}: {} entries of kernel {}, verified", args.out.display(), report.entries, report.kernel_id))?;
+        line(&format!("  root hash  {}", report.root_hash))?;
+    }
+    Ok(Outcome::Yes)
+}
+
+/// Export the bundle of the client's kernel into `out` and verify what was written.
+pub(super) fn export(client: &Client, out: &Path) -> Result<BundleReport> {
+    save(&mut answered(client)?.body_mut().as_reader(), out)?;
+    verify_bundle_file(out)
+}
+
+fn answered(client: &Client) -> Result<Response<Body>> {
+    let mut response = client.get("/evidence")?;
+    if response.status().as_u16() >= 400 {
+        let mut text = String::new();
+        response.body_mut().as_reader().take(64 << 10).read_to_string(&mut text)?;
+        bail!("the server answered {}: {text}", response.status());
+    }
+    Ok(response)
+}
+
+/// Written beside and renamed when whole: a bundle that broke off never has the asked name.
+fn save(body: &mut impl Read, out: &Path) -> Result<()> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
+    copy(body, &mut beside).context("the bundle broke off")?;
+    beside.flush()?;
+    beside.as_file().sync_all()?;
+    beside.persist(out).with_context(|| out.display().to_string())?;
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}

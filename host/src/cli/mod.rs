@@ -1,0 +1,112 @@
+//! The command line: one file for each command.
+//!
+//! What a person reads goes to a terminal as text; with `--json` every command writes JSON. Results
+//! go to standard output, everything else (log, progress, summaries) to standard error. Exit codes:
+//! 0 done, 1 the answer is no (a denial, a difference, a damaged file), 2 it could not be done.
+#![allow(clippy::print_stdout, reason = "a command line prints")]
+#![allow(clippy::print_stderr, reason = "a command line prints")]
+
+mod client;
+mod conformance;
+mod decide;
+mod demo;
+mod evidence;
+mod halt;
+mod info;
+mod key;
+mod output;
+mod serve;
+mod submit;
+mod validate;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// The governance runtime that AI agents' tool calls go through.
+#[derive(Debug, Parser)]
+#[command(name = "gavel", version, about, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// Write JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to log, for example `info`, `debug`, `gavel=debug,policy=info`. Also: GAVEL_LOG.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Submit(submit::Args),
+    Decide(decide::Args),
+    Info(info::Args),
+    Validate(validate::Args),
+    Verify(verify::Args),
+    Evidence(evidence::Args),
+    Halt(halt::Args),
+    Key(key::Args),
+    Conformance(conformance::Args),
+    Demo(demo::Args),
+}
+
+/// How a command ended, when it could be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Done, and the answer is yes.
+    Yes,
+    /// Done, and the answer is no: a denial, a difference, a damaged file.
+    No,
+}
+
+/// Run the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.log.as_deref(), cli.json);
+    let json = cli.json;
+    let ended = match cli.command {
+        Command::Serve(args) => serve::run(args, json),
+        Command::Submit(args) => submit::run(args, json),
+        Command::Decide(args) => decide::run(args),
+        Command::Info(args) => info::run(args, json),
+        Command::Validate(args) => validate::run(args, json),
+        Command::Verify(args) => verify::run(args, json),
+        Command::Evidence(args) => evidence::run(args, json),
+        Command::Halt(args) => halt::run(args, json),
+        Command::Key(args) => key::run(args, json),
+        Command::Conformance(args) => conformance::run(args, json),
+        Command::Demo(args) => demo::run(args, json),
+    };
+    match ended {
+        Ok(Outcome::Yes) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Err(why) => {
+            output::failure(&why, json);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start_log(filter: Option<&str>, json: bool) {
+    let filter = match filter {
+        Some(filter) => EnvFilter::new(filter),
+        None => EnvFilter::try_from_env("GAVEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,gavel=info,policy=info")),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let started = if json { log.json().try_init() } else { log.with_target(false).try_init() };
+    // A host application that embeds this may have set up a log of its own.
+    drop(started);
+}
+
+/// A runtime for commands that serve or judge.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("gavel-worker").build()?)
+}

@@ -1,0 +1,375 @@
+//! The spine: judge, record, execute, record, answer. Start reading here.
+//!
+//! What always holds, whatever fails:
+//! - Nothing runs without an explicit ALLOW, and no ALLOW leaves before its record is durable.
+//! - Every request that is judged leaves a record: one when it is denied or runs nothing, two when
+//!   a tool runs (the decision before, the outcome after).
+//! - Once judged, a request is carried to its end even if its caller goes away.
+//!
+//! What is deliberately absent: retries, caches of verdicts, and any way back from here up to HTTP.
+
+use crate::kernel::{Kernel, Walk};
+use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, ToolLabels};
+use crate::record::{self, DecisionMeta, Mode};
+use gavel_kernel::{Decision, EntryData, Judgement, Receipt, Request, Stage, State, Status, judge};
+use gavel_ledger::{AppendError, Committed, Draft, Kind};
+use gavel_runtime::{Evaluation, Level};
+use serde_json::Value;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Who a request comes from, as far as the law is concerned.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The key's name, for the record.
+    pub name: String,
+    /// The one actor that it speaks for, if it is bound to one.
+    pub actor: Option<String>,
+}
+
+impl Principal {
+    /// A caller that is bound to no actor: the operator's own command line, a server without keys.
+    #[must_use]
+    pub fn unbound(name: impl Into<String>) -> Self {
+        Self { name: name.into(), actor: None }
+    }
+}
+
+/// Why a request was not judged, or not to the end. Nothing ran, unless it says so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The kernel is halted.
+    #[error("kernel '{kernel}' is halted: {reason}")]
+    Halted {
+        /// The kernel.
+        kernel: String,
+        /// The reason given when it was halted.
+        reason: String,
+    },
+    /// A text of the request is longer than a record could hold.
+    #[error("{0}")]
+    TooLong(String),
+    /// Too many records wait for the disk.
+    #[error("too many records are waiting for the disk (limits.max_ledger_queue)")]
+    Overloaded,
+    /// The ledger takes no record.
+    #[error("the decision could not be recorded: {0}")]
+    Ledger(String),
+}
+
+/// A request in the course of its judgement.
+struct Case<'a> {
+    request: &'a Request,
+    principal: &'a Principal,
+    mode: Mode,
+    now_ms: u64,
+    judgement: Judgement,
+    evaluations: Vec<Evaluation>,
+}
+
+/// What came of the judgement.
+enum Ruling {
+    Denied { stage: Stage, error: String },
+    Allowed,
+}
+
+impl Kernel {
+    /// Judge a request, record the decision, run its tool if it is allowed, record the outcome.
+    ///
+    /// Runs to its end in a task of its own: dropping the future stops only the waiting.
+    ///
+    /// # Errors
+    /// [`Refused`]: the kernel is halted, or no record could be made.
+    pub async fn submit(self: &Arc<Self>, request: Request, principal: Principal) -> Result<Receipt, Refused> {
+        self.carry(request, principal, Mode::Submit).await
+    }
+
+    /// Judge a request and record the decision; run nothing.
+    ///
+    /// # Errors
+    /// [`Refused`], as for [`Kernel::submit`].
+    pub async fn decide(self: &Arc<Self>, request: Request, principal: Principal) -> Result<Receipt, Refused> {
+        self.carry(request, principal, Mode::Decide).await
+    }
+
+    async fn carry(self: &Arc<Self>, request: Request, principal: Principal, mode: Mode) -> Result<Receipt, Refused> {
+        let kernel = Arc::clone(self);
+        let carried = self.tasks.spawn(async move { kernel.serve(&request, &principal, mode).await });
+        carried
+            .await
+            .unwrap_or_else(|why| Err(Refused::Ledger(format!("the request was not carried to its end: {why}"))))
+    }
+
+    async fn serve(&self, request: &Request, principal: &Principal, mode: Mode) -> Result<Receipt, Refused> {
+        self.refuse_if_halted()?;
+        record::check_lengths(request).map_err(Refused::TooLong)?;
+        let started = Instant::now();
+        let mut walk = Walk::begin(&self.states);
+        let now_ms = self.clock.now_ms();
+        let judgement = self.judge(request, now_ms);
+        let mut case = Case { request, principal, mode, now_ms, judgement, evaluations: Vec::new() };
+        let ruling = self.rule(&mut case, &mut walk).await;
+        let receipt = match ruling {
+            Ruling::Denied { stage, error } => self.deny(&case, stage, error, &mut walk).await,
+            Ruling::Allowed => self.allow(&case, &mut walk).await,
+        }?;
+        let labels = KernelLabels { kernel: self.id.clone() };
+        self.metrics.decision_seconds.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+        Ok(receipt)
+    }
+
+    fn refuse_if_halted(&self) -> Result<(), Refused> {
+        match self.halted.get() {
+            Some(reason) => Err(self.halted_for(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn halted_for(&self, reason: &str) -> Refused {
+        Refused::Halted { kernel: self.id.clone(), reason: reason.to_owned() }
+    }
+
+    /// Stages 1 to 5: the law.
+    fn judge(&self, request: &Request, now_ms: u64) -> Judgement {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        judge(&self.law, request, now_ms, &mut *permits)
+    }
+
+    /// The law's word, then whether the caller is who it says, then the policies'.
+    async fn rule(&self, case: &mut Case<'_>, walk: &mut Walk<'_>) -> Ruling {
+        if let gavel_kernel::Verdict::Denied { stage, error } = &case.judgement.verdict {
+            return Ruling::Denied { stage: *stage, error: error.clone() };
+        }
+        walk.to(State::Arbitrating);
+        if let Some(error) = impersonation(case) {
+            return Ruling::Denied { stage: Stage::Jurisdiction, error };
+        }
+        if self.policies.policies().is_empty() {
+            return Ruling::Allowed;
+        }
+        let request = Arc::new(record::guest_request(case.request, case.now_ms));
+        let judged = self.policies.judge(request, Arc::clone(&self.counters)).await;
+        let denial = judged.denial();
+        self.note(&judged.evaluations);
+        case.evaluations = judged.evaluations;
+        denial.map_or(Ruling::Allowed, |denial| Ruling::Denied {
+            stage: Stage::Policy,
+            error: gavel_kernel::policy_denial(&denial.policy, &denial.reason),
+        })
+    }
+
+    /// Denied: one record, which closes the request.
+    async fn deny(
+        &self,
+        case: &Case<'_>,
+        stage: Stage,
+        error: String,
+        walk: &mut Walk<'_>,
+    ) -> Result<Receipt, Refused> {
+        walk.to(State::Auditing);
+        let error = record::shortened(error);
+        let entry = EntryData::denied(case.request, case.now_ms, &error, case.judgement.permit.as_ref());
+        let closed = self.close(case, Some(stage), entry, None).await?;
+        Ok(receipt(case, case.now_ms, Status::Rejected, Some(error), closed, None))
+    }
+
+    /// Allowed: run the tool, if there is one to run; otherwise one record closes the request.
+    async fn allow(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
+        let call = case.request.tool_call().filter(|_| case.mode == Mode::Submit);
+        match call {
+            Some(call) if self.tools.contains(&call.name) => self.execute(case, walk).await,
+            Some(call) => {
+                walk.to(State::Executing);
+                self.fail(case, gavel_kernel::unregistered_tool(&call.name), None, walk).await
+            }
+            None => {
+                walk.to(State::Auditing);
+                let entry = EntryData::allowed(case.request, case.now_ms, case.judgement.permit.as_ref());
+                let closed = self.close(case, None, entry, None).await?;
+                Ok(receipt(case, case.now_ms, Status::Accepted, None, closed, None))
+            }
+        }
+    }
+
+    /// Record the decision, and only when that is durable run the tool; then record the outcome.
+    async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
+        let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
+        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json();
+        let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
+        let decision = self.append(draft).await?;
+        walk.to(State::Executing);
+        let result = self.tools.call(&call.name, call.params.clone()).await;
+        let outcome = if result.is_ok() { "ok" } else { "failed" };
+        self.metrics.tools.get_or_create(&ToolLabels { tool: call.name.clone(), outcome }).inc();
+        match result {
+            Ok(value) => {
+                walk.to(State::Auditing);
+                let now_ms = self.clock.now_ms();
+                let entry = EntryData::allowed(case.request, now_ms, case.judgement.permit.as_ref());
+                let closed = self.close(case, None, entry, Some(decision.index)).await?;
+                Ok(receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
+            }
+            Err(why) => self.fail(case, gavel_kernel::tool_failure(&why), Some(decision.index), walk).await,
+        }
+    }
+
+    /// The tool failed, or there is none of that name.
+    async fn fail(
+        &self,
+        case: &Case<'_>,
+        error: String,
+        decision: Option<u64>,
+        walk: &mut Walk<'_>,
+    ) -> Result<Receipt, Refused> {
+        walk.to(State::Auditing);
+        let error = record::shortened(error);
+        let now_ms = self.clock.now_ms();
+        let entry = EntryData::failed(case.request, now_ms, &error);
+        let closed = self.close(case, Some(Stage::Execution), entry, decision).await?;
+        Ok(receipt(case, now_ms, Status::Failed, Some(error), closed, None))
+    }
+
+    /// Append the record that closes the request: the outcome of `decision`, or a decision itself.
+    async fn close(
+        &self,
+        case: &Case<'_>,
+        stage: Option<Stage>,
+        entry: EntryData,
+        decision: Option<u64>,
+    ) -> Result<Committed, Refused> {
+        let (kind, meta) = match decision {
+            Some(index) => (Kind::Outcome, record::outcome(index)),
+            None => (Kind::Decision, self.meta(case, stage).to_json()),
+        };
+        let ts_ms = entry.ts_ms;
+        let decided = entry.decision;
+        let committed =
+            self.append(Draft { kind, ts_ms, meta, entry: Some(entry.canonical()), closes: decision }).await?;
+        let labels = DecisionLabels {
+            kernel: self.id.clone(),
+            decision: decided.as_str(),
+            stage: stage.map_or("none", Stage::as_str),
+        };
+        self.metrics.decisions.get_or_create(&labels).inc();
+        Ok(committed)
+    }
+
+    fn meta<'a>(&'a self, case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
+        DecisionMeta {
+            request: case.request,
+            caller: &case.principal.name,
+            mode: case.mode,
+            stage,
+            open: false,
+            policy_set: &self.policies,
+            evaluations: &case.evaluations,
+            permit_use: case.judgement.counted_use.as_ref(),
+        }
+    }
+
+    async fn append(&self, draft: Draft) -> Result<Committed, Refused> {
+        let (done, committed) = oneshot::channel();
+        self.ledger.append(draft, move |result| {
+            // Nobody waits when the host is being torn down; the record is on disk all the same.
+            let _ = done.send(result);
+        });
+        let result = committed.await.unwrap_or(Err(AppendError::Closed));
+        result.map_err(|why| match why {
+            AppendError::Halted => self.halted_for(self.halted.get().map_or("being halted", String::as_str)),
+            AppendError::Overloaded { .. } => Refused::Overloaded,
+            why => Refused::Ledger(why.to_string()),
+        })
+    }
+
+    /// Halt the kernel: from the moment its ledger holds the halt record, nothing more is decided.
+    /// Tools that were already allowed run to their end, and their outcomes are recorded.
+    ///
+    /// # Errors
+    /// [`Refused::Halted`] when it is halted already; [`Refused::Ledger`] when the halt could not
+    /// be made durable (the ledger then takes no decisions either).
+    pub async fn halt(&self, reason: &str, principal: &Principal) -> Result<Receipt, Refused> {
+        self.refuse_if_halted()?;
+        record::check_reason(reason).map_err(Refused::TooLong)?;
+        let now_ms = self.clock.now_ms();
+        let entry = EntryData::halt(reason, now_ms);
+        let meta = record::halt(&principal.name);
+        let draft = Draft { kind: Kind::Halt, ts_ms: now_ms, meta, entry: Some(entry.canonical()), closes: None };
+        let committed = self.append(draft).await?;
+        let _ = self.halted.set(reason.to_owned());
+        let labels = DecisionLabels { kernel: self.id.clone(), decision: "HALT", stage: "none" };
+        self.metrics.decisions.get_or_create(&labels).inc();
+        self.observe();
+        Ok(Receipt {
+            request_id: "HALT".into(),
+            status: Status::Accepted,
+            state_from: State::Idle,
+            state_to: State::Halted,
+            ts_ms: now_ms,
+            decision: Decision::Halt,
+            error: None,
+            evidence_hash: entry_hash(committed),
+            tool_result: None,
+        })
+    }
+
+    /// Count and log what the policies did.
+    fn note(&self, evaluations: &[Evaluation]) {
+        let seconds = KernelLabels { kernel: self.id.clone() };
+        for evaluation in evaluations {
+            let labels = PolicyLabels {
+                policy: evaluation.policy.to_string(),
+                verdict: record::verdict_label(&evaluation.verdict),
+            };
+            self.metrics.evaluations.get_or_create(&labels).inc();
+            self.metrics.evaluation_seconds.get_or_create(&seconds).observe(evaluation.elapsed.as_secs_f64());
+            let policy = &*evaluation.policy;
+            for line in &evaluation.logs {
+                match line.level {
+                    Level::Error => tracing::error!(target: "policy", policy, "{}", line.message),
+                    Level::Warn => tracing::warn!(target: "policy", policy, "{}", line.message),
+                    Level::Info => tracing::info!(target: "policy", policy, "{}", line.message),
+                    Level::Debug => tracing::debug!(target: "policy", policy, "{}", line.message),
+                }
+            }
+            if let Err(why) = &evaluation.verdict {
+                tracing::warn!(target: "policy", policy, %why, "policy failed closed");
+            }
+        }
+    }
+}
+
+/// A caller that is bound to an actor and names another one.
+fn impersonation(case: &Case<'_>) -> Option<String> {
+    let bound = case.principal.actor.as_deref()?;
+    let actor = case.request.actor();
+    (actor != bound)
+        .then(|| format!("Jurisdiction denied: Actor '{actor}' is not the actor of key '{}'", case.principal.name))
+}
+
+fn receipt(
+    case: &Case<'_>,
+    ts_ms: u64,
+    status: Status,
+    error: Option<String>,
+    committed: Committed,
+    result: Option<Value>,
+) -> Receipt {
+    Receipt {
+        request_id: case.request.request_id().to_owned(),
+        status,
+        state_from: State::Idle,
+        state_to: State::Idle,
+        ts_ms,
+        decision: if status == Status::Accepted { Decision::Allow } else { Decision::Deny },
+        error,
+        evidence_hash: entry_hash(committed),
+        tool_result: result,
+    }
+}
+
+fn entry_hash(committed: Committed) -> Option<String> {
+    debug_assert!(committed.chain.is_some(), "a closing record is an entry of the chain");
+    committed.chain.map(|chain| chain.entry_hash)
+}

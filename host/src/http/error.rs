@@ -1,0 +1,110 @@
+//! The errors that the API answers: a status that can only be an error, and one JSON shape.
+
+use super::auth::Refusal;
+use crate::decide::Refused;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// What a caller is told, as `{"error": MESSAGE}` and a status from 400 upwards.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// 400: the request cannot be read as one.
+    #[error("{0}")]
+    Unreadable(String),
+    /// 401 or 403.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// 404: no such route.
+    #[error("Not found")]
+    NotFound,
+    /// 404: no such kernel.
+    #[error("there is no kernel '{0}'")]
+    NoKernel(String),
+    /// 405.
+    #[error("Method not allowed")]
+    Method,
+    /// 408: the body took too long to come.
+    #[error("the request was not complete within {0} ms (limits.request_timeout_ms)")]
+    Slow(u64),
+    /// 409: the kernel is halted.
+    #[error("kernel '{kernel}' is halted: {reason}")]
+    Halted {
+        /// The kernel.
+        kernel: String,
+        /// The reason given when it was halted.
+        reason: String,
+    },
+    /// 413.
+    #[error("{0}")]
+    TooLarge(String),
+    /// 429.
+    #[error("more than {per_second} requests per second (limits.max_requests_per_second)")]
+    Rate {
+        /// The limit.
+        per_second: u64,
+        /// Whole seconds until the next request is admitted, at least 1.
+        retry_after_s: u64,
+    },
+    /// 503: too busy, or stopping, or the ledger cannot be written.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::Refusal(Refusal::Unauthenticated) => StatusCode::UNAUTHORIZED,
+            Self::Refusal(_) => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoKernel(_) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Halted { .. } => StatusCode::CONFLICT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Rate { retry_after_s, .. } => Some(*retry_after_s),
+            Self::Unavailable(_) => Some(1),
+            _ => None,
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Halted { kernel, reason } => Self::Halted { kernel, reason },
+            Refused::TooLong(why) => Self::TooLarge(why),
+            Refused::Overloaded => Self::Unavailable("too many records are waiting for the disk; try again".into()),
+            Refused::Ledger(why) => {
+                // The cause may name files: it is for the log, not for the caller.
+                tracing::error!(%why, "the ledger does not take records");
+                Self::Unavailable("the decision could not be recorded, so nothing was done".into())
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut body = json!({"error": self.to_string()});
+        if matches!(self, Self::Halted { .. }) {
+            body["kernel_state"] = json!("HALTED");
+        }
+        let mut response = (self.status(), Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_s() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if matches!(self, Self::Refusal(Refusal::Unauthenticated)) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

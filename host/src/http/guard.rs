@@ -1,0 +1,48 @@
+//! What every request passes first: who is it, is it too much, and how long may it take.
+
+use super::rate::Who;
+use super::serve::Peer;
+use super::{ApiError, App};
+use crate::metrics::HttpLabels;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The middleware around all routes.
+pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = admit(&app, request, next).await.unwrap_or_else(IntoResponse::into_response);
+    let route = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
+    let labels = HttpLabels { route, status: response.status().as_u16() };
+    app.inner.metrics.http.get_or_create(&labels).inc();
+    response
+}
+
+async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let inner = &app.inner;
+    let caller = inner.keys.caller(request.headers())?;
+    let who = match &caller {
+        super::auth::Caller::Key(_) => Who::Key(caller.name().to_owned()),
+        _ => Who::Address(request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0)),
+    };
+    inner.rate.admit(who, Instant::now()).map_err(|wait| ApiError::Rate {
+        per_second: inner.limits.max_requests_per_second,
+        retry_after_s: wait.as_secs() + 1,
+    })?;
+    let busy = || {
+        ApiError::Unavailable(format!(
+            "{} requests are being served already (limits.max_in_flight)",
+            inner.limits.max_in_flight
+        ))
+    };
+    let _slot = Arc::clone(&inner.in_flight).try_acquire_owned().map_err(|_| busy())?;
+    inner.metrics.in_flight.inc();
+    request.extensions_mut().insert(caller);
+    let limit = inner.limits.request_timeout_ms;
+    let answered = tokio::time::timeout(Duration::from_millis(limit), next.run(request)).await;
+    inner.metrics.in_flight.dec();
+    answered.map_err(|_| ApiError::Slow(limit))
+}

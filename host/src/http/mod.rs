@@ -1,0 +1,98 @@
+//! The HTTP API: axum routes and wire types. Nothing below this knows the API's field names.
+//!
+//! Every answer is JSON, errors too (`{"error": MESSAGE}`). A body that cannot be read as a request
+//! is answered with a 4xx, counted, and leaves no record; a request that is judged is answered 200,
+//! whatever the decision, because judging it succeeded.
+
+pub mod auth;
+mod error;
+mod evidence;
+mod guard;
+mod rate;
+mod routes;
+mod serve;
+mod tls;
+
+pub use error::ApiError;
+pub use routes::{ROUTES, router};
+pub use serve::{Server, serve};
+
+use crate::config::Limits;
+use crate::kernel::Kernel;
+use crate::metrics::Metrics;
+use auth::Keys;
+use rate::RateLimit;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
+
+/// What the routes serve. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    kernels: BTreeMap<String, Arc<Kernel>>,
+    /// The kernel that the routes without an id mean: the first of the configuration.
+    first: String,
+    keys: Keys,
+    limits: Limits,
+    metrics: Metrics,
+    rate: RateLimit,
+    in_flight: Arc<Semaphore>,
+    stopping: AtomicBool,
+}
+
+impl App {
+    /// An app that serves `kernels`; the first one is meant where a route names none.
+    ///
+    /// # Panics
+    /// When there is no kernel; a validated configuration has at least one.
+    #[must_use]
+    pub fn new(kernels: Vec<Arc<Kernel>>, keys: Keys, limits: Limits, metrics: Metrics) -> Self {
+        assert!(!kernels.is_empty(), "a validated configuration has at least one kernel");
+        let first = kernels[0].id().to_owned();
+        let inner = Inner {
+            first,
+            kernels: kernels.into_iter().map(|kernel| (kernel.id().to_owned(), kernel)).collect(),
+            keys,
+            rate: RateLimit::new(limits.max_requests_per_second, limits.max_rate_callers),
+            in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
+            limits,
+            metrics,
+            stopping: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn kernel(&self, id: Option<&str>) -> Result<&Arc<Kernel>, ApiError> {
+        let id = id.unwrap_or(&self.inner.first);
+        self.inner.kernels.get(id).ok_or_else(|| ApiError::NoKernel(id.chars().take(64).collect()))
+    }
+
+    fn kernels(&self) -> impl Iterator<Item = &Arc<Kernel>> {
+        self.inner.kernels.values()
+    }
+
+    /// Count a body that could not be read as a request.
+    fn count_unreadable(&self) {
+        self.inner.metrics.unreadable.inc();
+    }
+
+    /// From now on `/readyz` answers 503.
+    fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Why no traffic should be sent here, if so.
+    fn not_ready(&self) -> Option<String> {
+        if self.inner.stopping.load(Ordering::SeqCst) {
+            return Some("stopping".into());
+        }
+        let poisoned = self.kernels().find(|kernel| kernel.poisoned().is_some());
+        poisoned.map(|kernel| format!("the ledger of kernel '{}' takes no records", kernel.id()))
+    }
+}

@@ -1,0 +1,260 @@
+//! The routes, and what each answers.
+
+use super::auth::Caller;
+use super::error::ApiError;
+use super::{App, evidence, guard};
+use crate::config::Role;
+use crate::decide::Principal;
+use crate::kernel::Kernel;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use gavel_kernel::{Receipt, Request, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
+/// compares.
+pub const ROUTES: [(&str, &str); 21] = [
+    ("get", "/"),
+    ("get", "/health"),
+    ("get", "/status"),
+    ("get", "/evidence"),
+    ("get", "/policy"),
+    ("post", "/submit"),
+    ("post", "/decide"),
+    ("post", "/halt"),
+    ("get", "/kernels"),
+    ("get", "/kernels/{id}"),
+    ("get", "/kernels/{id}/health"),
+    ("get", "/kernels/{id}/status"),
+    ("get", "/kernels/{id}/evidence"),
+    ("get", "/kernels/{id}/policy"),
+    ("post", "/kernels/{id}/submit"),
+    ("post", "/kernels/{id}/decide"),
+    ("post", "/kernels/{id}/halt"),
+    ("get", "/metrics"),
+    ("get", "/livez"),
+    ("get", "/readyz"),
+    ("get", "/openapi.json"),
+];
+
+const SEEING: [Role; 2] = [Role::Operator, Role::Auditor];
+const ANY: [Role; 3] = [Role::Agent, Role::Operator, Role::Auditor];
+
+/// The whole API, to be served or mounted.
+pub fn router(app: App) -> Router {
+    let of_a_kernel = Router::new()
+        .route("/", get(name))
+        .route("/health", get(health))
+        .route("/status", get(status))
+        .route("/evidence", get(export))
+        .route("/policy", get(policy))
+        .route("/submit", post(submit))
+        .route("/decide", post(decide))
+        .route("/halt", post(halt));
+    Router::new()
+        .merge(of_a_kernel.clone())
+        .nest("/kernels/{id}", of_a_kernel)
+        .route("/kernels", get(list))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/openapi.json", get(openapi))
+        .fallback(|| async { ApiError::NotFound })
+        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
+        .with_state(app)
+}
+
+/// The kernel of a path; absent on the routes that mean the first one.
+#[derive(Debug, Default, Deserialize)]
+struct KernelId {
+    id: Option<String>,
+}
+
+type Id = Path<KernelId>;
+type Answer<T> = Result<T, ApiError>;
+
+async fn name(State(app): State<App>, Path(KernelId { id }): Id) -> Answer<Json<Value>> {
+    let kernel = app.kernel(id.as_deref())?;
+    Ok(Json(json!({"name": "gavel", "version": env!("CARGO_PKG_VERSION"), "kernel_id": kernel.id()})))
+}
+
+async fn health(State(app): State<App>, Path(KernelId { id }): Id) -> Answer<Response> {
+    let kernel = app.kernel(id.as_deref())?;
+    let state = kernel.state();
+    let (code, status) = match (state, kernel.poisoned()) {
+        (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+        (gavel_kernel::State::Halted, None) => (StatusCode::SERVICE_UNAVAILABLE, "halted"),
+        _ => (StatusCode::OK, "healthy"),
+    };
+    Ok((code, Json(json!({"status": status, "kernel_state": state}))).into_response())
+}
+
+async fn status(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(KernelId { id }): Id,
+) -> Answer<Json<Value>> {
+    let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
+    Ok(Json(kernel.status()))
+}
+
+async fn policy(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(KernelId { id }): Id,
+) -> Answer<Json<Value>> {
+    let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
+    Ok(Json(kernel.policy()))
+}
+
+async fn export(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(KernelId { id }): Id,
+) -> Answer<Response> {
+    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(kernel)).into_response())
+}
+
+/// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
+/// where the seeds' clients look.
+#[derive(Serialize)]
+struct Submitted {
+    #[serde(flatten)]
+    receipt: Receipt,
+    result: Option<Value>,
+}
+
+impl From<Receipt> for Submitted {
+    fn from(receipt: Receipt) -> Self {
+        Self { result: receipt.tool_result.clone(), receipt }
+    }
+}
+
+async fn submit(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(KernelId { id }): Id,
+    body: Body,
+) -> Answer<Json<Submitted>> {
+    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Agent])?;
+    let request = read_request(&app, kernel, body).await?;
+    Ok(Json(kernel.submit(request, principal(&caller)).await?.into()))
+}
+
+async fn decide(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(KernelId { id }): Id,
+    body: Body,
+) -> Answer<Json<Submitted>> {
+    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Agent])?;
+    let request = read_request(&app, kernel, body).await?;
+    Ok(Json(kernel.decide(request, principal(&caller)).await?.into()))
+}
+
+async fn halt(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(KernelId { id }): Id,
+    body: Body,
+) -> Answer<Json<Value>> {
+    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?;
+    let reason = read_reason(&app, body).await.inspect_err(|_| app.count_unreadable())?;
+    let receipt = kernel.halt(&reason, &principal(&caller)).await?;
+    tracing::warn!(kernel = kernel.id(), reason, caller = caller.name(), "kernel halted");
+    Ok(Json(json!({
+        "status": "halted",
+        "kernel_state": receipt.state_to,
+        "kernel_id": kernel.id(),
+        "reason": reason,
+        "evidence_hash": receipt.evidence_hash,
+        "ts_ms": receipt.ts_ms,
+    })))
+}
+
+async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer<Json<Value>> {
+    caller.require(&ANY, None)?;
+    let reachable = app.kernels().filter(|kernel| caller.require(&ANY, Some(kernel.id())).is_ok());
+    let kernels: Vec<Value> = reachable
+        .map(|kernel| json!({"kernel_id": kernel.id(), "variant": kernel.variant(), "state": kernel.state()}))
+        .collect();
+    Ok(Json(json!({"kernels": kernels})))
+}
+
+async fn metrics(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer<Response> {
+    caller.require(&SEEING, None)?;
+    app.kernels().for_each(|kernel| kernel.observe());
+    let text = app.inner.metrics.text();
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}
+
+async fn livez() -> Json<Value> {
+    Json(json!({"status": "alive"}))
+}
+
+async fn readyz(State(app): State<App>) -> Answer<Json<Value>> {
+    match app.not_ready() {
+        None => Ok(Json(json!({"status": "ready"}))),
+        Some(why) => Err(ApiError::Unavailable(why)),
+    }
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+fn permitted<'a>(app: &'a App, caller: &Caller, id: Option<&str>, roles: &[Role]) -> Answer<&'a Arc<Kernel>> {
+    caller.require(roles, None)?;
+    let kernel = app.kernel(id)?;
+    caller.require(roles, Some(kernel.id()))?;
+    Ok(kernel)
+}
+
+fn principal(caller: &Caller) -> Principal {
+    Principal { name: caller.name().to_owned(), actor: caller.actor().map(str::to_owned) }
+}
+
+/// Read a body as a request. What cannot be read is counted and leaves no record.
+async fn read_request(app: &App, kernel: &Kernel, body: Body) -> Answer<Request> {
+    let read = async {
+        let bytes = read_body(app, body).await?;
+        let value = json::parse(&bytes)
+            .map_err(|why| ApiError::Unreadable(format!("the body is not a JSON request: {why}")))?;
+        Request::from_value(value, kernel.clock.now_ms()).map_err(|why| ApiError::Unreadable(why.to_string()))
+    };
+    read.await.inspect_err(|_| app.count_unreadable())
+}
+
+async fn read_body(app: &App, body: Body) -> Answer<Bytes> {
+    let limit = app.inner.limits.max_body_bytes;
+    axum::body::to_bytes(body, limit).await.map_err(|why| {
+        let too_long = std::error::Error::source(&why)
+            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
+        if too_long {
+            return ApiError::TooLarge(format!("the body is larger than {limit} bytes (limits.max_body_bytes)"));
+        }
+        ApiError::Unreadable(format!("the body did not arrive whole: {why}"))
+    })
+}
+
+/// The seeds' `kernel.halt()` gives no reason: an empty body or object is accepted.
+async fn read_reason(app: &App, body: Body) -> Answer<String> {
+    let bytes = read_body(app, body).await?;
+    if bytes.is_empty() {
+        return Ok("halted by operator".into());
+    }
+    let value = json::parse(&bytes).map_err(|why| ApiError::Unreadable(format!("the body is not JSON: {why}")))?;
+    match (value.is_object(), value.get("reason")) {
+        (true, None | Some(Value::Null)) => Ok("halted by operator".into()),
+        (true, Some(Value::String(reason))) if !reason.trim().is_empty() => Ok(reason.clone()),
+        _ => Err(ApiError::Unreadable("the body must be an object whose `reason` is a text that is not empty".into())),
+    }
+}

@@ -1,0 +1,354 @@
+//! A running kernel: the law, its policies, its tools and its ledger under one id.
+//!
+//! Told apart: the crate `gavel-kernel` is the law, pure; this is one kernel that applies it. The
+//! way of a request through it is `decide.rs`; here are its birth, its state and its halt.
+//!
+//! A kernel is BOOTING while its ledger is opened, IDLE while it accepts requests, and HALTED from
+//! the moment that its ledger holds a halt record: for ever, across restarts. It serves many
+//! requests at once; each walks the states of its own, counted in [`States`].
+
+use crate::clock::Clock;
+use crate::config::KernelFile;
+use crate::metrics::{KernelLabels, Metrics};
+use crate::record;
+use crate::tools::Toolbox;
+use anyhow::{Context, Result};
+use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
+use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
+use gavel_runtime::{Counters, PolicySet, WindowedCounters};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio_util::task::TaskTracker;
+
+/// One kernel that serves requests. Shared as `Arc<Kernel>`.
+pub struct Kernel {
+    pub(crate) id: String,
+    pub(crate) law: Law,
+    pub(crate) policies: PolicySet,
+    pub(crate) tools: Toolbox,
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Clock,
+    pub(crate) permits: Mutex<MemoryPermitUses>,
+    pub(crate) counters: Arc<dyn Counters>,
+    pub(crate) states: States,
+    pub(crate) metrics: Metrics,
+    /// The reason of the halt, once there is one.
+    pub(crate) halted: OnceLock<String>,
+    pub(crate) started_ms: u64,
+    /// Requests that are being carried to their end.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What a kernel is made of, beside its file.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The policy set that its custom rules name.
+    pub policies: PolicySet,
+    /// The tools it may run.
+    pub tools: Toolbox,
+    /// Its time.
+    pub clock: Clock,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Keys that its policies may keep counters under.
+    pub max_counter_keys: usize,
+    /// Records that may wait for the disk.
+    pub max_ledger_queue: usize,
+}
+
+/// Where a kernel keeps its ledger.
+#[derive(Debug, Clone, Copy)]
+pub enum Memory<'a> {
+    /// In this folder, durable.
+    Durable(&'a Path),
+    /// In this process only: offline batches, recorded scenarios.
+    Volatile,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("id", &self.id).field("variant", &self.law.variant).finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Open the kernel's ledger, recover what a crash left, and make it ready.
+    ///
+    /// # Errors
+    /// When the ledger is damaged, held by another process, or belongs to another kernel.
+    pub fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
+        let law = law_of(file)?;
+        let now_ms = parts.clock.now_ms();
+        let options = Options {
+            queue_max: parts.max_ledger_queue,
+            sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
+            ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
+        };
+        let (ledger, open_decisions) = match memory {
+            Memory::Durable(dir) => {
+                Ledger::open(dir, options).map(|(ledger, recovered)| (ledger, recovered.open_decisions))
+            }
+            Memory::Volatile => Ledger::in_memory(options).map(|ledger| (ledger, Vec::new())),
+        }
+        .with_context(|| format!("kernel {}", file.id))?;
+        let kernel = Self {
+            id: file.id.clone(),
+            law,
+            policies: parts.policies,
+            tools: parts.tools,
+            ledger,
+            clock: parts.clock,
+            permits: Mutex::default(),
+            counters: WindowedCounters::new(parts.max_counter_keys).into(),
+            states: States::default(),
+            metrics: parts.metrics,
+            halted: OnceLock::new(),
+            started_ms: now_ms,
+            tasks: TaskTracker::new(),
+        };
+        kernel.recall()?;
+        kernel.close_open_decisions(&open_decisions)?;
+        kernel.observe();
+        Ok(Arc::new(kernel))
+    }
+
+    /// Read back from the ledger what must outlive a restart: the halt, and the permits used.
+    fn recall(&self) -> Result<()> {
+        let snapshot = self.ledger.snapshot();
+        if !snapshot.halted && self.law.keyring.is_none() {
+            return Ok(());
+        }
+        let mut uses = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in self.ledger.records(&snapshot) {
+            let record = record?;
+            if let Some(permit_use) = record::permit_use(&record) {
+                uses.restore(&permit_use)?;
+            }
+            if let Some(reason) = record::halt_reason(&record) {
+                let _ = self.halted.set(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// A decision without an outcome was made before a crash: whether its tool ran is not known.
+    fn close_open_decisions(&self, open_decisions: &[OpenDecision]) -> Result<()> {
+        for open in open_decisions {
+            let now_ms = self.clock.now_ms();
+            let request = record::request_of(&open.record).context("an open decision does not name its request")?;
+            let entry = EntryData::failed(&request, now_ms, record::OUTCOME_UNKNOWN);
+            self.ledger.append_wait(Draft {
+                kind: Kind::Outcome,
+                ts_ms: now_ms,
+                meta: record::outcome_unknown(open.index),
+                entry: Some(entry.canonical()),
+                closes: Some(open.index),
+            })?;
+            tracing::warn!(
+                kernel = self.id,
+                request = request.request_id(),
+                "closed a decision whose outcome is unknown"
+            );
+        }
+        Ok(())
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its variant.
+    #[must_use]
+    pub fn variant(&self) -> Variant {
+        self.law.variant
+    }
+
+    /// Its ledger, for reading.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Its policy set.
+    #[must_use]
+    pub fn policies(&self) -> &PolicySet {
+        &self.policies
+    }
+
+    /// IDLE while it accepts requests, else HALTED. (BOOTING is over when there is a `Kernel`.)
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.halted.get().is_some() { State::Halted } else { State::Idle }
+    }
+
+    /// Why the ledger takes no more records, if so.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<String> {
+        self.ledger.snapshot().poisoned
+    }
+
+    /// What an operator wants to know at a glance.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let Snapshot { records, entries, root, chain_head, bytes, last_ts_ms, poisoned, .. } = self.ledger.snapshot();
+        json!({
+            "kernel_id": self.id,
+            "variant": self.law.variant,
+            "state": self.state(),
+            "halt_reason": self.halted.get(),
+            "requests": self.states.counts(),
+            "started_at_ms": self.started_ms,
+            "policy_set": **self.policies.digest(),
+            "tools": self.tools.names(),
+            "ledger": {
+                "entries": entries,
+                "root_hash": chain_head,
+                "records": records,
+                "tree_root": hex::encode(root),
+                "bytes": bytes,
+                "last_record_ms": last_ts_ms,
+                "error": poisoned,
+            },
+        })
+    }
+
+    /// The jurisdiction, in the seeds' keys, and the policies that stand behind `custom_rules`.
+    #[must_use]
+    pub fn policy(&self) -> Value {
+        let mut policy = serde_json::to_value(&self.law.jurisdiction).unwrap_or_default();
+        policy["variant"] = json!(self.law.variant);
+        policy["policy_set"] = json!(**self.policies.digest());
+        policy["policies"] = self.policies.policies().iter().map(describe).collect();
+        policy
+    }
+
+    /// Wait for the requests that are being carried to their end, then close the ledger.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Err(why) = self.ledger.close() {
+            tracing::error!(kernel = self.id, %why, "the ledger was not closed cleanly");
+        }
+    }
+
+    /// Bring the gauges up to date.
+    pub fn observe(&self) {
+        let labels = KernelLabels { kernel: self.id.clone() };
+        let snapshot = self.ledger.snapshot();
+        let set = |family: &prometheus_client::metrics::family::Family<_, prometheus_client::metrics::gauge::Gauge>,
+                   value: u64| {
+            family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&self.metrics.ledger_records, snapshot.records);
+        set(&self.metrics.ledger_bytes, snapshot.bytes);
+        set(&self.metrics.ledger_syncs, self.ledger.stats().syncs);
+        set(&self.metrics.accepting, u64::from(self.state() == State::Idle));
+        set(&self.metrics.ledger_poisoned, u64::from(snapshot.poisoned.is_some()));
+    }
+}
+
+fn describe(policy: &gavel_runtime::Policy) -> Value {
+    let metadata = policy.metadata();
+    json!({
+        "name": policy.name(),
+        "digest": policy.digest(),
+        "bytes": policy.bytes(),
+        "component": {"name": metadata.name, "version": metadata.version, "description": metadata.description},
+        "config": serde_json::from_str::<Value>(policy.config()).unwrap_or_default(),
+        "limits": policy.limits(),
+    })
+}
+
+fn law_of(file: &KernelFile) -> Result<Law> {
+    let absent = || match file.variant {
+        Variant::Permissive => Jurisdiction::permissive(),
+        _ => Jurisdiction::default(),
+    };
+    let keyring = file.permits.as_ref().map(|permits| {
+        Keyring::from_hex(permits.keyring.iter().map(|(id, secret)| (id.as_str(), secret.as_str())))
+            .with_context(|| format!("kernel {}: permits.keyring", file.id))
+    });
+    Ok(Law {
+        variant: file.variant,
+        jurisdiction: file.policy.clone().unwrap_or_else(absent),
+        max_intent_length: file.max_intent_length,
+        keyring: keyring.transpose()?,
+        permit_jurisdiction: file
+            .permits
+            .as_ref()
+            .map_or_else(|| "default".into(), |permits| permits.jurisdiction.clone()),
+    })
+}
+
+/// How many requests are in which state at this moment.
+#[derive(Debug, Default)]
+pub struct States {
+    validating: AtomicUsize,
+    arbitrating: AtomicUsize,
+    executing: AtomicUsize,
+    auditing: AtomicUsize,
+}
+
+impl States {
+    fn counter(&self, state: State) -> Option<&AtomicUsize> {
+        match state {
+            State::Validating => Some(&self.validating),
+            State::Arbitrating => Some(&self.arbitrating),
+            State::Executing => Some(&self.executing),
+            State::Auditing => Some(&self.auditing),
+            _ => None,
+        }
+    }
+
+    fn counts(&self) -> Value {
+        let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        json!({
+            "validating": load(&self.validating),
+            "arbitrating": load(&self.arbitrating),
+            "executing": load(&self.executing),
+            "auditing": load(&self.auditing),
+        })
+    }
+}
+
+/// One request's walk through the states; counted as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Walk<'a> {
+    states: &'a States,
+    now: State,
+}
+
+impl<'a> Walk<'a> {
+    /// Begin in VALIDATING.
+    pub(crate) fn begin(states: &'a States) -> Self {
+        let mut walk = Self { states, now: State::Idle };
+        walk.to(State::Validating);
+        walk
+    }
+
+    /// Go on to `next`, which must be a transition of the state machine.
+    pub(crate) fn to(&mut self, next: State) {
+        debug_assert!(self.now.can_become(next), "{:?} cannot become {next:?}", self.now);
+        self.leave();
+        self.now = next;
+        if let Some(counter) = self.states.counter(next) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn leave(&self) {
+        if let Some(counter) = self.states.counter(self.now) {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,25 @@
+//! Gavel: the governance runtime that AI agents' tool calls go through.
+//!
+//! An agent never calls a tool: it submits a request to a kernel. The kernel asks its policies,
+//! which are WebAssembly components in sandboxes, records the decision in a ledger that anyone can
+//! verify, and only then runs the tool. This crate is the composition root, the only place that
+//! knows everything; start reading at [`decide`].
+//!
+//! - `gavel-kernel` is the law: pure judgement, canonical JSON, the evidence chain.
+//! - `gavel-ledger` is the memory: durable, append-only, provable.
+//! - `gavel-runtime` is the sandbox: components in, verdicts out.
+//! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod conformance;
+pub mod decide;
+pub mod evidence;
+pub mod host;
+pub mod http;
+pub mod kernel;
+pub mod metrics;
+pub mod policies;
+mod record;
+pub mod tools;

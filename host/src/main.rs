@@ -1,0 +1,7 @@
+//! The `gavel` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gavel::cli::main()
+}

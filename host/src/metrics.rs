@@ -1,0 +1,158 @@
+//! What the host counts, for `/metrics` in the Prometheus text format.
+//!
+//! Names are part of the interface: dashboards and alerts refer to them.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Labels of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DecisionLabels {
+    /// The kernel.
+    pub kernel: String,
+    /// `ALLOW`, `DENY` or `HALT`.
+    pub decision: &'static str,
+    /// The stage that denied, `none` for an ALLOW.
+    pub stage: &'static str,
+}
+
+/// Labels of a policy evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyLabels {
+    /// The policy's name in the configuration.
+    pub policy: String,
+    /// `allow`, `deny`, `abstain`, `escalate`, or the limit that was hit.
+    pub verdict: &'static str,
+}
+
+/// Labels of a tool call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ToolLabels {
+    /// The tool.
+    pub tool: String,
+    /// `ok` or `failed`.
+    pub outcome: &'static str,
+}
+
+/// Labels of an HTTP answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HttpLabels {
+    /// The route's pattern, `none` where there is none.
+    pub route: String,
+    /// The status code.
+    pub status: u16,
+}
+
+/// Labels of what belongs to one kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KernelLabels {
+    /// The kernel.
+    pub kernel: String,
+}
+
+type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The counters of a host. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// Decisions, by kernel, decision and stage.
+    pub decisions: Family<DecisionLabels, Counter>,
+    /// Policy evaluations, by policy and verdict.
+    pub evaluations: Family<PolicyLabels, Counter>,
+    /// Time of policy evaluations.
+    pub evaluation_seconds: Seconds<KernelLabels>,
+    /// Time from request to durable answer.
+    pub decision_seconds: Seconds<KernelLabels>,
+    /// Tool calls, by tool and outcome.
+    pub tools: Family<ToolLabels, Counter>,
+    /// HTTP answers, by route and status.
+    pub http: Family<HttpLabels, Counter>,
+    /// Bodies that could not be read as a request: nothing was judged, nothing recorded.
+    pub unreadable: Counter,
+    /// Records in the ledger.
+    pub ledger_records: Family<KernelLabels, Gauge>,
+    /// Bytes of the ledger.
+    pub ledger_bytes: Family<KernelLabels, Gauge>,
+    /// Calls of fdatasync.
+    pub ledger_syncs: Family<KernelLabels, Gauge>,
+    /// 1 while the kernel accepts requests, 0 when it is halted.
+    pub accepting: Family<KernelLabels, Gauge>,
+    /// 1 when the ledger takes no more records after an I/O error.
+    pub ledger_poisoned: Family<KernelLabels, Gauge>,
+    /// Requests being served.
+    pub in_flight: Gauge,
+}
+
+fn seconds() -> Histogram {
+    // 10 µs to 5 s in powers of two.
+    Histogram::new(exponential_buckets(1e-5, 2.0, 20))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Arc::default(),
+            decisions: Family::default(),
+            evaluations: Family::default(),
+            evaluation_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            decision_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            tools: Family::default(),
+            http: Family::default(),
+            unreadable: Counter::default(),
+            ledger_records: Family::default(),
+            ledger_bytes: Family::default(),
+            ledger_syncs: Family::default(),
+            accepting: Family::default(),
+            ledger_poisoned: Family::default(),
+            in_flight: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&self) {
+        let mut guard = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let r = guard.sub_registry_with_prefix("gavel");
+        r.register("decisions", "Decisions recorded, by kernel, decision and denying stage", self.decisions.clone());
+        r.register("policy_evaluations", "Policy evaluations, by policy and verdict", self.evaluations.clone());
+        r.register_with_unit(
+            "policy_evaluation",
+            "Time of policy evaluations",
+            Unit::Seconds,
+            self.evaluation_seconds.clone(),
+        );
+        r.register_with_unit(
+            "decision",
+            "Time from request to durable answer",
+            Unit::Seconds,
+            self.decision_seconds.clone(),
+        );
+        r.register("tool_calls", "Tool calls, by tool and outcome", self.tools.clone());
+        r.register("http_requests", "HTTP answers, by route and status", self.http.clone());
+        r.register("unreadable_bodies", "Bodies that could not be read as a request", self.unreadable.clone());
+        r.register("ledger_records", "Records in the ledger", self.ledger_records.clone());
+        r.register_with_unit("ledger_size", "Size of the ledger", Unit::Bytes, self.ledger_bytes.clone());
+        r.register("ledger_syncs", "Calls of fdatasync since start", self.ledger_syncs.clone());
+        r.register("kernel_accepting", "1 while the kernel accepts requests", self.accepting.clone());
+        r.register("ledger_poisoned", "1 when the ledger takes no more records", self.ledger_poisoned.clone());
+        r.register("http_in_flight", "Requests being served", self.in_flight.clone());
+    }
+
+    /// Everything as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        text
+    }
+}

@@ -1,0 +1,196 @@
+//! What a ledger record says beside the KERNELS entry: its `meta`, and reading it back.
+//!
+//! `meta` is canonical JSON. It holds what the entry's fixed nineteen fields cannot: who called,
+//! which policy set judged and what each policy said, what the counters answered, the digest of
+//! the tool's parameters, and the use of a permit.
+
+use gavel_kernel::{Evidence, PermitUse, Request, Stage, json};
+use gavel_ledger::RecordView;
+use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, PolicySet, ToolCall, Verdict};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// The error of a request whose tool may or may not have run when the host stopped.
+pub(crate) const OUTCOME_UNKNOWN: &str = "outcome unknown: host stopped";
+
+/// Bytes of an id, an actor or a tool's name in a record.
+const NAME_BYTES_MAX: usize = 1_024;
+/// Bytes of an intent or a halt's reason in a record, in canonical (ASCII) form: 8,192 characters
+/// of any script but emoji, and 4,096 of those.
+const INTENT_BYTES_MAX: usize = 48 << 10;
+/// Characters of an error in a record.
+const ERROR_CHARS_MAX: usize = 1_024;
+
+/// Whether the request is to be carried out or only judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    Submit,
+    Decide,
+}
+
+/// The `meta` of a decision.
+pub(crate) struct DecisionMeta<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) caller: &'a str,
+    pub(crate) mode: Mode,
+    /// The stage that denied.
+    pub(crate) stage: Option<Stage>,
+    /// Whether a tool is about to run, so that an outcome will follow: the record then names the
+    /// request itself, for the case that the host stops before it does.
+    pub(crate) open: bool,
+    pub(crate) policy_set: &'a PolicySet,
+    pub(crate) evaluations: &'a [Evaluation],
+    pub(crate) permit_use: Option<&'a PermitUse>,
+}
+
+impl DecisionMeta<'_> {
+    /// As canonical JSON text.
+    pub(crate) fn to_json(&self) -> String {
+        let mut meta = json!({
+            "caller": self.caller,
+            "mode": self.mode,
+            "policy_set": **self.policy_set.digest(),
+        });
+        if let Some(stage) = self.stage {
+            meta["stage"] = json!(stage.as_str());
+        }
+        if !self.evaluations.is_empty() {
+            meta["policies"] = self.evaluations.iter().map(evaluation).collect();
+        }
+        if let Some(call) = self.request.tool_call() {
+            meta["tool_name"] = json!(call.name);
+            let params = json::canonical(&Value::Object(call.params.clone()));
+            meta["tool_params_hash"] = json!(json::sha256_hex(params.as_bytes()));
+        }
+        if self.open {
+            let (id, actor, intent) = (self.request.request_id(), self.request.actor(), self.request.intent());
+            meta["request"] = json!({"request_id": id, "actor": actor, "intent": intent});
+        }
+        if let Some(permit_use) = self.permit_use {
+            meta["permit_use"] = json!(permit_use);
+        }
+        json::canonical(&meta)
+    }
+}
+
+fn evaluation(evaluation: &Evaluation) -> Value {
+    let mut value = json!({"name": *evaluation.policy, "verdict": verdict_label(&evaluation.verdict)});
+    if !evaluation.counters.is_empty() {
+        value["counters"] = evaluation.counters.iter().map(counter).collect();
+    }
+    value
+}
+
+fn counter(answer: &gavel_runtime::CounterAnswer) -> Value {
+    match answer.operation {
+        CounterOperation::Read => json!({"key": answer.key, "window_ms": answer.window_ms, "answer": answer.answer}),
+        CounterOperation::Add(amount) => {
+            json!({"key": answer.key, "window_ms": answer.window_ms, "answer": answer.answer, "added": amount})
+        }
+    }
+}
+
+/// A verdict as one word, for records and metrics.
+pub(crate) fn verdict_label(verdict: &Result<Verdict, FailedClosed>) -> &'static str {
+    match verdict {
+        Ok(Verdict::Allow) => "allow",
+        Ok(Verdict::Deny(_)) => "deny",
+        Ok(Verdict::Abstain) => "abstain",
+        Ok(Verdict::Escalate(_)) => "escalate",
+        Err(why) => why.as_label(),
+    }
+}
+
+/// The `meta` of an outcome.
+pub(crate) fn outcome(decision_index: u64) -> String {
+    json::canonical(&json!({"decision_index": decision_index}))
+}
+
+/// The `meta` of an outcome that nobody saw.
+pub(crate) fn outcome_unknown(decision_index: u64) -> String {
+    json::canonical(&json!({"decision_index": decision_index, "recovered": true}))
+}
+
+/// The `meta` of a halt.
+pub(crate) fn halt(caller: &str) -> String {
+    json::canonical(&json!({"caller": caller}))
+}
+
+/// Check that a record of this request would be within the ledger's limit.
+pub(crate) fn check_lengths(request: &Request) -> Result<(), String> {
+    let permit = request.permit().and_then(Value::as_object);
+    let permit_texts = permit.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    let tool = request.tool_call().map(|call| ("tool_call.name", call.name.as_str()));
+    let names =
+        [("request_id", request.request_id()), ("actor", request.actor())].into_iter().chain(tool).chain(permit_texts);
+    for (field, text) in names {
+        check(field, text, NAME_BYTES_MAX)?;
+    }
+    check("intent", request.intent(), INTENT_BYTES_MAX)
+}
+
+/// Check that a halt's reason fits a record.
+pub(crate) fn check_reason(reason: &str) -> Result<(), String> {
+    check("reason", reason, INTENT_BYTES_MAX)
+}
+
+fn check(field: &str, text: &str, limit: usize) -> Result<(), String> {
+    // A character takes at most 6 bytes for each UTF-8 byte; most texts are decided by that.
+    if text.len() <= limit / 6 {
+        return Ok(());
+    }
+    let bytes = json::canonical(&Value::String(text.to_owned())).len();
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(format!("{field} takes {bytes} bytes in canonical JSON, a record has room for {limit}"))
+}
+
+/// An error as it goes into record and receipt.
+pub(crate) fn shortened(mut error: String) -> String {
+    if let Some((end, _)) = error.char_indices().nth(ERROR_CHARS_MAX) {
+        error.truncate(end);
+        error.push('…');
+    }
+    error
+}
+
+/// The request as a policy sees it.
+pub(crate) fn guest_request(request: &Request, now_ms: u64) -> gavel_runtime::Request {
+    let object = |map: &Map<String, Value>| json::canonical(&Value::Object(map.clone()));
+    gavel_runtime::Request {
+        id: request.request_id().to_owned(),
+        now_ms,
+        ts_ms: u64::try_from(request.ts_ms()).unwrap_or(0),
+        actor: request.actor().to_owned(),
+        intent: request.intent().to_owned(),
+        tool_call: request.tool_call().map(|call| ToolCall { name: call.name.clone(), params: object(&call.params) }),
+        params: request.params().map_or_else(|| "{}".to_owned(), object),
+        evidence: match request.evidence() {
+            None => Vec::new(),
+            Some(Evidence::Text(text)) => vec![text.clone()],
+            Some(Evidence::List(texts)) => texts.clone(),
+        },
+        constraints: request.constraints().map(json::canonical),
+    }
+}
+
+/// The permit use that a record notes.
+pub(crate) fn permit_use(record: &RecordView) -> Option<PermitUse> {
+    let meta: Value = serde_json::from_str(record.meta()).ok()?;
+    serde_json::from_value(meta.get("permit_use")?.clone()).ok()
+}
+
+/// The reason of a halt record.
+pub(crate) fn halt_reason(record: &RecordView) -> Option<String> {
+    let entry = record.entry().filter(|_| record.kind() == "halt")?;
+    let data: Value = serde_json::from_str(entry.data).ok()?;
+    Some(data.get("intent")?.as_str()?.to_owned())
+}
+
+/// The request that a decision without outcome was about, as far as the record knows it.
+pub(crate) fn request_of(record: &RecordView) -> Option<Request> {
+    let meta: Value = serde_json::from_str(record.meta()).ok()?;
+    Request::from_value(meta.get("request")?.clone(), 0).ok()
+}
