@@ -1,0 +1,137 @@
+//! What the ledger is after a number of records, and the rules by which a record may follow.
+//!
+//! The writer steps through it as it appends, and the scan steps through it again as it reads:
+//! whatever the one would not write, the other does not accept. It lives in the writer thread, so
+//! its order is the order of the log, and `halted` turning true is the one moment at which a kernel
+//! halts.
+
+use crate::error::AppendError;
+use crate::hash::{Hash, HexHash};
+use crate::record::{Facts, Kind, entry_hash};
+use crate::tree::Frontier;
+use std::collections::BTreeSet;
+
+/// Everything that the next record depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) tree: Frontier,
+    pub(crate) chain: Chain,
+    /// Decisions without an entry that no outcome has closed. As many as tools are running.
+    pub(crate) open: BTreeSet<u64>,
+    pub(crate) halted: bool,
+    pub(crate) last_ts_ms: u64,
+}
+
+/// The end of the KERNELS chain.
+#[derive(Debug, Clone)]
+pub(crate) struct Chain {
+    pub(crate) len: u64,
+    pub(crate) head: Hash,
+    /// `head` in hex, the form that is hashed and stored.
+    pub(crate) head_hex: HexHash,
+}
+
+/// The next link of the chain.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) ledger_seq: u64,
+    pub(crate) hash: Hash,
+    pub(crate) hash_hex: HexHash,
+}
+
+impl Chain {
+    /// The link that `data` would become.
+    pub(crate) fn link(&self, data: &str) -> Link {
+        let hash = entry_hash(self.head_hex.as_str(), data);
+        Link { ledger_seq: self.len, hash, hash_hex: HexHash::of(&hash) }
+    }
+
+    fn advance(&mut self, link: &Link) {
+        debug_assert_eq!(link.ledger_seq, self.len);
+        *self = Self { len: link.ledger_seq + 1, head: link.hash, head_hex: link.hash_hex };
+    }
+}
+
+impl State {
+    /// The state before the first record.
+    pub(crate) fn new() -> Self {
+        let genesis = [0; 32];
+        let chain = Chain { len: 0, head: genesis, head_hex: HexHash::of(&genesis) };
+        Self { tree: Frontier::new(), chain, open: BTreeSet::new(), halted: false, last_ts_ms: 0 }
+    }
+
+    /// The index of the next record, which is also the number of records so far.
+    pub(crate) fn records(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// Whether a record may come next.
+    pub(crate) fn admit(&self, facts: &Facts) -> Result<(), AppendError> {
+        if (facts.kind == Some(Kind::Opened)) != (self.records() == 0) {
+            return Err(AppendError::invalid("the first record, and no other, is `opened`"));
+        }
+        match (facts.kind, facts.closes) {
+            (Some(Kind::Decision | Kind::Halt), _) if self.halted => Err(AppendError::Halted),
+            (Some(Kind::Outcome), Some(decision_index)) if !self.open.contains(&decision_index) => {
+                Err(AppendError::NotOpen { decision_index })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Steps over a record that was admitted.
+    pub(crate) fn advance(&mut self, facts: &Facts, leaf: Hash, link: Option<Link>) {
+        debug_assert_eq!(facts.has_entry, link.is_some());
+        match facts.kind {
+            Some(Kind::Decision) if !facts.has_entry => {
+                self.open.insert(self.records());
+            }
+            Some(Kind::Outcome) => {
+                let closed = facts.closes.is_some_and(|index| self.open.remove(&index));
+                debug_assert!(closed, "admitted without an open decision");
+            }
+            Some(Kind::Halt) => self.halted = true,
+            _ => {}
+        }
+        self.last_ts_ms = self.last_ts_ms.max(facts.ts_ms);
+        self.tree.push(leaf);
+        if let Some(link) = link {
+            self.chain.advance(&link);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(kind: Kind, has_entry: bool, closes: Option<u64>) -> Facts {
+        Facts { kind: Some(kind), has_entry, closes, ts_ms: 5 }
+    }
+
+    fn step(state: &mut State, facts: Facts) -> Result<(), AppendError> {
+        state.admit(&facts)?;
+        let link = facts.has_entry.then(|| state.chain.link("{}"));
+        state.advance(&facts, [0; 32], link);
+        Ok(())
+    }
+
+    #[test]
+    fn a_halt_ends_decisions_but_not_outcomes() {
+        let mut state = State::new();
+        assert!(step(&mut state, facts(Kind::Decision, true, None)).is_err(), "nothing comes before `opened`");
+        step(&mut state, facts(Kind::Opened, false, None)).unwrap();
+        step(&mut state, facts(Kind::Decision, false, None)).unwrap();
+        step(&mut state, facts(Kind::Halt, true, None)).unwrap();
+        assert_eq!(step(&mut state, facts(Kind::Decision, true, None)), Err(AppendError::Halted));
+        assert_eq!(step(&mut state, facts(Kind::Halt, true, None)), Err(AppendError::Halted));
+        step(&mut state, facts(Kind::Outcome, true, Some(1))).unwrap();
+        assert_eq!(
+            step(&mut state, facts(Kind::Outcome, true, Some(1))),
+            Err(AppendError::NotOpen { decision_index: 1 })
+        );
+        step(&mut state, facts(Kind::Event, false, None)).unwrap();
+        assert!(step(&mut state, facts(Kind::Opened, false, None)).is_err(), "`opened` comes once");
+        assert_eq!((state.records(), state.chain.len), (5, 2));
+    }
+}
