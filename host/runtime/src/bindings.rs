@@ -11,4 +11,5 @@ wasmtime::component::bindgen!({
     path: "../../wit",
     exports: { default: async },
     imports: { default: trappable },
+    additional_derives: [PartialEq],
 });

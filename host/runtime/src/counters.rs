@@ -105,7 +105,7 @@ impl Window {
         while self.amounts.front().is_some_and(|(at, _)| *at <= start && start > 0) {
             self.amounts.pop_front();
         }
-        let granule = (window_ms / GRANULES_PER_WINDOW).max(1);
+        let granule = window_ms.div_ceil(GRANULES_PER_WINDOW).max(1);
         match self.amounts.back_mut() {
             // A clock that steps back must not reorder: what is added then counts as of the latest.
             Some((at, sum)) if now_ms <= *at || now_ms / granule == *at / granule => {
