@@ -7,7 +7,7 @@
 mod calendar;
 mod config;
 
-use gavel_policy::{Metadata, Policy, Request, Verdict, configuration, export_policy};
+use gavel_policy::{Configuration, Metadata, Policy, Request, Verdict, export_policy};
 
 use calendar::Moment;
 use config::Config;
@@ -16,6 +16,8 @@ use config::Config;
 pub struct BusinessHours;
 
 export_policy!(BusinessHours);
+
+static CONFIG: Configuration<Config> = Configuration::new();
 
 impl Policy for BusinessHours {
     fn describe() -> Metadata {
@@ -28,9 +30,9 @@ impl Policy for BusinessHours {
     }
 
     fn evaluate(request: Request) -> Verdict {
-        match configuration(Config::read) {
-            Ok(config) => judge(&config, &request),
-            Err(broken) => broken.into(),
+        match CONFIG.get(Config::read) {
+            Ok(config) => judge(config, &request),
+            Err(broken) => broken.clone().into(),
         }
     }
 }

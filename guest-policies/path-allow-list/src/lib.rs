@@ -13,7 +13,7 @@ mod path;
 
 use gavel_policy::glob::{Case, PathPattern};
 use gavel_policy::json::Json;
-use gavel_policy::{Metadata, Policy, Request, Verdict, configuration, export_policy};
+use gavel_policy::{Configuration, Metadata, Policy, Request, Verdict, export_policy};
 
 use config::{Config, OnMissing, Rule};
 use params::Found;
@@ -23,6 +23,8 @@ use path::{Path, shown};
 pub struct PathAllowList;
 
 export_policy!(PathAllowList);
+
+static CONFIG: Configuration<Config> = Configuration::new();
 
 impl Policy for PathAllowList {
     fn describe() -> Metadata {
@@ -35,9 +37,9 @@ impl Policy for PathAllowList {
     }
 
     fn evaluate(request: Request) -> Verdict {
-        match configuration(Config::read) {
-            Ok(config) => judge(&config, &request),
-            Err(broken) => broken.into(),
+        match CONFIG.get(Config::read) {
+            Ok(config) => judge(config, &request),
+            Err(broken) => broken.clone().into(),
         }
     }
 }

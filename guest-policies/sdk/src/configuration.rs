@@ -1,10 +1,35 @@
-//! The configuration that the operator wrote: read in every call, refused as a whole when any of it is wrong.
+//! The configuration that the operator wrote: read once in an instance, refused as a whole when any of it is wrong.
 
 use core::fmt;
+use std::sync::OnceLock;
 
 use crate::Verdict;
 use crate::bindings::gavel::policy::config;
 use crate::json::{Json, Wrong};
+
+/// A policy's configuration, kept in a `static`: a fresh instance reads it once, a warm one does not read it again.
+///
+/// It may be kept because the host gives an instance one configuration for all of its life.
+#[derive(Debug)]
+pub struct Configuration<T>(OnceLock<Result<T, BrokenConfiguration>>);
+
+impl<T> Configuration<T> {
+    /// Nothing read yet.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "made in a static only")]
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// The configuration, read by `read` if this is the first call; see [`configuration`].
+    ///
+    /// # Errors
+    ///
+    /// When `read` refused it. The error turns into the verdict to give: `Err(broken) => broken.clone().into()`.
+    pub fn get(&self, read: impl FnOnce(&Json) -> Result<T, Wrong>) -> Result<&T, &BrokenConfiguration> {
+        self.0.get_or_init(|| configuration(read)).as_ref()
+    }
+}
 
 /// Read this policy's configuration by `read`, which is given [`Json::Null`] when the operator wrote none.
 ///

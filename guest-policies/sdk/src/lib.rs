@@ -47,7 +47,7 @@ mod panics;
 pub use bindings::gavel::policy::types::ToolCall;
 pub use bindings::gavel::policy::{counters, log};
 pub use bindings::{Metadata, Request, Verdict};
-pub use configuration::{BrokenConfiguration, configuration, read_configuration};
+pub use configuration::{BrokenConfiguration, Configuration, configuration, read_configuration};
 
 /// A policy: what a type must know to become a component by [`export_policy!`].
 ///

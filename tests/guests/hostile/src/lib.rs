@@ -219,7 +219,7 @@ fn not_utf8() -> Verdict {
 }
 
 /// A text that claims to be a gigabyte long, in a memory of a few pages.
-#[allow(unsafe_code, reason = "the point: an answer that lies about its length")]
+#[allow(unsafe_code, clippy::same_length_and_capacity, reason = "the point: an answer that lies about its length")]
 fn lie() -> Verdict {
     let text = vec![b'x'; 16].leak();
     // SAFETY: none; nothing here reads or frees the string, and the host must not trust it.
