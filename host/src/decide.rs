@@ -8,6 +8,7 @@
 //!
 //! What is deliberately absent: retries, caches of verdicts, and any way back from here up to HTTP.
 
+use crate::carry::{Panicked, carry};
 use crate::kernel::{Kernel, Walk};
 use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, ToolLabels};
 use crate::record::{self, DecisionMeta, Mode};
@@ -78,7 +79,7 @@ enum Ruling {
 impl Kernel {
     /// Judge a request, record the decision, run its tool if it is allowed, record the outcome.
     ///
-    /// Runs to its end in a task of its own: dropping the future stops only the waiting.
+    /// Is carried to its end: dropping the future stops only the waiting.
     ///
     /// # Errors
     /// [`Refused`]: the kernel is halted, or no record could be made.
@@ -96,10 +97,8 @@ impl Kernel {
 
     async fn carry(self: &Arc<Self>, request: Request, principal: Principal, mode: Mode) -> Result<Receipt, Refused> {
         let kernel = Arc::clone(self);
-        let carried = self.tasks.spawn(async move { kernel.serve(&request, &principal, mode).await });
-        carried
-            .await
-            .unwrap_or_else(|why| Err(Refused::Ledger(format!("the request was not carried to its end: {why}"))))
+        let work = async move { kernel.serve(&request, &principal, mode).await };
+        carry(&self.tasks, work).await.unwrap_or_else(|Panicked| Err(broken_off()))
     }
 
     async fn serve(&self, request: &Request, principal: &Principal, mode: Mode) -> Result<Receipt, Refused> {
@@ -289,9 +288,15 @@ impl Kernel {
     /// # Errors
     /// [`Refused::Halted`] when it is halted already; [`Refused::Ledger`] when the halt could not
     /// be made durable (the ledger then takes no decisions either).
-    pub async fn halt(&self, reason: &str, principal: &Principal) -> Result<Receipt, Refused> {
+    pub async fn halt(self: &Arc<Self>, reason: &str, principal: &Principal) -> Result<Receipt, Refused> {
         self.refuse_if_halted()?;
         record::check_reason(reason).map_err(Refused::TooLong)?;
+        let (kernel, reason, principal) = (Arc::clone(self), reason.to_owned(), principal.clone());
+        let work = async move { kernel.record_halt(&reason, &principal).await };
+        carry(&self.tasks, work).await.unwrap_or_else(|Panicked| Err(broken_off()))
+    }
+
+    async fn record_halt(&self, reason: &str, principal: &Principal) -> Result<Receipt, Refused> {
         let now_ms = self.clock.now_ms();
         let entry = EntryData::halt(reason, now_ms);
         let meta = record::halt(&principal.name);
@@ -367,6 +372,10 @@ fn receipt(
         evidence_hash: entry_hash(committed),
         tool_result: result,
     }
+}
+
+fn broken_off() -> Refused {
+    Refused::Ledger("the request broke off in a panic; the log says where".into())
 }
 
 fn entry_hash(committed: Committed) -> Option<String> {

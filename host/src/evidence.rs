@@ -15,6 +15,9 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the ledger cannot be read or `out` cannot be written.
+///
+/// # Panics
+/// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
 pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\"ledger_entries\": [")?;
     let mut count: u64 = 0;

@@ -1,7 +1,7 @@
 //! The jurisdiction policy: who may ask for which tools, and how much.
 //!
 //! This is the part of the law that operators write down; it decides nothing itself
-//! ([`judge`](crate::judge) does). A key it does not know is refused when it is read, because a misspelt limit
+//! ([`judge`](crate::judge()) does). A key it does not know is refused when it is read, because a misspelt limit
 //! would silently not limit.
 
 use serde::{Deserialize, Serialize};

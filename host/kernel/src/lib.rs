@@ -1,9 +1,9 @@
 //! The law of a governed kernel: what may run, what is recorded, and how the record is checked.
 //!
-//! An agent's request is [judged](judge::judge) against a [`Law`](judge::Law), the judgement becomes an
+//! An agent's request is [judged](judge::judge) against a [`Law`], the judgement becomes an
 //! [entry](entry::EntryData), entries become a hash chain, and a [bundle](bundle::EvidenceBundle) of them can be
 //! verified by anyone. Everything here reproduces the public KERNELS package byte for byte, hashes included,
-//! except for the flaws that `specs/kernels.md` lists.
+//! except for gaps that are closed here: see [`permit`] and [`json`].
 //!
 //! What this crate promises:
 //! - **Pure.** No I/O, clock, async, randomness, globals or wasm: time comes in as `now_ms`, so the same inputs

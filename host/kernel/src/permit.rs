@@ -1,8 +1,8 @@
 //! Permits: signed leave to run one action, a bounded number of times, within a time.
 //!
 //! An operator's key signs a permit; the kernel's [`Keyring`] says whose signatures count. The reasons and their order
-//! are the package's, so that its denials keep their hashes. Three checks are ours, for flaws that
-//! `specs/kernels.md` lists; no recorded permit is judged differently by them:
+//! are the package's, so that its denials keep their hashes. Three checks are ours, where
+//! the package's leave a gap; no recorded permit is judged differently by them:
 //! - `ACTION_MISMATCH`: the permit's action is not the tool asked for.
 //! - `PARAMS_MISMATCH` also looks at the tool call's own params: a permit that names any of them must name them all,
 //!   with these values. One that names none leaves them open, as every recorded permit does.

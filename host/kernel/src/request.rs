@@ -1,7 +1,7 @@
 //! What an agent asks for, as it asked.
 //!
 //! Reading a request refuses almost nothing: a field of the wrong type is kept as a [`TypeViolation`] and denied by
-//! [`judge`](crate::judge), because a denial leaves a record and a refusal does not. Only a body in which there is
+//! [`judge`](crate::judge()), because a denial leaves a record and a refusal does not. Only a body in which there is
 //! nobody to blame (no object, or without `request_id`, `actor` or `intent`) is an error here.
 //! Keys that are not listed in the specification are ignored; existing clients send some. `null` means absent.
 

@@ -1,7 +1,7 @@
 //! The four kinds of kernel: how much a request must bring along.
 //!
 //! A variant is chosen when a kernel is made and never changes; a policy may. What each demands is judged in
-//! [`judge`](crate::judge).
+//! [`judge`](crate::judge()).
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};

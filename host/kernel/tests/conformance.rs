@@ -154,9 +154,8 @@ fn any_damage_to_a_recorded_entry_is_found() {
 
 fn damaged(key: &str, value: &Value) -> Option<Value> {
     match (key, value) {
-        ("decision", word) => Some(if word == "ALLOW" { "DENY" } else { "ALLOW" }.into()),
         ("state_from" | "state_to", _) => Some("AUDITING".into()),
-        ("permit_verification", word) => Some(if word == "ALLOW" { "DENY" } else { "ALLOW" }.into()),
+        ("decision" | "permit_verification", word) => Some(if word == "ALLOW" { "DENY" } else { "ALLOW" }.into()),
         ("permit_denial_reasons", _) => Some(Value::Array(vec!["X".into()])),
         ("permit_max_executions", _) => Some(99.into()),
         (_, Value::Number(number)) => Some((number.as_u64()? + 1).into()),

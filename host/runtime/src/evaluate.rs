@@ -92,6 +92,11 @@ impl Call {
         lanes.lane.run(asked, until).await.unwrap_or(Err((late, None)))
     }
 
+    /// When the call began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// When the caller stops waiting: a tick after the guest itself is interrupted.
     pub(crate) fn until(&self) -> Instant {
         self.started + self.deadline + 2 * crate::epoch::TICK

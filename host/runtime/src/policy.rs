@@ -6,6 +6,7 @@ use crate::{Counters, Evaluation, FailedClosed, Limits, Metadata, Request, Sandb
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Decisions after which a warm instance is replaced, so that a slow leak in a guest ends.
 const WARM_CALLS_MAX: u32 = 10_000;
@@ -85,15 +86,10 @@ impl Policy {
         let deadline = Duration::from_millis(limits.deadline_ms).min(left);
         let (name, config) = (Arc::clone(&self.inner.name), Arc::clone(&self.inner.config));
         let call = Call::evaluate(name, config, limits, counters, request.now_ms, deadline);
-        let started = Instant::now();
-        let (until, late) = (call.until(), call.late());
-        let slots = Arc::clone(&self.inner.sandbox.inner.slots);
-        let waited = tokio::time::timeout_at(until.into(), slots.acquire_owned());
-        let Ok(Ok(slot)) = waited.await else {
-            return self.unanswered(
-                started,
-                FailedClosed::Instances { why: "all instance slots are taken (max_instances)".into() },
-            );
+        let (started, until, late) = (call.started(), call.until(), call.late());
+        let Some(slot) = self.slot(until).await else {
+            let why = "all instance slots are taken (max_instances)".into();
+            return self.unanswered(started, FailedClosed::Instances { why });
         };
         let asked = {
             let policy = self.clone();
@@ -105,6 +101,15 @@ impl Policy {
         };
         let answered = self.inner.sandbox.inner.lane.run(asked, until).await;
         answered.unwrap_or_else(|| self.unanswered(started, late))
+    }
+
+    /// A slot of the instance pool; `None` if none came free in time.
+    async fn slot(&self, until: Instant) -> Option<OwnedSemaphorePermit> {
+        let slots = &self.inner.sandbox.inner.slots;
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        tokio::time::timeout_at(until.into(), Arc::clone(slots).acquire_owned()).await.ok()?.ok()
     }
 
     fn unanswered(&self, started: Instant, why: FailedClosed) -> Evaluation {
@@ -119,7 +124,7 @@ impl Policy {
     }
 
     async fn ask(&self, call: Call, request: &Request) -> Evaluation {
-        let started = Instant::now();
+        let started = call.started();
         let (mut instance, calls) = match self.instance(call).await {
             Ok(ready) => ready,
             Err(why) => return self.unanswered(started, why),

@@ -4,6 +4,8 @@
 //! The guest is `tests/guests/hostile`, built by `guest-policies/build`; its configuration says
 //! what it does. What no compiler would emit is made from its bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its case up has failed")]
+
 use gavel_runtime::{
     Counters, Error, Evaluation, FailedClosed, Isolation, Limits, Policy, PolicySet, PolicySource, Request, Sandbox,
     SandboxOptions, ToolCall, Verdict, WindowedCounters,
@@ -15,7 +17,8 @@ use std::time::{Duration, Instant};
 const HOSTILE: &[u8] = include_bytes!("../../../tests/data/guests/hostile.wasm");
 
 fn sandbox() -> Sandbox {
-    Sandbox::new(SandboxOptions { max_instances: 64, decision_deadline_ms: 10_000, ..SandboxOptions::default() }).unwrap()
+    Sandbox::new(SandboxOptions { max_instances: 64, decision_deadline_ms: 10_000, ..SandboxOptions::default() })
+        .unwrap()
 }
 
 /// The default limits, with so much time that only what really hangs meets its deadline, however
@@ -112,7 +115,10 @@ async fn a_memory_bomb_stops_at_its_cap() {
 
 #[tokio::test]
 async fn a_stack_overflow_is_told_as_one() {
-    assert_eq!(failure(json!({"do": "recurse"}), patient()).await, "stack overflow, the limit is 524288 bytes (max_stack_bytes)");
+    assert_eq!(
+        failure(json!({"do": "recurse"}), patient()).await,
+        "stack overflow, the limit is 524288 bytes (max_stack_bytes)"
+    );
     let in_memory = failure(json!({"do": "recurse-in-memory"}), patient()).await;
     assert!(in_memory.starts_with("trap: "), "{in_memory}");
 }
@@ -269,7 +275,12 @@ async fn what_is_no_component_of_the_world_is_refused() {
     assert!(matches!(refused(Vec::new()).await, Error::NotAComponent { bytes: 0, .. }));
     assert!(matches!(refused(b"\0asm\x01\0\0\0".to_vec()).await, Error::NotAComponent { .. }), "a core module");
     let import = refused(renamed(b"gavel:policy/log@0.1.0", b"wasip:clockz/now@0.2.0")).await;
-    assert!(import.to_string().contains("imports wasip:clockz/now@0.2.0, which world gavel:policy/policy@0.1.0 does not offer"), "{import}");
+    assert!(
+        import
+            .to_string()
+            .contains("imports wasip:clockz/now@0.2.0, which world gavel:policy/policy@0.1.0 does not offer"),
+        "{import}"
+    );
     let export = refused(renamed(b"describe", b"descrybe")).await;
     assert!(matches!(export, Error::WrongWorld { .. }), "{export}");
 }
@@ -298,8 +309,16 @@ async fn limits_out_of_range_are_refused_by_name() {
 async fn compiled_components_are_cached_and_checked() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
-    let sandbox = || Sandbox::new(SandboxOptions { cache_dir: Some(cache.clone()), decision_deadline_ms: 10_000, ..SandboxOptions::default() }).unwrap();
-    let works = |sandbox: Sandbox| async move { ask(&load(&sandbox, json!({"do": "allow"}), patient()).await).await.verdict };
+    let sandbox = || {
+        Sandbox::new(SandboxOptions {
+            cache_dir: Some(cache.clone()),
+            decision_deadline_ms: 10_000,
+            ..SandboxOptions::default()
+        })
+        .unwrap()
+    };
+    let works =
+        |sandbox: Sandbox| async move { ask(&load(&sandbox, json!({"do": "allow"}), patient()).await).await.verdict };
     assert_eq!(works(sandbox()).await, Ok(Verdict::Allow));
     let file = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
     let compiled = std::fs::read(&file).unwrap();
@@ -317,7 +336,12 @@ async fn a_cache_that_others_may_write_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let sandbox = Sandbox::new(SandboxOptions { cache_dir: Some(folder.path().to_owned()), decision_deadline_ms: 10_000, ..SandboxOptions::default() }).unwrap();
+    let sandbox = Sandbox::new(SandboxOptions {
+        cache_dir: Some(folder.path().to_owned()),
+        decision_deadline_ms: 10_000,
+        ..SandboxOptions::default()
+    })
+    .unwrap();
     load(&sandbox, json!({"do": "allow"}), patient()).await;
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

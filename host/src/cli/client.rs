@@ -73,7 +73,7 @@ impl Client {
     /// A client of the server at `url` that shows no key.
     pub(super) fn plain(url: &str) -> Self {
         let config =
-            Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60))).build();
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_mins(1))).build();
         Self { agent: config.into(), base: url.to_owned(), key: None }
     }
 

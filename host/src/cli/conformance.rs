@@ -21,7 +21,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let mut total = Report::default();
     let runtime = super::runtime()?;
     for path in &args.files {

@@ -54,11 +54,11 @@ enum ClockChoice {
 /// Bytes of one line.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
-pub(super) fn run(args: Args) -> Result<Outcome> {
+pub(super) fn run(args: &Args) -> Result<Outcome> {
     super::runtime()?.block_on(batch(args))
 }
 
-async fn batch(args: Args) -> Result<Outcome> {
+async fn batch(args: &Args) -> Result<Outcome> {
     let file = config::read_or_default(args.config.as_deref())?;
     let clock = if args.clock == ClockChoice::Request { Clock::manual(0) } else { Clock::System };
     let storage = args.data.clone().map_or(Storage::Volatile, Storage::Folder);

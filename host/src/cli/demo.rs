@@ -44,7 +44,7 @@ const CALLS: &str = include_str!("../../../tests/data/agentdojo/workspace-bankin
 /// Tools whose names begin so only look; every other call has effects.
 const READING: [&str; 4] = ["get_", "list_", "read_", "search_"];
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     if args.show_config {
         line(CONFIG.trim_end())?;
         return Ok(Outcome::Yes);
@@ -52,7 +52,7 @@ pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
     super::runtime()?.block_on(demo(args, as_json))
 }
 
-async fn demo(args: Args, as_json: bool) -> Result<Outcome> {
+async fn demo(args: &Args, as_json: bool) -> Result<Outcome> {
     let file = match &args.config {
         Some(path) => config::read(path)?,
         None => config::parse(Path::new("(demo)"), CONFIG)?,
@@ -74,9 +74,9 @@ async fn demo(args: Args, as_json: bool) -> Result<Outcome> {
     serving.await?;
     host.finish().await;
     if as_json {
-        print_json(&told.as_json())?
+        print_json(&told.as_json())?;
     } else {
-        told.print()?
+        told.print()?;
     }
     Ok(Outcome::Yes)
 }
@@ -171,10 +171,16 @@ impl Suite {
         }
         if !allowed {
             let example = format!("{} {}", call.tool(), call.request["tool_call"]["params"]);
-            let reason = self.reasons.entry(class_of(error)).or_insert((0, 0, example));
+            let (benign, attack, shown) = self.reasons.entry(class_of(error)).or_insert((0, 0, example.clone()));
             match call.expect {
-                Expect::Benign => reason.0 += 1,
-                Expect::Attack => reason.1 += 1,
+                Expect::Benign => *benign += 1,
+                Expect::Attack => {
+                    // The example is of an attack, if there is one.
+                    if *attack == 0 {
+                        *shown = example;
+                    }
+                    *attack += 1;
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Args {
     remote: Remote,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let client = args.remote.client()?;
     if args.out == Path::new("-") {
         let mut response = answered(&client)?;

@@ -19,7 +19,7 @@ pub(super) struct Args {
     remote: Remote,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let answer =
         args.remote.client()?.post("/halt", json!({"reason": args.reason}).to_string().as_bytes())?.accepted()?;
     if as_json {

@@ -19,7 +19,7 @@ pub(super) struct Args {
     remote: Remote,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let info = if args.server { args.remote.client()?.get_json("/status")? } else { build() };
     if as_json {
         print_json(&info)?;

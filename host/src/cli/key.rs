@@ -27,18 +27,18 @@ pub(super) struct Args {
     kernels: Vec<String>,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     ensure!(
         !args.roles.contains(&Role::Agent) || args.actor.is_some(),
         "an agent's key needs --actor, the actor that it speaks for"
     );
     let key = format!("gavel_{}", random_hex(32)?);
     let entry = KeyFile {
-        name: args.name,
+        name: args.name.clone(),
         hash: format!("sha256:{}", hex::encode(digest_of(&key))),
-        roles: args.roles,
-        actor: args.actor,
-        kernels: (!args.kernels.is_empty()).then_some(args.kernels),
+        roles: args.roles.clone(),
+        actor: args.actor.clone(),
+        kernels: (!args.kernels.is_empty()).then(|| args.kernels.clone()),
     };
     if as_json {
         print_json(&json!({"key": key, "configuration": entry}))?;

@@ -3,8 +3,6 @@
 //! What a person reads goes to a terminal as text; with `--json` every command writes JSON. Results
 //! go to standard output, everything else (log, progress, summaries) to standard error. Exit codes:
 //! 0 done, 1 the answer is no (a denial, a difference, a damaged file), 2 it could not be done.
-#![allow(clippy::print_stdout, reason = "a command line prints")]
-#![allow(clippy::print_stderr, reason = "a command line prints")]
 
 mod client;
 mod conformance;
@@ -32,7 +30,7 @@ struct Cli {
     /// Write JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
-    /// What to log, for example `info`, `debug`, `gavel=debug,policy=info`. Also: GAVEL_LOG.
+    /// What to log, for example `info`, `debug`, `gavel=debug,policy=info`. Also: `GAVEL_LOG`.
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
     #[command(subcommand)]
@@ -69,7 +67,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.log.as_deref(), cli.json);
     let json = cli.json;
-    let ended = match cli.command {
+    let ended = match &cli.command {
         Command::Serve(args) => serve::run(args, json),
         Command::Submit(args) => submit::run(args, json),
         Command::Decide(args) => decide::run(args),

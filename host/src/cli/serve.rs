@@ -33,16 +33,16 @@ pub(super) struct Args {
     data: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     super::runtime()?.block_on(serve(args, as_json))?;
     Ok(Outcome::Yes)
 }
 
-async fn serve(args: Args, as_json: bool) -> Result<()> {
+async fn serve(args: &Args, as_json: bool) -> Result<()> {
     let mut file = config::read_or_default(args.config.as_deref())?;
     file.listen = args.listen.unwrap_or(file.listen);
-    let data = match args.data.or_else(|| file.data.clone()) {
-        Some(data) => data,
+    let data = match args.data.as_ref().or(file.data.as_ref()) {
+        Some(data) => data.clone(),
         None => host::default_data_dir()?,
     };
     // Bound before anything else, so that an address in use is told at once.

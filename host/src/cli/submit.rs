@@ -41,17 +41,17 @@ pub(super) struct Args {
     remote: Remote,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let body = match &args.file {
         Some(path) => read_file(path)?,
-        None => compose(&args)?.to_string().into_bytes(),
+        None => compose(args)?.to_string().into_bytes(),
     };
     let receipt = args.remote.client()?.post(if args.decide { "/decide" } else { "/submit" }, &body)?.accepted()?;
     let accepted = receipt["status"] == "ACCEPTED";
     if as_json {
-        print_json(&receipt)?
+        print_json(&receipt)?;
     } else {
-        print_receipt(&receipt)?
+        print_receipt(&receipt)?;
     }
     Ok(if accepted { Outcome::Yes } else { Outcome::No })
 }

@@ -8,7 +8,7 @@ use crate::host::{Host, Storage};
 use anyhow::{Context, Result};
 use gavel_kernel::{Jurisdiction, Law, MemoryPermitUses, Request, Variant, Verdict, json, judge};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Check a configuration (its policies are loaded too) or a request file, without serving it.
 ///
@@ -24,7 +24,7 @@ pub(super) struct Args {
     request: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let (path, checked) = match (&args.config, &args.request) {
         (Some(path), _) => (path, check_config(path)),
         (None, Some(path)) => (path, check_request(path)),
@@ -40,14 +40,14 @@ pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn check_config(path: &PathBuf) -> Result<String> {
+fn check_config(path: &Path) -> Result<String> {
     let file = config::read(path)?;
     let host = super::runtime()?.block_on(Host::open(file, &Storage::Volatile, Clock::System))?;
     let policies: usize = host.kernels.iter().map(|kernel| kernel.policies().policies().len()).sum();
     Ok(format!("{}: valid, {} kernels with {policies} custom rules", path.display(), host.kernels.len()))
 }
 
-fn check_request(path: &PathBuf) -> Result<String> {
+fn check_request(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let value = json::parse(&bytes).with_context(|| path.display().to_string())?;
     let request = Request::from_value(value, 0).with_context(|| path.display().to_string())?;

@@ -19,7 +19,7 @@ pub(super) struct Args {
     path: PathBuf,
 }
 
-pub(super) fn run(args: Args, as_json: bool) -> Result<Outcome> {
+pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let path = &args.path;
     anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
     let verified = if path.is_dir() { verify_folder(path) } else { verify_file(path) };

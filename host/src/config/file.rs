@@ -4,7 +4,7 @@ use crate::policies::builtin;
 use gavel_kernel::{Jurisdiction, Variant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -239,6 +239,7 @@ impl File {
             policy.validate(name)?;
         }
         self.auth.keys.iter().try_for_each(|key| key.validate(&ids))?;
+        self.auth.validate()?;
         self.limits.validate()
     }
 
@@ -296,6 +297,19 @@ impl PolicyFile {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+impl AuthFile {
+    /// One key with two entries would be now the one, now the other.
+    fn validate(&self) -> Result<(), String> {
+        let mut holders = HashMap::new();
+        for key in &self.keys {
+            if let Some(other) = holders.insert(key.hash.to_ascii_lowercase(), &key.name) {
+                return Err(format!("keys `{other}` and `{}` have the same hash: each holder needs a key", key.name));
+            }
+        }
+        Ok(())
     }
 }
 

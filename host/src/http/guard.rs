@@ -7,6 +7,7 @@ use crate::metrics::HttpLabels;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use prometheus_client::metrics::gauge::Gauge;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,10 +40,25 @@ async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, 
         ))
     };
     let _slot = Arc::clone(&inner.in_flight).try_acquire_owned().map_err(|_| busy())?;
-    inner.metrics.in_flight.inc();
+    let _counted = InFlight::count(&inner.metrics.in_flight);
     request.extensions_mut().insert(caller);
     let limit = inner.limits.request_timeout_ms;
     let answered = tokio::time::timeout(Duration::from_millis(limit), next.run(request)).await;
-    inner.metrics.in_flight.dec();
     answered.map_err(|_| ApiError::Slow(limit))
+}
+
+/// One request being served; counted as long as it lives, also when its caller goes away.
+struct InFlight<'a>(&'a Gauge);
+
+impl<'a> InFlight<'a> {
+    fn count(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }

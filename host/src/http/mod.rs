@@ -18,6 +18,7 @@ pub use routes::{ROUTES, router};
 pub use serve::{Server, serve};
 
 use crate::config::Limits;
+use crate::decide::Refused;
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use auth::Keys;
@@ -80,6 +81,15 @@ impl App {
     /// Count a body that could not be read as a request.
     fn count_unreadable(&self) {
         self.inner.metrics.unreadable.inc();
+    }
+
+    /// What a caller is told whose request the kernel refused. One that no record has room for was
+    /// not judged either, so it is counted with those that could not be read.
+    fn refused(&self, why: Refused) -> ApiError {
+        if matches!(why, Refused::TooLong(_)) {
+            self.count_unreadable();
+        }
+        why.into()
     }
 
     /// From now on `/readyz` answers 503.

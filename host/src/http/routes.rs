@@ -6,8 +6,9 @@ use super::{App, evidence, guard};
 use crate::config::Role;
 use crate::decide::Principal;
 use crate::kernel::Kernel;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -71,21 +72,31 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// The kernel of a path; absent on the routes that mean the first one.
-#[derive(Debug, Default, Deserialize)]
-struct KernelId {
-    id: Option<String>,
+/// The kernel of a path; `None` on the routes that mean the first one.
+struct Id(Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Named {
+            id: Option<String>,
+        }
+        // What is not UTF-8 names no kernel.
+        let named = Path::<Named>::from_request_parts(parts, state).await.map_err(|_| ApiError::NotFound)?;
+        Ok(Self(named.0.id))
+    }
 }
 
-type Id = Path<KernelId>;
 type Answer<T> = Result<T, ApiError>;
 
-async fn name(State(app): State<App>, Path(KernelId { id }): Id) -> Answer<Json<Value>> {
+async fn name(State(app): State<App>, Id(id): Id) -> Answer<Json<Value>> {
     let kernel = app.kernel(id.as_deref())?;
     Ok(Json(json!({"name": "gavel", "version": env!("CARGO_PKG_VERSION"), "kernel_id": kernel.id()})))
 }
 
-async fn health(State(app): State<App>, Path(KernelId { id }): Id) -> Answer<Response> {
+async fn health(State(app): State<App>, Id(id): Id) -> Answer<Response> {
     let kernel = app.kernel(id.as_deref())?;
     let state = kernel.state();
     let (code, status) = match (state, kernel.poisoned()) {
@@ -96,29 +107,17 @@ async fn health(State(app): State<App>, Path(KernelId { id }): Id) -> Answer<Res
     Ok((code, Json(json!({"status": status, "kernel_state": state}))).into_response())
 }
 
-async fn status(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(KernelId { id }): Id,
-) -> Answer<Json<Value>> {
+async fn status(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
     let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
     Ok(Json(kernel.status()))
 }
 
-async fn policy(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(KernelId { id }): Id,
-) -> Answer<Json<Value>> {
+async fn policy(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
     let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
     Ok(Json(kernel.policy()))
 }
 
-async fn export(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Path(KernelId { id }): Id,
-) -> Answer<Response> {
+async fn export(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Response> {
     let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(kernel)).into_response())
 }
@@ -141,34 +140,36 @@ impl From<Receipt> for Submitted {
 async fn submit(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(KernelId { id }): Id,
+    Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
     let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Agent])?;
     let request = read_request(&app, kernel, body).await?;
-    Ok(Json(kernel.submit(request, principal(&caller)).await?.into()))
+    let receipt = kernel.submit(request, principal(&caller)).await.map_err(|why| app.refused(why))?;
+    Ok(Json(receipt.into()))
 }
 
 async fn decide(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(KernelId { id }): Id,
+    Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
     let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Agent])?;
     let request = read_request(&app, kernel, body).await?;
-    Ok(Json(kernel.decide(request, principal(&caller)).await?.into()))
+    let receipt = kernel.decide(request, principal(&caller)).await.map_err(|why| app.refused(why))?;
+    Ok(Json(receipt.into()))
 }
 
 async fn halt(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    Path(KernelId { id }): Id,
+    Id(id): Id,
     body: Body,
 ) -> Answer<Json<Value>> {
     let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?;
     let reason = read_reason(&app, body).await.inspect_err(|_| app.count_unreadable())?;
-    let receipt = kernel.halt(&reason, &principal(&caller)).await?;
+    let receipt = kernel.halt(&reason, &principal(&caller)).await.map_err(|why| app.refused(why))?;
     tracing::warn!(kernel = kernel.id(), reason, caller = caller.name(), "kernel halted");
     Ok(Json(json!({
         "status": "halted",
@@ -235,13 +236,15 @@ async fn read_request(app: &App, kernel: &Kernel, body: Body) -> Answer<Request>
 
 async fn read_body(app: &App, body: Body) -> Answer<Bytes> {
     let limit = app.inner.limits.max_body_bytes;
+    let too_large = || ApiError::TooLarge(format!("the body is larger than {limit} bytes (limits.max_body_bytes)"));
+    // A body that says that it is too large is not waited for.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     axum::body::to_bytes(body, limit).await.map_err(|why| {
         let too_long = std::error::Error::source(&why)
             .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
-        if too_long {
-            return ApiError::TooLarge(format!("the body is larger than {limit} bytes (limits.max_body_bytes)"));
-        }
-        ApiError::Unreadable(format!("the body did not arrive whole: {why}"))
+        if too_long { too_large() } else { ApiError::Unreadable(format!("the body did not arrive whole: {why}")) }
     })
 }
 

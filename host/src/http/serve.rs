@@ -11,6 +11,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -146,16 +147,33 @@ impl Connections {
         watcher: Watcher,
     ) {
         let router = self.router.clone();
-        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer.ip()));
-            router.clone().call(request)
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = hyper::service::service_fn({
+            let asked = Arc::clone(&asked);
+            move |mut request: hyper::Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(Peer(peer.ip()));
+                router.clone().call(request)
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        if let Err(why) = watcher.watch(connection).await {
-            tracing::debug!(%peer, %why, "connection ended in an error");
+        // Until it knows which HTTP is spoken, hyper would wait for ever.
+        let silent = async {
+            tokio::time::sleep(self.header_timeout).await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = watcher.watch(connection) => {
+                if let Err(why) = ended {
+                    tracing::debug!(%peer, %why, "connection ended in an error");
+                }
+            }
+            () = silent => tracing::debug!(%peer, "nothing was asked in time"),
         }
     }
 }

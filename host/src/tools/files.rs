@@ -68,8 +68,8 @@ impl Files<'_> {
         file.write_all(content.as_bytes())
     }
 
-    /// `search` {query, path?, max_results?} → the lines that contain `query`, as
-    /// {matches: [{path, line, text}], files_searched, truncated}. Files that are no UTF-8 text or
+    /// `search` `{query, path?, max_results?}` → the lines that contain `query`, as
+    /// `{matches: [{path, line, text}], files_searched, truncated}`. Files that are no UTF-8 text or
     /// too large are passed over; links are not followed.
     pub(super) fn search(&self, params: &Params) -> Result<Value, String> {
         let query = text(params, "query")?;
@@ -80,7 +80,8 @@ impl Files<'_> {
         let wanted = match params.get("max_results") {
             None => MATCHES_MAX,
             Some(max) => {
-                max.as_u64().ok_or("parameter 'max_results' must be a whole number")?.min(MATCHES_MAX as u64) as usize
+                let max = max.as_u64().ok_or("parameter 'max_results' must be a whole number")?;
+                usize::try_from(max).map_or(MATCHES_MAX, |max| max.min(MATCHES_MAX))
             }
         };
         let mut search = Search { query, wanted, matches: Vec::new(), files: 0, truncated: false };
@@ -192,7 +193,7 @@ mod tests {
 
     impl Folder {
         fn files(&self) -> Files<'_> {
-            Files { dir: &self.dir, limits: &self.limits, until: Instant::now() + Duration::from_secs(60) }
+            Files { dir: &self.dir, limits: &self.limits, until: Instant::now() + Duration::from_mins(1) }
         }
     }
 

@@ -3,7 +3,7 @@
 //! Always holds: equal values give equal bytes, and the text is ASCII. This is on the hot path of every request, so
 //! runs of plain characters are copied whole and integers are copied from their text.
 //! DEL is escaped, `\u007f`; the permit form leaves it literal. That is what Python does and what the recorded hashes
-//! demand, though `specs/kernels.md` says literal for both.
+//! demand.
 //! A number beyond the floats (`1E400`, which [`parse`](super::parse) refuses) is written `Infinity`, as Python does.
 
 use serde_json::{Map, Number, Value};
