@@ -105,6 +105,16 @@ impl Queue {
         Taken::Jobs
     }
 
+    /// Moves what came meanwhile into `batch`, which stays within `bytes_max`. Waits for nothing.
+    pub(crate) fn take_more(&self, batch: &mut Vec<Job>, bytes_max: usize) {
+        let taken: usize = batch.iter().map(Job::bytes).sum();
+        let mut waiting = self.lock();
+        let fits = waiting.jobs.front().is_some_and(|job| taken + job.bytes() <= bytes_max);
+        if fits {
+            waiting.move_into(batch, bytes_max - taken);
+        }
+    }
+
     fn sleep<'a>(
         &self,
         waiting: MutexGuard<'a, Waiting>,
