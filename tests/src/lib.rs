@@ -1,1 +1,69 @@
-//! placeholder
+//! The harness of the outside-in tests: the real binary, real sockets, real processes killed.
+//!
+//! What belongs here is what several areas need: building and running `gavel` ([`Gavel`]), a server
+//! in a folder of its own ([`Site`], [`Server`]), a configuration ([`Config`]), an HTTP client that
+//! can also misbehave ([`Connection`]). What a test expects stands in the test. The areas are the
+//! files of `tests/tests/`; each says at its head what belongs there.
+//!
+//! What always holds:
+//! - Nothing here sleeps to wait: it reads a pipe, a socket or a process's end, and what does not
+//!   come within [`PATIENCE`] fails the test.
+//! - Every process is gone when its handle is; none sees the home directory of who runs the tests.
+//! - A server that panicked fails the test that dropped it, whatever that test was about.
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+#![allow(clippy::print_stderr, reason = "a test that fails shows the log of its server")]
+#![allow(clippy::missing_panics_doc, reason = "a harness fails by panicking")]
+
+mod binary;
+mod client;
+mod config;
+mod metrics;
+mod random;
+mod server;
+
+pub use binary::{Gavel, Output, gavel, path as gavel_path, repository, scratch};
+pub use client::{Connection, Response, read_response};
+pub use config::{Config, Key};
+pub use metrics::Samples;
+pub use random::Random;
+pub use server::{Server, Site};
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long anything may take before the test that waits for it fails.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A request that calls no tool.
+#[must_use]
+pub fn intent(id: &str) -> Value {
+    json!({"request_id": id, "actor": "agent-001", "intent": "Look around"})
+}
+
+/// A request that calls a tool.
+#[must_use]
+pub fn call(id: &str, tool: &str, params: Value) -> Value {
+    let mut request = intent(id);
+    request["tool_call"] = json!({"name": tool, "params": params});
+    request
+}
+
+/// A value as indented text in which everything that differs from run to run is replaced: hashes,
+/// times, and what is in `also`.
+#[must_use]
+pub fn redacted(value: &Value, also: &[(&str, &str)]) -> String {
+    let text = serde_json::to_string_pretty(&mask(value.clone())).expect("a value is JSON");
+    also.iter().fold(text, |text, (found, shown)| text.replace(found, shown))
+}
+
+fn mask(value: Value) -> Value {
+    let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match value {
+        Value::String(text) if is_hash(&text) && text.bytes().any(|byte| byte != b'0') => json!("<hash>"),
+        Value::String(text) if text.strip_prefix("sha256:").is_some_and(is_hash) => json!("sha256:<hash>"),
+        Value::Number(number) if number.as_u64().is_some_and(|number| number > 1_000_000_000_000) => json!("<ms>"),
+        Value::Array(items) => items.into_iter().map(mask).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, mask(value))).collect(),
+        other => other,
+    }
+}

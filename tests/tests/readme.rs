@@ -1,0 +1,110 @@
+//! The README: every command in it is run, or at least known to exist.
+//!
+//! What belongs here: documents that tell a reader what to type. A command that cannot be run here
+//! (it builds, or serves until it is stopped) is checked against the command line's own help.
+
+use gavel_tests::{Config, Gavel, Server, Site, gavel, intent, repository};
+use std::fs;
+use std::path::Path;
+
+/// The blocks of a document in one language, as they stand between their fences.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = document.lines();
+    while let Some(line) = lines.next() {
+        let Some(found) = line.trim_start().strip_prefix("```") else { continue };
+        let body: Vec<&str> = lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")).collect();
+        if found.trim() == language {
+            blocks.push(body.join("\n"));
+        }
+    }
+    blocks
+}
+
+/// The commands of a document: lines of its `sh` blocks, without comments.
+fn commands(document: &str) -> Vec<String> {
+    let blocks = blocks(document, "sh").join("\n").replace("\\\n", " ");
+    let lines = blocks.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned());
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
+}
+
+/// The options of a command must be among those that its help shows.
+fn check_options(command: &str) {
+    let mut words = command.split_whitespace();
+    let name = words.next().expect("a command");
+    let help = gavel([name, "--help"]).code(0).stdout;
+    for option in words.filter(|word| word.starts_with("--")) {
+        let option = option.split('=').next().expect("a name");
+        assert!(help.contains(option), "`gavel {command}`: there is no {option}");
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_works() {
+    let readme = read("README.md");
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path(), &readme);
+    // What `gavel serve` serves by itself is what the commands are sent to.
+    let server = Site::new(&Config::text("")).serve();
+    let commands = commands(&readme);
+    assert!(commands.len() >= 5, "{commands:?}");
+    for command in &commands {
+        match command.split_whitespace().next() {
+            Some("gavel") => run(command, folder.path(), &server),
+            Some("cargo") if command.starts_with("cargo run") => {
+                let (_, rest) = command.split_once(" -- ").unwrap_or_else(|| panic!("no arguments: {command}"));
+                check_options(rest);
+            }
+            Some("tests/run") => assert!(repository().join("tests/run").is_file()),
+            _ => panic!("the README has a command that no test knows: {command}"),
+        }
+    }
+}
+
+/// The files that the README's commands name.
+fn prepare(folder: &Path, readme: &str) {
+    let config = blocks(readme, "yaml").into_iter().next().expect("a configuration");
+    fs::write(folder.join("gavel.yaml"), config).expect("written");
+    fs::write(folder.join("requests.jsonl"), format!("{}\n", intent("r1"))).expect("written");
+    fs::write(folder.join("request.json"), intent("r1").to_string()).expect("written");
+}
+
+/// Run a command line as a reader would: in a shell, with `gavel` on the path.
+fn run(command: &str, folder: &Path, server: &Server) {
+    let output = Gavel::shell(command, folder).env("GAVEL_URL", &server.url).run();
+    assert_eq!(output.code, Some(0), "{command}\n{}\n{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn the_examples_of_every_help_are_real() {
+    let help = gavel(["--help"]).code(0).stdout;
+    let names = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for name in names.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()) {
+        if name == "help" {
+            continue;
+        }
+        let help = gavel([name, "--help"]).code(0).stdout;
+        let examples = help.split("Example").nth(1).expect("an example");
+        for example in examples.lines().filter_map(|line| line.split_once("gavel ")).map(|(_, command)| command) {
+            check_options(example);
+        }
+    }
+}
+
+#[test]
+fn the_configurations_in_the_documents_are_valid() {
+    for path in ["README.md", "docs/configuration.md"] {
+        for config in blocks(&read(path), "yaml") {
+            // A fragment of a configuration is for reading; a whole one must be served.
+            if config.lines().any(|line| line.starts_with("kernels:")) && !config.contains("component: ") {
+                let site = Site::new(&Config::text(config.clone()));
+                let checked = gavel(["validate".as_ref(), "--config".as_ref(), site.config().as_os_str()]);
+                assert_eq!(checked.code, Some(0), "{path}: {}\n{config}", checked.stdout);
+            }
+        }
+    }
+}
