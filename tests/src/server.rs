@@ -113,6 +113,18 @@ impl Site {
     }
 }
 
+/// What a server prints when it is up: it ends with a line to try, or is one JSON object. A server
+/// that fails closes the pipe.
+fn announcement(pipe: impl Read) -> String {
+    let (mut pipe, mut text) = (BufReader::new(pipe), String::new());
+    while pipe.read_line(&mut text).expect("the pipe can be read") > 0 {
+        if text.lines().last().is_some_and(|line| line.contains("curl") || line == "}") {
+            break;
+        }
+    }
+    text
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().expect("temporary folders have UTF-8 names")
 }
@@ -133,16 +145,11 @@ impl Server {
             let (log, pipe) = (Arc::clone(&log), child.stderr.take().expect("piped"));
             move || log.fill(pipe)
         });
-        let mut announced = BufReader::new(child.stdout.take().expect("piped"));
-        let mut announcement = String::new();
-        // The last line of the announcement is the one to try; a server that fails closes the pipe.
-        while announced.read_line(&mut announcement).expect("the pipe can be read") > 0 {
-            if announcement.lines().last().is_some_and(|line| line.contains("curl")) {
-                break;
-            }
-        }
-        let url = announcement.split_whitespace().find(|word| word.contains("://")).map(str::to_owned);
-        let Some(url) = url else { panic!("the server did not start: {announcement}{}", log.until(|_| false)) };
+        let announcement = announcement(child.stdout.take().expect("piped"));
+        let told = announcement.split(|c: char| c.is_whitespace() || c == '"').find(|word| word.contains("://"));
+        let Some(url) = told.map(str::to_owned) else {
+            panic!("the server did not start: {announcement}{}", log.until(|_| false))
+        };
         let address = url.split_once("://").and_then(|(_, address)| address.parse().ok()).expect("an address");
         Self { child, site, log, reading: Some(reading), address, url, announcement }
     }

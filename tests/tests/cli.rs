@@ -97,6 +97,19 @@ fn serve_without_configuration_says_what_to_try() {
 }
 
 #[test]
+fn serve_announces_itself_as_json() {
+    let site = Site::new(&Config::open());
+    let (config, data) = (site.config(), site.data());
+    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--config", path(&config), "--data", path(&data)];
+    let server = Server::spawn(Gavel::new(args), site);
+    let announced: Value = serde_json::from_str(&server.announcement).unwrap();
+    assert_eq!(announced, json!({"url": server.url, "data": path(&data), "kernels": ["k"]}));
+    let (_, log) = server.terminate();
+    let lines: Result<Vec<Value>, _> = log.lines().map(serde_json::from_str).collect();
+    assert!(!lines.expect("its log is JSON lines too").is_empty());
+}
+
+#[test]
 fn the_command_line_wins_over_the_file() {
     let elsewhere = tempfile::tempdir().unwrap();
     let config = Config::open().with("listen", json!("127.0.0.1:1")).with("data", json!(elsewhere.path().join("d")));

@@ -11,9 +11,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// One kernel, `k`, that is judged by one policy.
+/// One kernel that `policy` judges, with time enough for a build without optimisation on a busy
+/// machine, unless `entry` has limits of its own.
 fn ruled(policy: &str, entry: Value) -> Config {
-    Config::of(json!([Config::ruled_kernel("k", &[policy])])).policy(policy, entry)
+    patient(Config::of(json!([Config::ruled_kernel("k", &[policy])]))).policy(policy, unhurried(entry))
+}
+
+/// Time for decisions of policies that are [`unhurried`].
+fn patient(config: Config) -> Config {
+    config.with("limits", json!({"decision_deadline_ms": 10_000}))
+}
+
+fn unhurried(mut entry: Value) -> Value {
+    if entry["limits"].is_null() {
+        entry["limits"] = json!({"deadline_ms": 5_000});
+    }
+    entry
 }
 
 /// The entry of the guest that misbehaves as it is told.
@@ -22,16 +35,16 @@ fn hostile(deed: &Value) -> Value {
     json!({"component": component, "config": deed})
 }
 
-/// The same, with time enough for a build without optimisation.
-fn patient_entry(deed: &Value) -> Value {
-    let mut entry = hostile(deed);
-    entry["limits"] = json!({"deadline_ms": 5_000});
+/// The entry of a guest that never ends, with the deadline that a policy has by default.
+fn endless() -> Value {
+    let mut entry = hostile(&json!({"do": "loop"}));
+    entry["limits"] = json!({"deadline_ms": 10});
     entry
 }
 
 /// A server whose one kernel is judged by the guest that misbehaves, in its own time.
 fn patient_server(deed: &Value) -> Server {
-    Server::start(&ruled("mine", patient_entry(deed)).with("limits", json!({"decision_deadline_ms": 10_000})))
+    Server::start(&ruled("mine", hostile(deed)))
 }
 
 /// The error of a receipt, empty where it allows.
@@ -156,8 +169,8 @@ fn the_default_configuration_keeps_secrets() {
 fn a_policys_word_is_taken_in_order() {
     let kernel = Config::ruled_kernel("k", &["first", "second"]);
     let server = |first: Value, second: Value| {
-        let config = Config::of(json!([kernel])).policy("first", hostile(&first)).policy("second", hostile(&second));
-        Server::start(&config)
+        let config = patient(Config::of(json!([kernel]))).policy("first", unhurried(hostile(&first)));
+        Server::start(&config.policy("second", unhurried(hostile(&second))))
     };
     let (allow, abstain) = (json!({"do": "allow"}), json!({"do": "abstain"}));
     let deny = |reason: &str| json!({"do": "deny", "reason": reason});
@@ -219,7 +232,7 @@ fn a_policy_without_a_usable_word_denies() {
 
 #[test]
 fn a_policy_that_takes_too_long_denies() {
-    let server = Server::start(&ruled("mine", hostile(&json!({"do": "loop"}))));
+    let server = Server::start(&ruled("mine", endless()));
     let receipt = server.submit(&intent("r"));
     assert_eq!(word(&receipt), "Policy denied: mine: failed closed: deadline of 10 ms exceeded (deadline_ms)");
 }
@@ -247,11 +260,11 @@ fn a_policys_log_is_capped_and_cannot_forge_lines() {
 #[test]
 fn counters_are_kept_from_request_to_request() {
     let deed = json!({"do": "count", "key": "sent", "amount": 1, "window_ms": 3_600_000, "max": 3});
-    let server = Server::start(&ruled("mine", hostile(&deed)));
+    let server = patient_server(&deed);
     let words: Vec<String> = (0..5).map(|_| word(&server.submit(&intent("r"))).to_owned()).collect();
     assert_eq!(words[..3], ["", "", ""]);
     assert_eq!(words[3..], ["Policy denied: mine: 4 is more than 3", "Policy denied: mine: 5 is more than 3"]);
-    let server = Server::start(&ruled("mine", hostile(&json!({"do": "remember"}))));
+    let server = patient_server(&json!({"do": "remember"}));
     for _ in 0..3 {
         let receipt = server.submit(&intent("r"));
         assert_eq!(word(&receipt), "Policy denied: mine: call 1 of this instance");
@@ -262,9 +275,9 @@ fn counters_are_kept_from_request_to_request() {
 fn endless_policies_do_not_stop_the_others() {
     let mut kernels = [Config::ruled_kernel("k", &["calm"]), Config::ruled_kernel("endless", &["endless"])];
     kernels[0]["policy"]["allowed_actors"] = json!(["agent-001"]);
-    let config = Config::of(json!(kernels))
-        .policy("calm", hostile(&json!({"do": "allow"})))
-        .policy("endless", hostile(&json!({"do": "loop"})));
+    let config = patient(Config::of(json!(kernels)))
+        .policy("calm", unhurried(hostile(&json!({"do": "allow"}))))
+        .policy("endless", endless());
     let server = Server::start(&config);
     let (done, looped) = (AtomicBool::new(false), AtomicU64::new(0));
     let slowest = thread::scope(|threads| {
