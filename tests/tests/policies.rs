@@ -4,10 +4,11 @@
 //! word denies, with the limit named, and disturbs nobody else. What the sandbox does in detail is
 //! tested in `gavel-runtime`, what a standard policy means in its own crate.
 
-use gavel_tests::{Config, Server, Site, call, gavel, intent, repository};
+use gavel_tests::{Config, Server, Site, call, gavel, in_time, intent, repository};
 use serde_json::{Value, json};
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,9 +157,10 @@ fn the_default_configuration_keeps_secrets() {
     let server = site.serve();
     assert!(server.announcement.contains("policies: path-allow-list"), "{}", server.announcement);
     fs::write(site.workspace().join("notes.txt"), "hello").unwrap();
-    assert_eq!(server.submit(&call("r", "read_file", json!({"path": "notes.txt"})))["result"], "hello");
+    let read = |path: &str| in_time(|| server.submit(&call("r", "read_file", json!({"path": path}))));
+    assert_eq!(read("notes.txt")["result"], "hello");
     for path in [".env", "a/.git/config", "server.key", "my-secrets.txt", "id_rsa", "/etc/passwd", "../x"] {
-        let receipt = server.submit(&call("r", "read_file", json!({"path": path})));
+        let receipt = read(path);
         assert!(word(&receipt).starts_with("Policy denied: path-allow-list: "), "{path}: {receipt}");
     }
     let receipt = server.submit(&call("r", "transfer_money", json!({})));
@@ -271,6 +273,15 @@ fn counters_are_kept_from_request_to_request() {
     }
 }
 
+/// Says that it is over when it goes, also by a panic: who waits for that must not wait for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn endless_policies_do_not_stop_the_others() {
     let mut kernels = [Config::ruled_kernel("k", &["calm"]), Config::ruled_kernel("endless", &["endless"])];
@@ -279,29 +290,30 @@ fn endless_policies_do_not_stop_the_others() {
         .policy("calm", unhurried(hostile(&json!({"do": "allow"}))))
         .policy("endless", endless());
     let server = Server::start(&config);
-    let (done, looped) = (AtomicBool::new(false), AtomicU64::new(0));
+    let done = AtomicBool::new(false);
     let slowest = thread::scope(|threads| {
+        let _stop = Stop(&done);
+        let (looped, loops) = sync_channel(1_000);
         for _ in 0..2 {
-            threads.spawn(|| {
+            let (server, done, looped) = (&server, &done, looped.clone());
+            threads.spawn(move || {
                 while !done.load(Ordering::SeqCst) {
                     let receipt = server.decide("endless", &intent("r"));
                     assert!(word(&receipt).contains("failed closed: deadline of 10 ms"), "{receipt}");
-                    looped.fetch_add(1, Ordering::SeqCst);
+                    // Once enough were counted nobody listens any more.
+                    let _ = looped.try_send(());
                 }
             });
         }
-        while looped.load(Ordering::SeqCst) < 4 {
-            thread::yield_now();
-        }
+        drop(looped);
+        assert_eq!(loops.iter().take(4).count(), 4, "the endless ones are at it");
         let took = |number: usize| {
             let started = Instant::now();
             let receipt = server.submit(&call(&format!("r{number}"), "echo", json!({"text": number})));
             assert_eq!(receipt["result"], number, "{receipt}");
             started.elapsed()
         };
-        let slowest = (0..100).map(took).max().expect("a hundred");
-        done.store(true, Ordering::SeqCst);
-        slowest
+        (0..100).map(took).max().expect("a hundred")
     });
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }

@@ -3,7 +3,7 @@
 //! What belongs here: documents that tell a reader what to type. A command that cannot be run here
 //! (it builds, or serves until it is stopped) is checked against the command line's own help.
 
-use gavel_tests::{Config, Gavel, Server, Site, gavel, intent, repository};
+use gavel_tests::{Config, Gavel, Server, Site, gavel, in_time, intent, repository};
 use std::fs;
 use std::path::Path;
 
@@ -75,7 +75,7 @@ fn prepare(folder: &Path, readme: &str) {
 
 /// Run a command line as a reader would: in a shell, with `gavel` on the path.
 fn run(command: &str, folder: &Path, server: &Server) {
-    let output = Gavel::shell(command, folder).env("GAVEL_URL", &server.url).run();
+    let output = in_time(|| Gavel::shell(command, folder).env("GAVEL_URL", &server.url).run());
     assert_eq!(output.code, Some(0), "{command}\n{}\n{}", output.stdout, output.stderr);
 }
 

@@ -4,7 +4,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::{App, evidence, guard};
 use crate::config::Role;
-use crate::decide::Principal;
+use crate::decide::{Principal, Refused};
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, State};
@@ -131,22 +131,14 @@ struct Submitted {
     result: Option<Value>,
 }
 
-impl From<Receipt> for Submitted {
-    fn from(receipt: Receipt) -> Self {
-        Self { result: receipt.tool_result.clone(), receipt }
-    }
-}
-
 async fn submit(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Agent])?;
-    let request = read_request(&app, kernel, body).await?;
-    let receipt = kernel.submit(request, principal(&caller)).await.map_err(|why| app.refused(why))?;
-    Ok(Json(receipt.into()))
+    let (kernel, request) = asked(&app, &caller, id.as_deref(), body).await?;
+    answer(&app, kernel.submit(request, principal(&caller)).await)
 }
 
 async fn decide(
@@ -155,10 +147,19 @@ async fn decide(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Agent])?;
-    let request = read_request(&app, kernel, body).await?;
-    let receipt = kernel.decide(request, principal(&caller)).await.map_err(|why| app.refused(why))?;
-    Ok(Json(receipt.into()))
+    let (kernel, request) = asked(&app, &caller, id.as_deref(), body).await?;
+    answer(&app, kernel.decide(request, principal(&caller)).await)
+}
+
+/// What an agent asks, and of which kernel.
+async fn asked<'a>(app: &'a App, caller: &Caller, id: Option<&str>, body: Body) -> Answer<(&'a Arc<Kernel>, Request)> {
+    let kernel = permitted(app, caller, id, &[Role::Agent])?;
+    Ok((kernel, read_request(app, kernel, body).await?))
+}
+
+fn answer(app: &App, judged: Result<Receipt, Refused>) -> Answer<Json<Submitted>> {
+    let receipt = judged.map_err(|why| app.refused(why))?;
+    Ok(Json(Submitted { result: receipt.tool_result.clone(), receipt }))
 }
 
 async fn halt(
