@@ -135,9 +135,7 @@ fn check_configuration(source: &PolicySource, metadata: &Metadata) -> Result<(),
             _ => Err(told(String::new(), "this policy takes no configuration".into())),
         };
     };
-    if source.config.is_null() {
-        return Ok(());
-    }
+    // No configuration is checked like any other: a policy that needs one is not loaded without.
     let schema = serde_json::from_str(schema)
         .map_err(|why| told(String::new(), format!("the schema that the policy ships is not JSON: {why}")))?;
     let validator = jsonschema::draft202012::new(&schema)

@@ -298,6 +298,16 @@ fn renamed(from: &[u8], to: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_configuration_is_checked_when_it_is_loaded() {
+    let told = |config: Value| async {
+        let source = PolicySource { config, ..PolicySource::new("p", HOSTILE.to_vec()) };
+        sandbox().load(source).await.map(drop).unwrap_err().to_string()
+    };
+    assert_eq!(told(Value::Null).await, "policy p: configuration: null is not of type \"object\"");
+    assert_eq!(told(json!(["loop"])).await, "policy p: configuration: [\"loop\"] is not of type \"object\"");
+}
+
+#[tokio::test]
 async fn limits_out_of_range_are_refused_by_name() {
     let limits = Limits { max_memory_bytes: 1 << 40, ..patient() };
     let source = PolicySource { limits, config: json!({"do": "allow"}), ..PolicySource::new("p", HOSTILE.to_vec()) };

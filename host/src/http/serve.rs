@@ -158,7 +158,11 @@ impl Connections {
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+        // An HTTP/2 connection may idle for as long as it likes, if its other end still answers pings.
+        let (interval, patience) = (Some(self.header_timeout), self.header_timeout);
+        let http2 = &mut builder.http2();
+        http2.timer(TokioTimer::new()).max_concurrent_streams(256);
+        http2.keep_alive_interval(interval).keep_alive_timeout(patience);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         // Until it knows which HTTP is spoken, hyper would wait for ever.
         let silent = async {
