@@ -6,7 +6,7 @@
 
 use gavel_kernel::{Evidence, PermitUse, Request, Stage, json};
 use gavel_ledger::RecordView;
-use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, PolicySet, ToolCall, Verdict};
+use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, Isolation, Policy, PolicySet, ToolCall, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -56,7 +56,9 @@ impl DecisionMeta<'_> {
             meta["stage"] = json!(stage.as_str());
         }
         if !self.evaluations.is_empty() {
-            meta["policies"] = self.evaluations.iter().map(evaluation).collect();
+            // Policies are asked in the set's order, up to the one that decided.
+            let asked = self.evaluations.iter().zip(self.policy_set.policies());
+            meta["policies"] = asked.map(|(evaluation, policy)| evaluated(evaluation, policy)).collect();
         }
         if let Some(call) = self.request.tool_call() {
             meta["tool_name"] = json!(call.name);
@@ -74,8 +76,12 @@ impl DecisionMeta<'_> {
     }
 }
 
-fn evaluation(evaluation: &Evaluation) -> Value {
+fn evaluated(evaluation: &Evaluation, policy: &Policy) -> Value {
+    debug_assert_eq!(*evaluation.policy, *policy.name(), "an evaluation stands where its policy does");
     let mut value = json!({"name": *evaluation.policy, "verdict": verdict_label(&evaluation.verdict)});
+    if policy.limits().isolation != Isolation::Fresh {
+        value["isolation"] = json!(policy.limits().isolation);
+    }
     if !evaluation.counters.is_empty() {
         value["counters"] = evaluation.counters.iter().map(counter).collect();
     }

@@ -260,6 +260,28 @@ fn parallel_submitters_make_one_chain() {
     assert_eq!((verified.entries, verified.open_decisions), ((SUBMITTERS * EACH) as u64, 0));
 }
 
+#[test]
+fn a_record_says_what_each_policy_said_and_how_it_was_kept() {
+    let kernel = Config::ruled_kernel("k", &["hours", "business-hours"]);
+    let limits = json!({"deadline_ms": 5_000});
+    let always = json!({"from": "00:00", "to": "24:00"});
+    let mut warm = json!({"component": "builtin:business-hours", "config": always, "limits": limits});
+    let fresh = warm.clone();
+    warm["limits"]["isolation"] = json!("warm");
+    let config = Config::of(json!([kernel])).policy("hours", warm).policy("business-hours", fresh);
+    let server = Server::start(&config.with("limits", json!({"decision_deadline_ms": 10_000})));
+    assert_eq!(server.submit(&intent("r-1"))["decision"], "ALLOW");
+    let digest = server.get("/policy").expect(200)["policy_set"].clone();
+    let records = records(&stop(server));
+    let meta: Value = serde_json::from_str(records.last().expect("a record").meta()).unwrap();
+    assert_eq!(meta["policy_set"], digest);
+    let said = json!([
+        {"name": "hours", "verdict": "allow", "isolation": "warm"},
+        {"name": "business-hours", "verdict": "allow"},
+    ]);
+    assert_eq!(meta["policies"], said);
+}
+
 fn check_bundle(bundle: &Value) {
     let bundle = serde_json::from_value(bundle.clone()).expect("a bundle");
     gavel_kernel::verify_bundle(&bundle).expect("the bundle holds");
