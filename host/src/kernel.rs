@@ -13,6 +13,7 @@ use crate::metrics::{KernelLabels, Metrics};
 use crate::record;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
+use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
 use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use gavel_runtime::{Counters, PolicySet, WindowedCounters};
@@ -319,29 +320,29 @@ impl States {
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     states: &'a States,
-    now: State,
+    progress: RequestProgress,
 }
 
 impl<'a> Walk<'a> {
     /// Begin in VALIDATING.
     pub(crate) fn begin(states: &'a States) -> Self {
-        let mut walk = Self { states, now: State::Idle };
+        let mut walk = Self { states, progress: RequestProgress::new() };
         walk.to(State::Validating);
         walk
     }
 
     /// Go on to `next`, which must be a transition of the state machine.
     pub(crate) fn to(&mut self, next: State) {
-        debug_assert!(self.now.can_become(next), "{:?} cannot become {next:?}", self.now);
         self.leave();
-        self.now = next;
-        if let Some(counter) = self.states.counter(next) {
+        let went = self.progress.advance(next);
+        debug_assert_eq!(went, Ok(()));
+        if let Some(counter) = self.states.counter(self.progress.state()) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn leave(&self) {
-        if let Some(counter) = self.states.counter(self.now) {
+        if let Some(counter) = self.states.counter(self.progress.state()) {
             counter.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -30,7 +30,9 @@ pub use server::{Server, Site};
 
 use serde_json::{Value, json};
 use std::fmt::Debug;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long anything may take before the test that waits for it fails.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -47,6 +49,26 @@ pub fn call(id: &str, tool: &str, params: Value) -> Value {
     let mut request = intent(id);
     request["tool_call"] = json!({"name": tool, "params": params});
     request
+}
+
+/// A path as an argument.
+///
+/// # Panics
+/// When it is not UTF-8.
+#[must_use]
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have UTF-8 names")
+}
+
+/// A file with this content in a folder of its own, which lasts as long as its guard.
+///
+/// # Panics
+/// When there is no room for it.
+pub fn file(content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("file");
+    std::fs::write(&path, content).expect("written");
+    (folder, path)
 }
 
 /// Do something again until no policy was late for it. By default a policy has 10 ms of wall time,

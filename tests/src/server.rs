@@ -1,7 +1,7 @@
 //! A real `gavel serve` in a folder of its own.
 
 use crate::binary::{Gavel, Output, end_of};
-use crate::{Config, Connection, PATIENCE, Response, Samples};
+use crate::{Config, Connection, PATIENCE, Response, Samples, path};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -123,10 +123,6 @@ fn announcement(pipe: impl Read) -> String {
         }
     }
     text
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have UTF-8 names")
 }
 
 impl Server {

@@ -4,11 +4,9 @@
 //! wrong-typed or not UTF-8. The command says what is wrong and where, with exit code 2 where it
 //! could not be done and 1 where the answer is no; it never panics.
 
-use gavel_tests::{Config, Output, Site, gavel, repository};
+use gavel_tests::{Config, Output, Site, file, gavel, repository};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
-use tempfile::TempDir;
 
 /// What `serve` says to a configuration that it does not take.
 fn told(config: impl Into<Vec<u8>>) -> String {
@@ -196,14 +194,6 @@ fn a_configuration_against_a_policys_schema_is_refused_at_start() {
     let site = Site::new(&Config::of(json!([kernel])).policy("business-hours", limits));
     let told = site.refused().stderr;
     assert!(told.contains("policy business-hours: limit max_memory_bytes is 1099511627776"), "{told}");
-}
-
-/// A file with this content in a folder of its own.
-fn file(content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("file");
-    fs::write(&path, content).expect("written");
-    (folder, path)
 }
 
 #[test]

@@ -5,28 +5,15 @@
 #![allow(clippy::needless_raw_string_hashes, reason = "expect_test writes them so")]
 
 use expect_test::{Expect, expect};
-use gavel_tests::{Config, Gavel, Server, Site, call, gavel, in_time, intent, redacted, repository};
+use gavel_tests::{Config, Gavel, Server, Site, call, file, gavel, in_time, intent, path, redacted, repository};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use tempfile::TempDir;
 
 fn check(text: &str, also: &[(&str, &str)], expected: &Expect) {
     expected.assert_eq(&also.iter().fold(text.to_owned(), |text, (found, shown)| text.replace(found, shown)));
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have UTF-8 names")
-}
-
-/// A file with this content in a folder of its own.
-fn file(content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("file");
-    fs::write(&path, content).expect("written");
-    (folder, path)
 }
 
 #[test]
