@@ -63,6 +63,9 @@ pub struct Options {
     /// After this long without appends the mark is made durable; default 50 ms, beyond which no
     /// append of a busy ledger ever waits for it.
     pub mark_sync_after_ms: u64,
+    /// Which events the owner wants to be told of when the ledger is opened, by their `meta`: the
+    /// last of them is [`Recovered::recalled`]. Default: none.
+    pub recall: fn(meta: &str) -> bool,
 }
 
 impl Options {
@@ -77,6 +80,7 @@ impl Options {
             queue_bytes_max: 64 << 20,
             batch_bytes_max: 1 << 20,
             mark_sync_after_ms: 50,
+            recall: |_| false,
         }
     }
 
@@ -117,6 +121,8 @@ pub struct Recovered {
     pub halted: bool,
     /// Decisions whose outcome is missing, oldest first: their tools may or may not have run.
     pub open_decisions: Vec<OpenDecision>,
+    /// The last event that [`Options::recall`] said yes to.
+    pub recalled: Option<RecordView>,
 }
 
 /// A decision that nothing closed.
@@ -286,13 +292,7 @@ impl Ledger {
     /// bounded memory, and while appends go on. Ends after the first error.
     #[must_use]
     pub fn records(&self, snapshot: &Snapshot) -> Records {
-        Records {
-            frames: Frames::new(Arc::clone(&self.source), snapshot.bytes),
-            place: self.place.clone(),
-            next_index: 0,
-            end_index: snapshot.records,
-            failed: false,
-        }
+        Records::new(Frames::new(Arc::clone(&self.source), snapshot.bytes), self.place.clone(), snapshot.records)
     }
 
     /// Counts for metrics.
@@ -338,7 +338,7 @@ impl Drop for Ledger {
     }
 }
 
-/// The records of a ledger, in order; from [`Ledger::records`].
+/// The records of a ledger, in order; from [`Ledger::records`] or [`read_dir`](crate::read_dir).
 pub struct Records {
     frames: Frames,
     place: String,
@@ -348,6 +348,10 @@ pub struct Records {
 }
 
 impl Records {
+    pub(crate) fn new(frames: Frames, place: String, end_index: u64) -> Self {
+        Self { frames, place, next_index: 0, end_index, failed: false }
+    }
+
     fn read(&mut self) -> Result<Option<RecordView>, Error> {
         loop {
             let index = self.next_index;

@@ -72,4 +72,4 @@ pub use ledger::{
 pub use memory::{Fault, Image, MemoryStorage, SECTOR_BYTES};
 pub use record::{Draft, EntryView, GENESIS_HASH, Kind, MAX_RECORD_BYTES, RecordView};
 pub use storage::{ReadAt, Storage};
-pub use verify::{VerifyReport, verify_dir};
+pub use verify::{VerifyReport, read_dir, verify_dir};

@@ -43,8 +43,8 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Re
     let source = storage.source().map_err(Error::io("open", &place))?;
     let length = source.log_bytes().map_err(Error::io("measure", &place))?;
 
-    let mut open = OpenDecisions::default();
-    let mut found = scan(&source, &place, length, mark.good(), &mut |passing| open.pass(passing))?;
+    let mut seen = Seen::default();
+    let mut found = scan(&source, &place, length, mark.good(), &mut |passing| seen.pass(passing, options.recall))?;
     if let Some(broken) = &found.broken {
         judge(&*source, &place, length, &found.extent, found.state.records(), broken, mark)?;
     }
@@ -53,8 +53,9 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Re
     let torn = found.broken.take();
     if torn.is_some() {
         cut(storage, &place, found.extent.end)?;
-        open = OpenDecisions::default();
-        found = scan(&source, &place, found.extent.end, mark.good(), &mut |passing| open.pass(passing))?;
+        seen = Seen::default();
+        let end = found.extent.end;
+        found = scan(&source, &place, end, mark.good(), &mut |passing| seen.pass(passing, options.recall))?;
         if let Some(broken) = &found.broken {
             let what = format!("{}; it was right when it was read a moment ago: suspect the disk", broken.what);
             return Err(Error::damaged(broken.at, found.state.records(), what));
@@ -72,7 +73,8 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Re
         records: extent.size,
         entries: extent.entries,
         halted: found.state.halted,
-        open_decisions: open.into_list(),
+        recalled: seen.recalled.take(),
+        open_decisions: seen.into_open_decisions(),
     };
     Ok(Ready { state: found.state, end: extent.end, commit_at: extent.commit_at, source, recovered })
 }
@@ -171,27 +173,30 @@ fn first_bytes(options: &Options) -> Vec<u8> {
     [header.encode().as_slice(), &batch].concat()
 }
 
-/// Collects, while the log goes past, the decisions that nothing closes.
+/// Collects, while the log goes past, the decisions that nothing closes, and the last event that
+/// the owner wants to be told of.
 #[derive(Default)]
-struct OpenDecisions {
-    by_index: BTreeMap<u64, RecordView>,
+struct Seen {
+    open_by_index: BTreeMap<u64, RecordView>,
+    recalled: Option<RecordView>,
 }
 
-impl OpenDecisions {
-    fn pass(&mut self, passing: &Passing<'_>) {
+impl Seen {
+    fn pass(&mut self, passing: &Passing<'_>, recall: fn(&str) -> bool) {
+        let record = || RecordView::from_parts(passing.text, *passing.parts);
         match (passing.facts.kind, passing.facts.closes) {
             (Some(Kind::Decision), _) if !passing.facts.has_entry => {
-                let record = RecordView::from_parts(passing.text, *passing.parts);
-                self.by_index.insert(passing.parts.index, record);
+                self.open_by_index.insert(passing.parts.index, record());
             }
             (Some(Kind::Outcome), Some(closed)) => {
-                self.by_index.remove(&closed);
+                self.open_by_index.remove(&closed);
             }
+            (Some(Kind::Event), _) if recall(passing.parts.meta(passing.text)) => self.recalled = Some(record()),
             _ => {}
         }
     }
 
-    fn into_list(self) -> Vec<OpenDecision> {
-        self.by_index.into_iter().map(|(index, record)| OpenDecision { index, record }).collect()
+    fn into_open_decisions(self) -> Vec<OpenDecision> {
+        self.open_by_index.into_iter().map(|(index, record)| OpenDecision { index, record }).collect()
     }
 }

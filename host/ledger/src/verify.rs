@@ -3,12 +3,14 @@
 
 use crate::error::Error;
 use crate::file::open_read_only;
-use crate::ledger::Identity;
+use crate::frames::Frames;
+use crate::ledger::{Identity, Records};
 use crate::recover::recorded_identity;
 use crate::scan::scan;
 use crate::tail::{MarkFound, judge};
 use crate::tree::Hash;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A ledger that is sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,15 @@ pub struct VerifyReport {
 /// # Errors
 /// Names the first byte and record that are not as they should be.
 pub fn verify_dir(dir: &Path) -> Result<VerifyReport, Error> {
+    read_dir(dir).map(|(report, _)| report)
+}
+
+/// Verifies the ledger in `dir` as [`verify_dir`] does, and reads what was verified: every
+/// committed record, from the first on, in bounded memory.
+///
+/// # Errors
+/// As for [`verify_dir`].
+pub fn read_dir(dir: &Path) -> Result<(VerifyReport, Records), Error> {
     let (source, mark) = open_read_only(dir)?;
     let mark = MarkFound::of(&mark);
     let place = dir.display().to_string();
@@ -59,7 +70,8 @@ pub fn verify_dir(dir: &Path) -> Result<VerifyReport, Error> {
         found = scan(&source, &place, found.extent.end, mark.good(), &mut |_| {})?;
     }
     let first = found.first.as_ref().ok_or_else(|| Error::damaged(0, 0, "the first record is missing"))?;
-    Ok(VerifyReport {
+    let records = Records::new(Frames::new(Arc::clone(&source), found.extent.end), place, found.extent.size);
+    let report = VerifyReport {
         identity: recorded_identity(first)?,
         records: found.extent.size,
         entries: found.extent.entries,
@@ -72,5 +84,6 @@ pub fn verify_dir(dir: &Path) -> Result<VerifyReport, Error> {
         open_decisions: found.state.open.len() as u64,
         last_ts_ms: found.state.last_ts_ms,
         acknowledged: mark.good().map(|mark| mark.size),
-    })
+    };
+    Ok((report, records))
 }

@@ -259,3 +259,30 @@ fn the_last_handle_may_go_in_a_callback() {
     is_gone.recv().unwrap();
     assert_eq!(verify_dir(root.path()).unwrap().records, 2);
 }
+
+#[test]
+fn the_last_event_that_the_owner_asks_for_is_recalled() {
+    let storage = MemoryStorage::new();
+    let recall = |meta: &str| meta.contains("policy");
+    let open = || Ledger::open_storage(Box::new(storage.clone()), &Options { recall, ..options() }).unwrap();
+    let (ledger, recovered) = open();
+    assert_eq!(recovered.recalled, None);
+    for meta in [r#"{"policy":1}"#, r#"{"policy":2}"#, r#"{"other":3}"#] {
+        ledger.append_wait(draft(Kind::Event, meta, None)).unwrap();
+    }
+    // Only events are asked about.
+    ledger.append_wait(draft(Kind::Halt, r#"{"policy":4}"#, Some(r#"{"decision":"HALT"}"#))).unwrap();
+    ledger.close().unwrap();
+    assert_eq!(open().1.recalled.unwrap().meta(), r#"{"policy":2}"#);
+}
+
+#[test]
+fn a_ledger_is_read_beside_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), options()).unwrap();
+    ledger.append_wait(denial(1)).unwrap();
+    let (report, read) = gavel_ledger::read_dir(folder.path()).unwrap();
+    ledger.append_wait(denial(2)).unwrap();
+    let read: Vec<RecordView> = read.collect::<Result<_, _>>().unwrap();
+    assert_eq!((report.records, read.as_slice()), (2, &records(&ledger)[..2]));
+}
