@@ -5,15 +5,18 @@
 //! and compared field by field. Nothing is judged by other code than in production.
 
 use crate::clock::Clock;
-use crate::config::{KernelFile, PermitsFile};
+use crate::config::{self, KernelFile, PermitsFile};
 use crate::decide::Principal;
 use crate::evidence::write_bundle;
 use crate::kernel::{Kernel, Memory, Parts};
 use crate::metrics::Metrics;
+use crate::policies::admit::Admission;
+use crate::policies::catalogue::Catalogue;
+use crate::policies::life::Deployed;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::{Jurisdiction, Request, Variant};
-use gavel_runtime::PolicySet;
+use gavel_runtime::{Sandbox, SandboxOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -91,6 +94,7 @@ struct Step {
 pub async fn run_file(path: &Path) -> Result<Report> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let mut report = Report::default();
+    let admission = no_policies()?;
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let place = || format!("{} line {}", path.display(), number + 1);
         let line = line.with_context(place)?;
@@ -98,14 +102,20 @@ pub async fn run_file(path: &Path) -> Result<Report> {
             continue;
         }
         let scenario: Scenario = serde_json::from_str(&line).with_context(|| format!("{}: no scenario", place()))?;
-        report.add(run(&scenario).await.with_context(place)?);
+        report.add(run(&scenario, &admission).await.with_context(place)?);
     }
     Ok(report)
 }
 
-async fn run(scenario: &Scenario) -> Result<Report> {
+/// The recorded kernels had no policies, and get none.
+fn no_policies() -> Result<Arc<Admission>> {
+    let sandbox = Sandbox::new(SandboxOptions { max_instances: 1, ..SandboxOptions::default() })?;
+    Ok(Arc::new(Admission::new(&config::read_or_default(None)?, sandbox, Catalogue::in_memory())))
+}
+
+async fn run(scenario: &Scenario, admission: &Arc<Admission>) -> Result<Report> {
     let clock = Clock::manual(0);
-    let kernel = open(scenario, &clock)?;
+    let kernel = open(scenario, &clock, admission).await?;
     let mut report = Report { scenarios: 1, ..Report::default() };
     for (number, step) in scenario.steps.iter().enumerate() {
         clock.set(step.clock_ms);
@@ -121,23 +131,26 @@ async fn run(scenario: &Scenario) -> Result<Report> {
     Ok(report)
 }
 
-fn open(scenario: &Scenario, clock: &Clock) -> Result<Arc<Kernel>> {
+async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) -> Result<Arc<Kernel>> {
     let file = KernelFile {
         id: scenario.kernel_id.clone(),
         variant: scenario.variant,
         policy: scenario.policy.clone(),
         max_intent_length: scenario.config.max_intent_length,
         permits: scenario.keyring.clone().map(|keyring| PermitsFile { keyring, jurisdiction: "default".into() }),
+        watch: None,
+        record_requests: true,
     };
     let parts = Parts {
-        policies: PolicySet::new(Vec::new()),
+        policies: Arc::new(Deployed::empty()),
+        admission: Arc::clone(admission),
         tools: Toolbox::without_files(),
         clock: clock.clone(),
         metrics: Metrics::default(),
         max_counter_keys: 1,
         max_ledger_queue: 16,
     };
-    Kernel::open(&file, Memory::Volatile, parts)
+    Kernel::open(&file, Memory::Volatile, parts).await
 }
 
 /// Do what the step did; the receipt, or the refusal, as JSON.

@@ -10,7 +10,11 @@
 
 use crate::carry::{Panicked, carry};
 use crate::kernel::{Kernel, Walk};
-use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, ToolLabels};
+use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, PolicyTimeLabels, ToolLabels};
+use crate::policies::change::Reason;
+use crate::policies::health::Quarantined;
+use crate::policies::life::{Deployed, Line};
+use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
 use gavel_kernel::{Decision, EntryData, Judgement, Receipt, Request, Stage, State, Status, judge};
 use gavel_ledger::{AppendError, Committed, Draft, Kind};
@@ -67,6 +71,10 @@ struct Case<'a> {
     mode: Mode,
     now_ms: u64,
     judgement: Judgement,
+    /// The set that decides: chosen once, so that no request sees two.
+    deployed: Arc<Deployed>,
+    /// What the policies are asked, once the request came so far.
+    asked: Option<Arc<gavel_runtime::Request>>,
     evaluations: Vec<Evaluation>,
 }
 
@@ -108,8 +116,11 @@ impl Kernel {
         let mut walk = Walk::begin(&self.states);
         let now_ms = self.clock.now_ms();
         let judgement = self.judge(request, now_ms);
-        let mut case = Case { request, principal, mode, now_ms, judgement, evaluations: Vec::new() };
-        let ruling = self.rule(&mut case, &mut walk).await;
+        let line = self.life.line();
+        let deployed = Arc::clone(line.decides(request.request_id()));
+        let mut case =
+            Case { request, principal, mode, now_ms, judgement, deployed, asked: None, evaluations: Vec::new() };
+        let ruling = self.rule(&mut case, &line, &mut walk).await;
         let receipt = match ruling {
             Ruling::Denied { stage, error } => self.deny(&case, stage, error, &mut walk).await,
             Ruling::Allowed => self.allow(&case, &mut walk).await,
@@ -119,7 +130,7 @@ impl Kernel {
         Ok(receipt)
     }
 
-    fn refuse_if_halted(&self) -> Result<(), Refused> {
+    pub(crate) fn refuse_if_halted(&self) -> Result<(), Refused> {
         match self.halted.get() {
             Some(reason) => Err(self.halted_for(reason)),
             None => Ok(()),
@@ -137,7 +148,7 @@ impl Kernel {
     }
 
     /// The law's word, then whether the caller is who it says, then the policies'.
-    async fn rule(&self, case: &mut Case<'_>, walk: &mut Walk<'_>) -> Ruling {
+    async fn rule(&self, case: &mut Case<'_>, line: &Line, walk: &mut Walk<'_>) -> Ruling {
         if let gavel_kernel::Verdict::Denied { stage, error } = &case.judgement.verdict {
             return Ruling::Denied { stage: *stage, error: error.clone() };
         }
@@ -145,18 +156,33 @@ impl Kernel {
         if let Some(error) = impersonation(case) {
             return Ruling::Denied { stage: Stage::Jurisdiction, error };
         }
-        if self.policies.policies().is_empty() {
-            return Ruling::Allowed;
+        let asked = Arc::new(record::guest_request(case.request, case.now_ms));
+        case.asked = Some(Arc::clone(&asked));
+        let quarantined = case.deployed.members().find_map(|(member, _, health)| Some((member, health.quarantined()?)));
+        if let Some((member, Quarantined { why, .. })) = quarantined {
+            return denied_by(&member.name, &format!("failed closed: in quarantine after {why}"));
         }
-        let request = Arc::new(record::guest_request(case.request, case.now_ms));
-        let judged = self.policies.judge(request, Arc::clone(&self.counters)).await;
+        let judged = case.deployed.set.judge(Arc::clone(&asked), Arc::clone(&self.counters)).await;
         let denial = judged.denial();
-        self.note(&judged.evaluations);
         case.evaluations = judged.evaluations;
-        denial.map_or(Ruling::Allowed, |denial| Ruling::Denied {
-            stage: Stage::Policy,
-            error: gavel_kernel::policy_denial(&denial.policy, &denial.reason),
-        })
+        for (policy, quarantined) in self.note(case) {
+            self.tell_quarantine(&policy, &quarantined, line).await;
+        }
+        if let Some(trial) = line.shadow() {
+            trial.shadow.show(&self.tasks, &trial.set, &asked, Word::from(denial.as_ref()));
+        }
+        denial.map_or(Ruling::Allowed, |denial| denied_by(&denial.policy, &denial.reason))
+    }
+
+    /// The policy is not asked from now on; the operator learns of it.
+    async fn tell_quarantine(&self, policy: &str, quarantined: &Quarantined, line: &Line) {
+        let why = &*quarantined.why;
+        tracing::error!(kernel = self.id, policy, why, "policy in quarantine: every decision that asks it is denied");
+        self.observe_quarantine(policy, true);
+        let recorded = self.record_about("quarantined", policy, line, Reason { who: "gavel", why }).await;
+        if let Err(error) = recorded {
+            tracing::error!(kernel = self.id, policy, %error, "the quarantine could not be recorded");
+        }
     }
 
     /// Denied: one record, which closes the request.
@@ -195,7 +221,7 @@ impl Kernel {
     /// Record the decision, and only when that is durable run the tool; then record the outcome.
     async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
-        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json();
+        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json(0);
         let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
         let decision = self.append(draft).await?;
         walk.to(State::Executing);
@@ -238,14 +264,12 @@ impl Kernel {
         entry: EntryData,
         decision: Option<u64>,
     ) -> Result<Committed, Refused> {
+        let (ts_ms, decided, entry) = (entry.ts_ms, entry.decision, entry.canonical());
         let (kind, meta) = match decision {
             Some(index) => (Kind::Outcome, record::outcome(index)),
-            None => (Kind::Decision, self.meta(case, stage).to_json()),
+            None => (Kind::Decision, self.meta(case, stage).to_json(entry.len())),
         };
-        let ts_ms = entry.ts_ms;
-        let decided = entry.decision;
-        let committed =
-            self.append(Draft { kind, ts_ms, meta, entry: Some(entry.canonical()), closes: decision }).await?;
+        let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
         let labels = DecisionLabels {
             kernel: self.id.clone(),
             decision: decided.as_str(),
@@ -262,13 +286,14 @@ impl Kernel {
             mode: case.mode,
             stage,
             open: false,
-            policy_set: &self.policies,
+            asked: case.asked.as_deref().filter(|_| self.record_requests),
+            policy_set: &case.deployed.set,
             evaluations: &case.evaluations,
             permit_use: case.judgement.counted_use.as_ref(),
         }
     }
 
-    async fn append(&self, draft: Draft) -> Result<Committed, Refused> {
+    pub(crate) async fn append(&self, draft: Draft) -> Result<Committed, Refused> {
         let (done, committed) = oneshot::channel();
         self.ledger.append(draft, move |result| {
             // Nobody waits when the host is being torn down; the record is on disk all the same.
@@ -319,10 +344,13 @@ impl Kernel {
         })
     }
 
-    /// Count and log what the policies did.
-    fn note(&self, evaluations: &[Evaluation]) {
-        let seconds = KernelLabels { kernel: self.id.clone() };
-        for evaluation in evaluations {
+    /// Count and log what the policies did; those whose failures are too many now.
+    fn note(&self, case: &Case<'_>) -> Vec<(Arc<str>, Quarantined)> {
+        let mut quarantined = Vec::new();
+        for (evaluation, (member, _, health)) in case.evaluations.iter().zip(case.deployed.members()) {
+            let too_many = health.note(evaluation, member.quarantine, case.now_ms);
+            quarantined.extend(too_many.map(|too_many| (Arc::clone(&evaluation.policy), too_many)));
+            let seconds = PolicyTimeLabels { kernel: self.id.clone(), policy: evaluation.policy.to_string() };
             let labels = PolicyLabels {
                 policy: evaluation.policy.to_string(),
                 verdict: record::verdict_label(&evaluation.verdict),
@@ -342,7 +370,12 @@ impl Kernel {
                 tracing::warn!(target: "policy", policy, %why, "policy failed closed");
             }
         }
+        quarantined
     }
+}
+
+fn denied_by(policy: &str, reason: &str) -> Ruling {
+    Ruling::Denied { stage: Stage::Policy, error: gavel_kernel::policy_denial(policy, reason) }
 }
 
 /// A caller that is bound to an actor and names another one.

@@ -4,9 +4,13 @@ use crate::clock::Clock;
 use crate::config::File;
 use crate::http::App;
 use crate::http::auth::Keys;
-use crate::kernel::{Kernel, Memory, Parts};
+use crate::kernel::{Kernel, LEDGER, Memory, Parts};
 use crate::metrics::Metrics;
-use crate::policies;
+use crate::policies::admit::Admission;
+use crate::policies::catalogue::Catalogue;
+use crate::policies::change::{Change, Reason};
+use crate::policies::life::Deployed;
+use crate::policies::{self, watch};
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
@@ -15,6 +19,7 @@ use etcetera::BaseStrategy;
 use gavel_runtime::{Sandbox, SandboxOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// The kernels of a configuration, open.
 #[derive(Debug)]
@@ -24,6 +29,9 @@ pub struct Host {
     /// Where they count.
     pub metrics: Metrics,
     file: File,
+    admission: Arc<Admission>,
+    /// The folders that are watched.
+    watching: Vec<JoinHandle<()>>,
 }
 
 /// Where a host keeps its ledgers.
@@ -43,24 +51,66 @@ impl Host {
     pub async fn open(file: File, storage: &Storage, clock: Clock) -> Result<Self> {
         let metrics = Metrics::default();
         let sandbox = Sandbox::new(sandbox_options(&file))?;
-        let loaded = policies::load_all(&file, &sandbox).await?;
+        let catalogue = match storage {
+            Storage::Folder(data) => Catalogue::open(&catalogue_dir(data), file.limits.max_catalogue_bytes)?,
+            Storage::Volatile => Catalogue::in_memory(),
+        };
+        let admission = Arc::new(Admission::new(&file, sandbox, catalogue));
+        admission.deploy(policies::unused(&file, &admission)?, &[]).await?;
         let tools = toolbox(&file, storage)?;
         let mut kernels = Vec::with_capacity(file.kernels.len());
+        let mut warm: Vec<Arc<Deployed>> = Vec::with_capacity(file.kernels.len());
         for kernel in &file.kernels {
+            // A policy of several kernels is compiled once.
+            let known: Vec<&Deployed> = warm.iter().map(|deployed| &**deployed).collect();
+            let document = policies::configured(&file, kernel, &admission)?;
+            let deployed = admission.deploy(document, &known).await?;
             let parts = Parts {
-                policies: policies::set_of(kernel, &loaded),
+                policies: Arc::clone(&deployed),
+                admission: Arc::clone(&admission),
                 tools: tools.clone(),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 max_counter_keys: file.limits.max_counter_keys,
                 max_ledger_queue: file.limits.max_ledger_queue,
             };
-            kernels.push(match storage {
-                Storage::Folder(data) => Kernel::open(kernel, Memory::Durable(&ledger_dir(data, &kernel.id)), parts)?,
-                Storage::Volatile => Kernel::open(kernel, Memory::Volatile, parts)?,
-            });
+            warm.push(deployed);
+            let dir = match storage {
+                Storage::Folder(data) => Some(kernel_dir(data, &kernel.id)),
+                Storage::Volatile => None,
+            };
+            let memory = dir.as_deref().map_or(Memory::Volatile, Memory::Durable);
+            kernels.push(Kernel::open(kernel, memory, parts).await?);
         }
-        Ok(Self { kernels, metrics, file })
+        Ok(Self { kernels, metrics, file, admission, watching: Vec::new() })
+    }
+
+    /// Begin to watch the folders that the configuration names.
+    pub fn watch(&mut self) {
+        for (kernel, file) in self.kernels.iter().zip(&self.file.kernels) {
+            if let Some(watch) = &file.watch {
+                self.watching.push(tokio::spawn(watch::watch(Arc::clone(kernel), watch.clone())));
+            }
+        }
+    }
+
+    /// Take the policies of a configuration that was read again. Everything else in it counts from
+    /// the next start.
+    ///
+    /// # Errors
+    /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
+    /// service then.
+    pub async fn reconfigure(&self, file: &File) -> Result<()> {
+        let reason = Reason { who: "configuration", why: "the configuration was read again" };
+        for kernel in &self.kernels {
+            let Some(found) = file.kernels.iter().find(|file| file.id == kernel.id()) else { continue };
+            let document = policies::configured(file, found, &self.admission)?;
+            if document.digest() != *kernel.policies().configured {
+                let changed = kernel.change_policies(Change::Configure(document), reason).await;
+                changed.with_context(|| format!("kernel {}", kernel.id()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The HTTP API of this host.
@@ -71,6 +121,7 @@ impl Host {
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
     pub async fn finish(&self) {
+        self.watching.iter().for_each(JoinHandle::abort);
         for kernel in &self.kernels {
             kernel.finish().await;
         }
@@ -83,10 +134,22 @@ impl Host {
     }
 }
 
+/// Where a kernel's things lie in a data folder.
+#[must_use]
+pub fn kernel_dir(data: &Path, kernel: &str) -> PathBuf {
+    data.join("kernels").join(kernel)
+}
+
 /// Where the ledger of a kernel lies in a data folder.
 #[must_use]
 pub fn ledger_dir(data: &Path, kernel: &str) -> PathBuf {
-    data.join("kernels").join(kernel).join("ledger")
+    kernel_dir(data, kernel).join(LEDGER)
+}
+
+/// Where the catalogue of policies lies in a data folder.
+#[must_use]
+pub fn catalogue_dir(data: &Path) -> PathBuf {
+    data.join("policies")
 }
 
 /// The user's data folder for Gavel: `$XDG_DATA_HOME/gavel`, as a rule `~/.local/share/gavel`.

@@ -9,16 +9,18 @@
 
 use crate::clock::Clock;
 use crate::config::KernelFile;
-use crate::metrics::{KernelLabels, Metrics};
+use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
+use crate::policies::admit::Admission;
+use crate::policies::life::{Deployed, Life, Line, SavedLine};
 use crate::record;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
 use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
-use gavel_runtime::{Counters, PolicySet, WindowedCounters};
+use gavel_runtime::{Counters, WindowedCounters};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio_util::task::TaskTracker;
@@ -27,7 +29,16 @@ use tokio_util::task::TaskTracker;
 pub struct Kernel {
     pub(crate) id: String,
     pub(crate) law: Law,
-    pub(crate) policies: PolicySet,
+    /// What it judges by.
+    pub(crate) life: Life,
+    /// Held while that is changed.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// How policies come in.
+    pub(crate) admission: Arc<Admission>,
+    /// Whether records hold what policies were asked.
+    pub(crate) record_requests: bool,
+    /// Its folder, if it has one.
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) tools: Toolbox,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
@@ -46,7 +57,9 @@ pub struct Kernel {
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// The policy set that its custom rules name.
-    pub policies: PolicySet,
+    pub policies: Arc<Deployed>,
+    /// How other policies come in.
+    pub admission: Arc<Admission>,
     /// The tools it may run.
     pub tools: Toolbox,
     /// Its time.
@@ -59,10 +72,13 @@ pub struct Parts {
     pub max_ledger_queue: usize,
 }
 
+/// Where the ledger lies in a kernel's folder.
+pub const LEDGER: &str = "ledger";
+
 /// Where a kernel keeps its ledger.
 #[derive(Debug, Clone, Copy)]
 pub enum Memory<'a> {
-    /// In this folder, durable.
+    /// In this folder, durable; the ledger lies in `ledger` below it.
     Durable(&'a Path),
     /// In this process only: offline batches, recorded scenarios.
     Volatile,
@@ -78,26 +94,35 @@ impl Kernel {
     /// Open the kernel's ledger, recover what a crash left, and make it ready.
     ///
     /// # Errors
-    /// When the ledger is damaged, held by another process, or belongs to another kernel.
-    pub fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
+    /// When the ledger is damaged, held by another process, or belongs to another kernel, or when
+    /// the policies that served last cannot be loaded.
+    pub async fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
         let law = law_of(file)?;
         let now_ms = parts.clock.now_ms();
         let options = Options {
             queue_max: parts.max_ledger_queue,
             sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
+            recall: record::is_policy_event,
             ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
         };
-        let (ledger, open_decisions) = match memory {
-            Memory::Durable(dir) => {
-                Ledger::open(dir, options).map(|(ledger, recovered)| (ledger, recovered.open_decisions))
-            }
-            Memory::Volatile => Ledger::in_memory(options).map(|ledger| (ledger, Vec::new())),
+        let (ledger, open_decisions, last_change) = match memory {
+            Memory::Durable(dir) => Ledger::open(&dir.join(LEDGER), options)
+                .map(|(ledger, recovered)| (ledger, recovered.open_decisions, recovered.recalled)),
+            Memory::Volatile => Ledger::in_memory(options).map(|ledger| (ledger, Vec::new(), None)),
         }
         .with_context(|| format!("kernel {}", file.id))?;
+        let dir = match memory {
+            Memory::Durable(dir) => Some(dir.to_owned()),
+            Memory::Volatile => None,
+        };
         let kernel = Self {
             id: file.id.clone(),
             law,
-            policies: parts.policies,
+            life: Life::new(Line::of(parts.policies)),
+            changing: tokio::sync::Mutex::default(),
+            admission: parts.admission,
+            record_requests: file.record_requests,
+            dir,
             tools: parts.tools,
             ledger,
             clock: parts.clock,
@@ -112,7 +137,12 @@ impl Kernel {
         kernel.recall()?;
         kernel.close_open_decisions(&open_decisions)?;
         kernel.observe();
-        Ok(Arc::new(kernel))
+        let kernel = Arc::new(kernel);
+        if matches!(memory, Memory::Durable(_)) {
+            let saved: Option<SavedLine> = last_change.as_ref().and_then(record::line_of);
+            kernel.resume_policies(saved).await?;
+        }
+        Ok(kernel)
     }
 
     /// Read back from the ledger what must outlive a restart: the halt, and the permits used.
@@ -174,10 +204,10 @@ impl Kernel {
         &self.ledger
     }
 
-    /// Its policy set.
+    /// What it judges by at this moment.
     #[must_use]
-    pub fn policies(&self) -> &PolicySet {
-        &self.policies
+    pub fn policies(&self) -> Arc<Line> {
+        self.life.line()
     }
 
     /// IDLE while it accepts requests, else HALTED. (BOOTING is over when there is a `Kernel`.)
@@ -203,7 +233,7 @@ impl Kernel {
             "halt_reason": self.halted.get(),
             "requests": self.states.counts(),
             "started_at_ms": self.started_ms,
-            "policy_set": **self.policies.digest(),
+            "policy_set": **self.life.line().serving.digest(),
             "tools": self.tools.names(),
             "ledger": {
                 "entries": entries,
@@ -222,8 +252,9 @@ impl Kernel {
     pub fn policy(&self) -> Value {
         let mut policy = serde_json::to_value(&self.law.jurisdiction).unwrap_or_default();
         policy["variant"] = json!(self.law.variant);
-        policy["policy_set"] = json!(**self.policies.digest());
-        policy["policies"] = self.policies.policies().iter().map(describe).collect();
+        let serving = Arc::clone(&self.life.line().serving);
+        policy["policy_set"] = json!(**serving.digest());
+        policy["policies"] = serving.set.policies().iter().map(describe).collect();
         policy
     }
 
@@ -234,6 +265,12 @@ impl Kernel {
         if let Err(why) = self.ledger.close() {
             tracing::error!(kernel = self.id, %why, "the ledger was not closed cleanly");
         }
+    }
+
+    /// Bring the gauge of a policy's quarantine up to date.
+    pub(crate) fn observe_quarantine(&self, policy: &str, quarantined: bool) {
+        let labels = PolicyTimeLabels { kernel: self.id.clone(), policy: policy.to_owned() };
+        self.metrics.policy_quarantined.get_or_create(&labels).set(i64::from(quarantined));
     }
 
     /// Bring the gauges up to date.

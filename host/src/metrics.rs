@@ -31,6 +31,24 @@ pub struct PolicyLabels {
     pub verdict: &'static str,
 }
 
+/// Labels of what belongs to one policy of one kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyTimeLabels {
+    /// The kernel.
+    pub kernel: String,
+    /// The policy's name.
+    pub policy: String,
+}
+
+/// Labels of a step in the life of a kernel's policies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyChangeLabels {
+    /// The kernel.
+    pub kernel: String,
+    /// `promoted`, `rolled_back`, `quarantined` and so on, as the ledger says it.
+    pub action: &'static str,
+}
+
 /// Labels of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ToolLabels {
@@ -66,8 +84,12 @@ pub struct Metrics {
     pub decisions: Family<DecisionLabels, Counter>,
     /// Policy evaluations, by policy and verdict.
     pub evaluations: Family<PolicyLabels, Counter>,
-    /// Time of policy evaluations.
-    pub evaluation_seconds: Seconds<KernelLabels>,
+    /// Time of policy evaluations, by kernel and policy.
+    pub evaluation_seconds: Seconds<PolicyTimeLabels>,
+    /// Steps in the life of policies.
+    pub policy_changes: Family<PolicyChangeLabels, Counter>,
+    /// 1 while a policy is in quarantine.
+    pub policy_quarantined: Family<PolicyTimeLabels, Gauge>,
     /// Time from request to durable answer.
     pub decision_seconds: Seconds<KernelLabels>,
     /// Tool calls, by tool and outcome.
@@ -102,6 +124,8 @@ impl Default for Metrics {
             decisions: Family::default(),
             evaluations: Family::default(),
             evaluation_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            policy_changes: Family::default(),
+            policy_quarantined: Family::default(),
             decision_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             tools: Family::default(),
             http: Family::default(),
@@ -130,6 +154,8 @@ impl Metrics {
             Unit::Seconds,
             self.evaluation_seconds.clone(),
         );
+        r.register("policy_changes", "Steps in the life of policies, by action", self.policy_changes.clone());
+        r.register("policy_quarantined", "1 while a policy is in quarantine", self.policy_quarantined.clone());
         r.register_with_unit(
             "decision",
             "Time from request to durable answer",

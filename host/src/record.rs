@@ -1,14 +1,16 @@
 //! What a ledger record says beside the KERNELS entry: its `meta`, and reading it back.
 //!
 //! `meta` is canonical JSON. It holds what the entry's fixed nineteen fields cannot: who called,
-//! which policy set judged and what each policy said, what the counters answered, the digest of
-//! the tool's parameters, and the use of a permit.
+//! which policy set judged and what each policy said, what the counters answered, what the policies
+//! were asked (so that they can be asked again), and the use of a permit.
 
 use gavel_kernel::{Evidence, PermitUse, Request, Stage, json};
-use gavel_ledger::RecordView;
+use gavel_ledger::{MAX_RECORD_BYTES, RecordView};
 use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, Isolation, Policy, PolicySet, ToolCall, Verdict};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::fmt::Write;
 
 /// The error of a request whose tool may or may not have run when the host stopped.
 pub(crate) const OUTCOME_UNKNOWN: &str = "outcome unknown: host stopped";
@@ -20,6 +22,8 @@ const NAME_BYTES_MAX: usize = 1_024;
 const INTENT_BYTES_MAX: usize = 48 << 10;
 /// Characters of an error in a record.
 const ERROR_CHARS_MAX: usize = 1_024;
+/// Bytes that the ledger itself adds to a record, at most.
+const FRAME_BYTES_MAX: usize = 1_024;
 
 /// Whether the request is to be carried out or only judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -39,14 +43,27 @@ pub(crate) struct DecisionMeta<'a> {
     /// Whether a tool is about to run, so that an outcome will follow: the record then names the
     /// request itself, for the case that the host stops before it does.
     pub(crate) open: bool,
+    /// What the policies are asked, if the request came so far and is to be recorded whole.
+    pub(crate) asked: Option<&'a gavel_runtime::Request>,
     pub(crate) policy_set: &'a PolicySet,
     pub(crate) evaluations: &'a [Evaluation],
     pub(crate) permit_use: Option<&'a PermitUse>,
 }
 
 impl DecisionMeta<'_> {
-    /// As canonical JSON text.
-    pub(crate) fn to_json(&self) -> String {
+    /// As canonical JSON text, for a record that also holds an entry of `entry_bytes`. What the
+    /// policies were asked is left out where a record has no room for it.
+    pub(crate) fn to_json(&self, entry_bytes: usize) -> String {
+        let meta = self.without_asked();
+        let Some(asked) = self.asked.map(asked) else { return meta };
+        if asked.len() + meta.len() + entry_bytes + FRAME_BYTES_MAX > MAX_RECORD_BYTES {
+            return meta;
+        }
+        // `asked` sorts before every other key, and what it holds is canonical already.
+        format!("{{\"asked\":{asked},{}", &meta[1..])
+    }
+
+    fn without_asked(&self) -> String {
         let mut meta = json!({
             "caller": self.caller,
             "mode": self.mode,
@@ -62,7 +79,8 @@ impl DecisionMeta<'_> {
         }
         if let Some(call) = self.request.tool_call() {
             meta["tool_name"] = json!(call.name);
-            let params = json::canonical(&Value::Object(call.params.clone()));
+            let known = self.asked.and_then(|asked| asked.tool_call.as_ref()).map(|call| Cow::from(&call.params));
+            let params = known.unwrap_or_else(|| json::canonical(&Value::Object(call.params.clone())).into());
             meta["tool_params_hash"] = json!(json::sha256_hex(params.as_bytes()));
         }
         if self.open {
@@ -106,6 +124,77 @@ pub(crate) fn verdict_label(verdict: &Result<Verdict, FailedClosed>) -> &'static
         Ok(Verdict::Escalate(_)) => "escalate",
         Err(why) => why.as_label(),
     }
+}
+
+/// What the policies were asked, beside what the entry and the tool's name say: canonical JSON.
+fn asked(request: &gavel_runtime::Request) -> String {
+    let mut text = String::from("{");
+    // Writing to a string cannot fail.
+    if let Some(constraints) = &request.constraints {
+        let _ = write!(text, "\"constraints\":{constraints},");
+    }
+    if !request.evidence.is_empty() {
+        let _ = write!(text, "\"evidence\":{},", json::canonical(&json!(request.evidence)));
+    }
+    let _ = write!(text, "\"now_ms\":{},\"params\":{},", request.now_ms, request.params);
+    if let Some(call) = &request.tool_call {
+        let _ = write!(text, "\"tool_params\":{},", call.params);
+    }
+    let _ = write!(text, "\"ts_ms\":{}}}", request.ts_ms);
+    text
+}
+
+/// A step in the life of a kernel's policies.
+pub(crate) struct PolicyEvent<'a> {
+    pub(crate) action: &'static str,
+    pub(crate) who: &'a str,
+    pub(crate) why: &'a str,
+    /// The digest of the set that served before the step.
+    pub(crate) old_set: &'a str,
+    /// The digest of the set that the step is about.
+    pub(crate) new_set: &'a str,
+    /// Its policies: name and digest of the component.
+    pub(crate) policies: Vec<(&'a str, &'a str)>,
+    /// The one policy that it is about, if it is about one.
+    pub(crate) policy: Option<&'a str>,
+    /// What requests are judged by after the step.
+    pub(crate) line: Value,
+}
+
+/// What begins the `meta` of a [`PolicyEvent`], and of nothing else.
+const POLICY_EVENT: &str = "\"event\":\"policies\"";
+
+impl PolicyEvent<'_> {
+    /// As canonical JSON text.
+    pub(crate) fn to_json(&self) -> String {
+        let policies = self.policies.iter().map(|(name, component)| json!({"name": name, "component": component}));
+        let mut meta = json!({
+            "event": "policies",
+            "action": self.action,
+            "who": self.who,
+            "why": self.why,
+            "old_set": self.old_set,
+            "new_set": self.new_set,
+            "policies": policies.collect::<Vec<_>>(),
+            "line": self.line,
+        });
+        if let Some(policy) = self.policy {
+            meta["policy"] = json!(policy);
+        }
+        json::canonical(&meta)
+    }
+}
+
+/// Whether an event's `meta` is that of a [`PolicyEvent`].
+pub(crate) fn is_policy_event(meta: &str) -> bool {
+    // Quickly no for most; the text of an author cannot hold an unescaped quote.
+    meta.contains(POLICY_EVENT)
+}
+
+/// The state that the last step left, as the ledger tells it.
+pub(crate) fn line_of<T: for<'de> Deserialize<'de>>(record: &RecordView) -> Option<T> {
+    let meta: Value = serde_json::from_str(record.meta()).ok()?;
+    serde_json::from_value(meta.get("line")?.clone()).ok()
 }
 
 /// The `meta` of an outcome.

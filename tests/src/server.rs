@@ -218,17 +218,36 @@ impl Server {
     }
 
     /// Ask again and again until `/status` is as wanted.
-    pub fn wait_for_status(&self, mut wanted: impl FnMut(&Value) -> bool) {
+    pub fn wait_for_status(&self, wanted: impl FnMut(&Value) -> bool) {
+        self.wait_for("/status", wanted);
+    }
+
+    /// GET `path` again and again until the answer is as wanted.
+    pub fn wait_for(&self, path: &str, mut wanted: impl FnMut(&Value) -> bool) {
         let until = Instant::now() + PATIENCE;
         let mut connection = self.connect();
         loop {
-            let status = connection.request("GET", "/status", &[], None).expect("an answer").expect(200);
-            if wanted(&status) {
+            let told = connection.request("GET", path, &[], None).expect("an answer").expect(200);
+            if wanted(&told) {
                 return;
             }
-            assert!(Instant::now() < until, "not within {PATIENCE:?}: {status}");
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {told}");
             thread::yield_now();
         }
+    }
+
+    /// Send SIGHUP.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the server is there");
+    }
+
+    /// Send SIGTERM, wait until it ended well, and give back where it lived.
+    #[must_use]
+    pub fn stop(self) -> Site {
+        let site = self.site.clone();
+        let (status, log) = self.terminate();
+        assert!(status.success(), "{status}: {log}");
+        site
     }
 
     /// Wait until its log contains `text`.

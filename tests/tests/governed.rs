@@ -22,12 +22,6 @@ fn records(site: &Site) -> Vec<RecordView> {
     records.expect("every record can be read")
 }
 
-fn stop(server: Server) -> Site {
-    let site = server.site().clone();
-    let (status, log) = server.terminate();
-    assert!(status.success(), "{status}: {log}");
-    site
-}
 
 /// The error of a receipt, and that its status is this.
 fn error(receipt: &Value, status: &str) -> String {
@@ -61,7 +55,7 @@ fn the_decision_stands_in_the_ledger_before_the_outcome() {
     let _ = server.submit(&intent("r3"));
     let _ = server.decide("k", &call("r4", "echo", json!({"text": "hello"})));
     let entries = server.entries();
-    let records = records(&stop(server));
+    let records = records(&server.stop());
     let kinds: Vec<&str> = records.iter().map(RecordView::kind).collect();
     assert_eq!(kinds, ["opened", "decision", "outcome", "decision", "outcome", "decision", "decision"]);
     assert_eq!(entries, 4, "an open decision is no entry, its outcome is");
@@ -256,7 +250,7 @@ fn parallel_submitters_make_one_chain() {
     for receipt in &receipts {
         assert_eq!(recorded[hash_of(receipt).as_str()], &receipt["request_id"]);
     }
-    let verified = gavel_ledger::verify_dir(&stop(server).ledger("k")).unwrap();
+    let verified = gavel_ledger::verify_dir(&server.stop().ledger("k")).unwrap();
     assert_eq!((verified.entries, verified.open_decisions), ((SUBMITTERS * EACH) as u64, 0));
 }
 
@@ -272,7 +266,7 @@ fn a_record_says_what_each_policy_said_and_how_it_was_kept() {
     let server = Server::start(&config.with("limits", json!({"decision_deadline_ms": 10_000})));
     assert_eq!(server.submit(&intent("r-1"))["decision"], "ALLOW");
     let digest = server.get("/policy").expect(200)["policy_set"].clone();
-    let records = records(&stop(server));
+    let records = records(&server.stop());
     let meta: Value = serde_json::from_str(records.last().expect("a record").meta()).unwrap();
     assert_eq!(meta["policy_set"], digest);
     let said = json!([
@@ -347,7 +341,7 @@ fn a_used_permit_stays_used_after_a_restart() {
     let server = site.serve();
     assert_eq!(error(&server.submit(&echo_with(&once)), "REJECTED"), replayed);
     assert_eq!(server.submit(&echo_with(&twice))["status"], "ACCEPTED");
-    let _ = stop(server);
+    let _ = server.stop();
     let server = site.serve();
     assert_eq!(error(&server.submit(&echo_with(&twice)), "REJECTED"), replayed);
 }

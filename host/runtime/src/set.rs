@@ -54,6 +54,13 @@ impl PolicySet {
         }
     }
 
+    /// The same set under a digest of the owner's making, which must change whenever a judgement of
+    /// the set could.
+    #[must_use]
+    pub fn with_digest(self, digest: impl Into<Arc<str>>) -> Self {
+        Self { digest: digest.into(), ..self }
+    }
+
     /// `sha256:` and a digest that changes whenever a judgement of the set could.
     #[must_use]
     pub fn digest(&self) -> &Arc<str> {

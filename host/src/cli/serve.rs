@@ -9,7 +9,7 @@ use crate::http;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve kernels over HTTP until SIGTERM or Ctrl-C.
@@ -48,13 +48,36 @@ async fn serve(args: &Args, as_json: bool) -> Result<()> {
     // Bound before anything else, so that an address in use is told at once.
     let server = http::Server::bind(file.listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?;
     let stop = stopped().context("signals cannot be received")?;
-    let host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
+    let mut reread = signal(SignalKind::hangup()).context("signals cannot be received")?;
+    let mut host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
+    host.watch();
+    let host = host;
     let base = format!("{}://{}", server.scheme(), server.address);
     announce(&host, &base, &data, as_json)?;
-    http::serve(server, host.app(), stop).await;
+    let serving = http::serve(server, host.app(), stop);
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            () = &mut serving => break,
+            _ = reread.recv() => reconfigure(&host, args.config.as_deref()).await,
+        }
+    }
     host.finish().await;
     tracing::info!("stopped; every acknowledged record is on disk");
     Ok(())
+}
+
+/// What SIGHUP asks for. A configuration that is not accepted changes nothing.
+async fn reconfigure(host: &Host, path: Option<&Path>) {
+    let file = config::read_or_default(path).map_err(anyhow::Error::from);
+    let taken = match file {
+        Ok(file) => host.reconfigure(&file).await,
+        Err(why) => Err(why),
+    };
+    match taken {
+        Ok(()) => tracing::info!("the policies of the configuration are in service"),
+        Err(why) => tracing::error!("the configuration is not taken: {why:#}"),
+    }
 }
 
 /// Completes at the first SIGTERM or SIGINT.
@@ -70,7 +93,7 @@ fn stopped() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn announce(host: &Host, base: &str, data: &std::path::Path, as_json: bool) -> Result<()> {
+fn announce(host: &Host, base: &str, data: &Path, as_json: bool) -> Result<()> {
     let file = host.file();
     if as_json {
         let kernels: Vec<&str> = host.kernels.iter().map(|kernel| kernel.id()).collect();
@@ -78,7 +101,8 @@ fn announce(host: &Host, base: &str, data: &std::path::Path, as_json: bool) -> R
     }
     line(&format!("gavel {} serves {base}  (data in {})", env!("CARGO_PKG_VERSION"), data.display()))?;
     for kernel in &host.kernels {
-        let rules: Vec<&str> = kernel.policies().policies().iter().map(gavel_runtime::Policy::name).collect();
+        let rules = kernel.policies();
+        let rules: Vec<&str> = rules.serving.set.policies().iter().map(gavel_runtime::Policy::name).collect();
         let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(", ") };
         line(&format!("  kernel {}  {}, {}, policies: {rules}", kernel.id(), kernel.variant(), kernel.state()))?;
     }

@@ -1,6 +1,8 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
+use crate::policies::package::PACKAGE_BYTES_MAX;
 use gavel_kernel::{Jurisdiction, Variant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +25,9 @@ pub struct File {
     /// Policies by the name that kernels refer to in `custom_rules`.
     #[serde(default)]
     pub policies: BTreeMap<String, PolicyFile>,
+    /// Whose signatures on policies count.
+    #[serde(default)]
+    pub signatures: SignaturesFile,
     /// The tools of the host.
     #[serde(default)]
     pub tools: ToolsFile,
@@ -56,6 +61,13 @@ pub struct KernelFile {
     /// Demand a permit for every tool call.
     #[serde(default)]
     pub permits: Option<PermitsFile>,
+    /// Take components into service that change in a folder.
+    #[serde(default)]
+    pub watch: Option<WatchFile>,
+    /// Record what policies were asked, so that decisions can be judged again. Default true;
+    /// without, parameters appear in the ledger as digests only.
+    #[serde(default = "yes")]
+    pub record_requests: bool,
 }
 
 /// Permits of a kernel.
@@ -79,6 +91,8 @@ pub struct PolicyFile {
     pub config: Value,
     /// What it may use.
     pub limits: gavel_runtime::Limits,
+    /// When it is no longer asked because it keeps failing. Default: never.
+    pub quarantine: Option<Quarantine>,
 }
 
 /// The tools of the host.
@@ -152,7 +166,7 @@ pub struct KeyFile {
 pub enum Role {
     /// Submit requests as its actor.
     Agent,
-    /// Halt, and see everything.
+    /// Halt, change policies, and see everything.
     Operator,
     /// See everything.
     Auditor,
@@ -199,6 +213,17 @@ pub struct Limits {
     pub max_counter_keys: usize,
     /// Records waiting for the disk; more are answered 503. Default 65,536.
     pub max_ledger_queue: usize,
+    /// Bytes of a policy component. Default 64 MiB.
+    pub max_component_bytes: u64,
+    /// Bytes of all components in the catalogue. Default 4 GiB.
+    pub max_catalogue_bytes: u64,
+    /// Policies in one set. Default 64.
+    pub max_policies: usize,
+    /// Requests that a candidate in the shadow judges at the same time; more it is not shown.
+    /// Default 64.
+    pub max_shadow_in_flight: usize,
+    /// Differences of one candidate that are kept on disk. Default 10,000.
+    pub max_differences: u64,
 }
 
 impl Default for Limits {
@@ -217,6 +242,11 @@ impl Default for Limits {
             max_policy_memory_bytes: 256 << 20,
             max_counter_keys: 100_000,
             max_ledger_queue: 65_536,
+            max_component_bytes: PACKAGE_BYTES_MAX,
+            max_catalogue_bytes: 4 << 30,
+            max_policies: 64,
+            max_shadow_in_flight: 64,
+            max_differences: 10_000,
         }
     }
 }
@@ -247,6 +277,8 @@ impl File {
     pub(super) fn resolve_paths(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         self.data.iter_mut().for_each(resolve);
+        let watched = self.kernels.iter_mut().filter_map(|kernel| kernel.watch.as_mut());
+        watched.for_each(|watch| resolve(&mut watch.folder));
         self.tools.workspace.iter_mut().for_each(resolve);
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);
@@ -273,6 +305,13 @@ impl KernelFile {
                 ));
             }
         }
+        let named: Vec<&String> = self.policy.iter().flat_map(|policy| &policy.custom_rules).collect();
+        if let Some(twice) = named.iter().enumerate().find(|(at, rule)| named[..*at].contains(rule)) {
+            return Err(format!("kernel `{}`: custom rule `{}` is there twice", self.id, twice.1));
+        }
+        if let Some(watch) = &self.watch {
+            watch.validate(&self.id)?;
+        }
         if self.max_intent_length > INTENT_LENGTH_MAX {
             return Err(format!(
                 "kernel `{}`: max_intent_length {} is above {INTENT_LENGTH_MAX}",
@@ -285,20 +324,6 @@ impl KernelFile {
 
 /// The largest `max_intent_length`, so that a judged intent fits a ledger record in any script.
 const INTENT_LENGTH_MAX: usize = 8_192;
-
-impl PolicyFile {
-    fn validate(&self, name: &str) -> Result<(), String> {
-        let component = self.component.as_deref().unwrap_or(name);
-        let wanted = component.strip_prefix(builtin::PREFIX).or_else(|| self.component.is_none().then_some(name));
-        match wanted {
-            Some(wanted) if builtin::find(wanted).is_none() => Err(format!(
-                "policy `{name}`: no builtin policy is named `{wanted}` (there are: {}); a component of your own is given by `component: PATH`",
-                builtin::names().collect::<Vec<_>>().join(", "),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
 
 impl AuthFile {
     /// One key with two entries would be now the one, now the other.
@@ -350,6 +375,9 @@ impl Limits {
             ("max_policy_memory_bytes", self.max_policy_memory_bytes),
             ("max_counter_keys", self.max_counter_keys as u64),
             ("max_ledger_queue", self.max_ledger_queue as u64),
+            ("max_component_bytes", self.max_component_bytes),
+            ("max_catalogue_bytes", self.max_catalogue_bytes),
+            ("max_policies", self.max_policies as u64),
         ];
         match at_least_one.iter().find(|(_, value)| *value == 0) {
             Some((limit, _)) => Err(format!("limits.{limit} is 0: nothing could be served")),
@@ -365,6 +393,10 @@ fn check_id(id: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("kernel id `{id}`: use 1 to 64 letters, digits, `.`, `_` or `-`, not starting with a dot"))
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn strict() -> Variant {

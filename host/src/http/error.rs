@@ -36,6 +36,12 @@ pub enum ApiError {
         /// The reason given when it was halted.
         reason: String,
     },
+    /// 409: not in this state.
+    #[error("{0}")]
+    Conflict(String),
+    /// 422: what was sent can be read and is not accepted.
+    #[error("{0}")]
+    NotAccepted(String),
     /// 413.
     #[error("{0}")]
     TooLarge(String),
@@ -61,7 +67,8 @@ impl ApiError {
             Self::NotFound | Self::NoKernel(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Halted { .. } => StatusCode::CONFLICT,
+            Self::Halted { .. } | Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::NotAccepted(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -8,6 +8,7 @@ pub mod auth;
 mod error;
 mod evidence;
 mod guard;
+mod policies;
 mod rate;
 mod routes;
 mod serve;

@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard};
+use super::{App, evidence, guard, policies};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::kernel::Kernel;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 21] = [
+pub const ROUTES: [(&str, &str); 41] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -29,6 +29,16 @@ pub const ROUTES: [(&str, &str); 21] = [
     ("post", "/submit"),
     ("post", "/decide"),
     ("post", "/halt"),
+    ("get", "/policies"),
+    ("post", "/policies/components"),
+    ("post", "/policies/stage"),
+    ("post", "/policies/try"),
+    ("post", "/policies/promote"),
+    ("post", "/policies/rollback"),
+    ("post", "/policies/discard"),
+    ("post", "/policies/release"),
+    ("get", "/policies/differences"),
+    ("get", "/policies/history"),
     ("get", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
@@ -38,13 +48,23 @@ pub const ROUTES: [(&str, &str); 21] = [
     ("post", "/kernels/{id}/submit"),
     ("post", "/kernels/{id}/decide"),
     ("post", "/kernels/{id}/halt"),
+    ("get", "/kernels/{id}/policies"),
+    ("post", "/kernels/{id}/policies/components"),
+    ("post", "/kernels/{id}/policies/stage"),
+    ("post", "/kernels/{id}/policies/try"),
+    ("post", "/kernels/{id}/policies/promote"),
+    ("post", "/kernels/{id}/policies/rollback"),
+    ("post", "/kernels/{id}/policies/discard"),
+    ("post", "/kernels/{id}/policies/release"),
+    ("get", "/kernels/{id}/policies/differences"),
+    ("get", "/kernels/{id}/policies/history"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/openapi.json"),
 ];
 
-const SEEING: [Role; 2] = [Role::Operator, Role::Auditor];
+pub(super) const SEEING: [Role; 2] = [Role::Operator, Role::Auditor];
 const ANY: [Role; 3] = [Role::Agent, Role::Operator, Role::Auditor];
 
 /// The whole API, to be served or mounted.
@@ -57,7 +77,8 @@ pub fn router(app: App) -> Router {
         .route("/policy", get(policy))
         .route("/submit", post(submit))
         .route("/decide", post(decide))
-        .route("/halt", post(halt));
+        .route("/halt", post(halt))
+        .merge(policies::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
@@ -73,7 +94,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// The kernel of a path; `None` on the routes that mean the first one.
-struct Id(Option<String>);
+pub(super) struct Id(pub(super) Option<String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = ApiError;
@@ -89,7 +110,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-type Answer<T> = Result<T, ApiError>;
+pub(super) type Answer<T> = Result<T, ApiError>;
 
 async fn name(State(app): State<App>, Id(id): Id) -> Answer<Json<Value>> {
     let kernel = app.kernel(id.as_deref())?;
@@ -213,7 +234,12 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
-fn permitted<'a>(app: &'a App, caller: &Caller, id: Option<&str>, roles: &[Role]) -> Answer<&'a Arc<Kernel>> {
+pub(super) fn permitted<'a>(
+    app: &'a App,
+    caller: &Caller,
+    id: Option<&str>,
+    roles: &[Role],
+) -> Answer<&'a Arc<Kernel>> {
     caller.require(roles, None)?;
     let kernel = app.kernel(id)?;
     caller.require(roles, Some(kernel.id()))?;
@@ -227,7 +253,7 @@ fn principal(caller: &Caller) -> Principal {
 /// Read a body as a request. What cannot be read is counted and leaves no record.
 async fn read_request(app: &App, kernel: &Kernel, body: Body) -> Answer<Request> {
     let read = async {
-        let bytes = read_body(app, body).await?;
+        let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
         let value = json::parse(&bytes)
             .map_err(|why| ApiError::Unreadable(format!("the body is not a JSON request: {why}")))?;
         Request::from_value(value, kernel.clock.now_ms()).map_err(|why| ApiError::Unreadable(why.to_string()))
@@ -235,9 +261,9 @@ async fn read_request(app: &App, kernel: &Kernel, body: Body) -> Answer<Request>
     read.await.inspect_err(|_| app.count_unreadable())
 }
 
-async fn read_body(app: &App, body: Body) -> Answer<Bytes> {
-    let limit = app.inner.limits.max_body_bytes;
-    let too_large = || ApiError::TooLarge(format!("the body is larger than {limit} bytes (limits.max_body_bytes)"));
+/// A body of at most `limit` bytes; `name` is the limit's in the configuration.
+pub(super) async fn read_body(body: Body, limit: usize, name: &str) -> Answer<Bytes> {
+    let too_large = || ApiError::TooLarge(format!("the body is larger than {limit} bytes ({name})"));
     // A body that says that it is too large is not waited for.
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
@@ -251,7 +277,7 @@ async fn read_body(app: &App, body: Body) -> Answer<Bytes> {
 
 /// The seeds' `kernel.halt()` gives no reason: an empty body or object is accepted.
 async fn read_reason(app: &App, body: Body) -> Answer<String> {
-    let bytes = read_body(app, body).await?;
+    let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
     if bytes.is_empty() {
         return Ok("halted by operator".into());
     }

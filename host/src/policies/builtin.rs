@@ -3,6 +3,9 @@
 //! `guest-policies/guests.lock` ties each to the source it was built from; the project's tests
 //! rebuild and compare.
 
+use super::package::digest_of;
+use std::sync::LazyLock;
+
 /// What a configuration writes before the name of a builtin policy.
 pub const PREFIX: &str = "builtin:";
 
@@ -15,6 +18,13 @@ const BUILTINS: [(&str, &[u8]); 2] = [
 #[must_use]
 pub fn find(name: &str) -> Option<&'static [u8]> {
     BUILTINS.iter().find(|(builtin, _)| *builtin == name).map(|(_, bytes)| *bytes)
+}
+
+/// The digests of the builtin policies' components.
+pub fn digests() -> impl Iterator<Item = &'static str> {
+    static DIGESTS: LazyLock<Vec<String>> =
+        LazyLock::new(|| BUILTINS.iter().map(|(_, bytes)| digest_of(bytes)).collect());
+    DIGESTS.iter().map(String::as_str)
 }
 
 /// The names of the builtin policies.

@@ -1,62 +1,85 @@
-//! The policies of a host: the ones built in, what a package of one holds, the tests it ships, and how a configuration's
-//! policies become a set.
+//! The policies of a host, and their life.
+//!
+//! What belongs together: `package`, `manifest`, `suite` and `cases` are what an author makes and
+//! tries; `admit` stands between a file and a policy that may judge; `catalogue` keeps what judged,
+//! by digest; `document` is what a set is made of; `life` is what a kernel judges by at this moment,
+//! and `change` how that is changed; `shadow` and `health` watch; `watch` looks into a folder.
+//!
+//! Here: how a configuration's policies become sets.
 
+pub mod admit;
 pub mod builtin;
 pub mod cases;
+pub mod catalogue;
+pub mod change;
+pub mod document;
+pub mod health;
+pub mod history;
+pub mod life;
 pub mod manifest;
 pub mod package;
+pub mod shadow;
 pub mod suite;
+pub mod watch;
 
 use crate::config::{File, KernelFile, PolicyFile};
-use anyhow::{Context, Result};
-use gavel_runtime::{Policy, PolicySet, PolicySource, Sandbox};
-use std::collections::BTreeMap;
+use admit::Admission;
+use anyhow::{Context, Result, ensure};
+use document::{Member, SetDocument};
+use package::Package;
+use std::path::Path;
 
-/// Bytes of a component file. The largest that toolchains make, a Python runtime, is 18 MB.
-const COMPONENT_BYTES_MAX: u64 = 64 << 20;
-
-/// Load every policy that some kernel of `file` refers to; what nobody refers to is loaded too,
-/// so that a mistake in it is found now and not on the day it is needed.
+/// The set that `kernel` judges by according to `file`: its custom rules in order. Their components
+/// are taken into the catalogue.
 ///
 /// # Errors
-/// When a component cannot be read, loaded, or does not accept its configuration.
-pub async fn load_all(file: &File, sandbox: &Sandbox) -> Result<BTreeMap<String, Policy>> {
-    let implied = file.kernels.iter().flat_map(rules).filter(|rule| !file.policies.contains_key(*rule));
-    let implied: BTreeMap<String, PolicyFile> = implied.map(|rule| (rule.clone(), PolicyFile::default())).collect();
-    let mut loaded = BTreeMap::new();
-    for (name, policy) in file.policies.iter().chain(&implied) {
-        let source = source(name, policy)?;
-        loaded.insert(name.clone(), sandbox.load(source).await?);
-    }
-    Ok(loaded)
+/// When a component cannot be read or is not accepted.
+pub fn configured(file: &File, kernel: &KernelFile, admission: &Admission) -> Result<SetDocument> {
+    let rules = kernel.policy.iter().flat_map(|policy| &policy.custom_rules);
+    let members = rules.map(|rule| match file.policies.get(rule) {
+        Some(policy) => member(rule, policy, admission),
+        None => member(rule, &PolicyFile::default(), admission),
+    });
+    Ok(SetDocument { policies: members.collect::<Result<_>>()? })
 }
 
-/// The set that `kernel` judges by: its custom rules in order.
-#[must_use]
-pub fn set_of(kernel: &KernelFile, loaded: &BTreeMap<String, Policy>) -> PolicySet {
-    PolicySet::new(rules(kernel).filter_map(|rule| loaded.get(rule).cloned()).collect())
-}
-
-fn rules(kernel: &KernelFile) -> impl Iterator<Item = &String> {
-    kernel.policy.iter().flat_map(|policy| &policy.custom_rules)
-}
-
-fn source(name: &str, policy: &PolicyFile) -> Result<PolicySource> {
-    let component = policy.component.clone().unwrap_or_else(|| format!("{}{name}", builtin::PREFIX));
-    let bytes = match component.strip_prefix(builtin::PREFIX) {
-        Some(wanted) => {
-            builtin::find(wanted).with_context(|| format!("policy {name}: no builtin is named {wanted}"))?.to_vec()
-        }
-        None => read_component(name, &component)?,
+/// The policies that no kernel refers to, so that a mistake in one is found now and not on the day
+/// it is needed.
+///
+/// # Errors
+/// As for [`configured`].
+pub fn unused(file: &File, admission: &Admission) -> Result<SetDocument> {
+    let used = |name: &String| {
+        file.kernels.iter().flat_map(|kernel| &kernel.policy).any(|policy| policy.custom_rules.contains(name))
     };
-    Ok(PolicySource { name: name.to_owned(), bytes, config: policy.config.clone(), limits: policy.limits.clone() })
+    let members = file.policies.iter().filter(|(name, _)| !used(name));
+    Ok(SetDocument { policies: members.map(|(name, policy)| member(name, policy, admission)).collect::<Result<_>>()? })
 }
 
-fn read_component(name: &str, path: &str) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path).with_context(|| format!("policy {name}: {path}"))?.len();
-    anyhow::ensure!(
-        size <= COMPONENT_BYTES_MAX,
-        "policy {name}: {path} has {size} bytes, a component may have {COMPONENT_BYTES_MAX}"
+fn member(name: &str, policy: &PolicyFile, admission: &Admission) -> Result<Member> {
+    let component = policy.component.clone().unwrap_or_else(|| format!("{}{name}", builtin::PREFIX));
+    let what = format!("policy {name}");
+    let package = match component.strip_prefix(builtin::PREFIX) {
+        Some(wanted) => admission.keep_builtin(wanted).context(what)?,
+        None => read_package(&what, Path::new(&component), admission)?,
+    };
+    Ok(Member {
+        config: policy.config.clone(),
+        limits: policy.limits.clone(),
+        quarantine: policy.quarantine,
+        ..Member::new(name.to_owned(), package.digest)
+    })
+}
+
+/// Read a component's file and take it into the catalogue.
+fn read_package(what: &str, path: &Path, admission: &Admission) -> Result<Package> {
+    let size = std::fs::metadata(path).with_context(|| format!("{what}: {}", path.display()))?.len();
+    let limit = admission.max_component_bytes();
+    ensure!(
+        size <= limit,
+        "{what}: {} has {size} bytes, a component may have {limit} (limits.max_component_bytes)",
+        path.display()
     );
-    std::fs::read(path).with_context(|| format!("policy {name}: {path}"))
+    let bytes = std::fs::read(path).with_context(|| format!("{what}: {}", path.display()))?;
+    admission.keep(what, &bytes)
 }
