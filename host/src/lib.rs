@@ -22,6 +22,7 @@ pub mod http;
 pub mod kernel;
 pub mod metrics;
 pub mod policies;
+pub mod replay;
 mod record;
 pub mod signing;
 pub mod tools;

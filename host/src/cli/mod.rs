@@ -13,6 +13,7 @@ mod halt;
 mod info;
 mod key;
 mod output;
+mod replay;
 mod serve;
 mod submit;
 mod validate;
@@ -45,6 +46,7 @@ enum Command {
     Info(info::Args),
     Validate(validate::Args),
     Verify(verify::Args),
+    Replay(replay::Args),
     Evidence(evidence::Args),
     Halt(halt::Args),
     Key(key::Args),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(args, json),
         Command::Validate(args) => validate::run(args, json),
         Command::Verify(args) => verify::run(args, json),
+        Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
         Command::Halt(args) => halt::run(args, json),
         Command::Key(args) => key::run(args, json),

@@ -58,6 +58,12 @@ impl Admission {
         &self.catalogue
     }
 
+    /// Only what it kept.
+    #[must_use]
+    pub fn into_catalogue(self) -> Catalogue {
+        self.catalogue
+    }
+
     /// Bytes that a component may have.
     #[must_use]
     pub fn max_component_bytes(&self) -> u64 {
@@ -198,7 +204,7 @@ fn circumstances(limits: &Limits) -> String {
 }
 
 fn is_builtin(digest: &str) -> bool {
-    builtin::digests().any(|builtin| builtin == digest)
+    builtin::by_digest(digest).is_some()
 }
 
 /// The same policy as it is loaded already, with its health.

@@ -20,11 +20,13 @@ pub fn find(name: &str) -> Option<&'static [u8]> {
     BUILTINS.iter().find(|(builtin, _)| *builtin == name).map(|(_, bytes)| *bytes)
 }
 
-/// The digests of the builtin policies' components.
-pub fn digests() -> impl Iterator<Item = &'static str> {
+/// The builtin policy whose component has this digest.
+#[must_use]
+pub fn by_digest(digest: &str) -> Option<&'static [u8]> {
     static DIGESTS: LazyLock<Vec<String>> =
         LazyLock::new(|| BUILTINS.iter().map(|(_, bytes)| digest_of(bytes)).collect());
-    DIGESTS.iter().map(String::as_str)
+    let at = DIGESTS.iter().position(|known| known == digest)?;
+    Some(BUILTINS[at].1)
 }
 
 /// The names of the builtin policies.

@@ -1,0 +1,167 @@
+//! Past decisions as a ledger tells them: what was asked, by which set it was judged, and what its
+//! policies said.
+
+use crate::policies::shadow::Word;
+use gavel_kernel::json;
+use gavel_ledger::{Error, RecordView, Records};
+use gavel_runtime::{CounterAnswer, CounterOperation, Request, ToolCall};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// A decision that can be judged again.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The record.
+    pub index: u64,
+    /// What the policies were asked.
+    pub request: Request,
+    /// The digest of the set that judged.
+    pub set: String,
+    /// What each policy said, in order, up to the one that decided.
+    pub said: Vec<Said>,
+    /// What came of it.
+    pub word: Word,
+}
+
+/// What one policy said.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Said {
+    /// The policy.
+    pub name: String,
+    /// Its verdict or failure in one word.
+    pub verdict: String,
+    /// What the host's counters answered it.
+    #[serde(default)]
+    pub counters: Vec<Counted>,
+}
+
+/// An answer of a counter, as it is recorded.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Counted {
+    key: String,
+    window_ms: u64,
+    answer: u64,
+    added: Option<u64>,
+}
+
+impl From<Counted> for CounterAnswer {
+    fn from(counted: Counted) -> Self {
+        let operation = counted.added.map_or(CounterOperation::Read, CounterOperation::Add);
+        Self { operation, key: counted.key, window_ms: counted.window_ms, answer: counted.answer }
+    }
+}
+
+/// Why a decision cannot be judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skipped {
+    /// It was denied before any policy was asked.
+    BeforePolicies,
+    /// The record does not hold what was asked (`record_requests: false`, or no room for it).
+    NotRecorded,
+    /// It was denied for what the machine did at that moment, not for what a policy said.
+    OfItsMoment,
+}
+
+impl Skipped {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforePolicies => "denied before any policy was asked",
+            Self::NotRecorded => "what was asked is not recorded",
+            Self::OfItsMoment => "denied for lateness, want of instances, or quarantine",
+        }
+    }
+}
+
+/// The decisions of a ledger, oldest first.
+pub struct Past {
+    records: Records,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    asked: Option<Asked>,
+    policy_set: String,
+    #[serde(default)]
+    policies: Vec<Said>,
+    request: Option<Named>,
+    stage: Option<String>,
+    tool_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    now_ms: u64,
+    ts_ms: u64,
+    params: Map<String, Value>,
+    tool_params: Option<Map<String, Value>>,
+    #[serde(default)]
+    evidence: Vec<String>,
+    constraints: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    request_id: String,
+    actor: String,
+    intent: String,
+    error: Option<String>,
+}
+
+impl Past {
+    /// The decisions among `records`.
+    #[must_use]
+    pub fn new(records: Records) -> Self {
+        Self { records }
+    }
+}
+
+impl Iterator for Past {
+    type Item = Result<Result<Recorded, Skipped>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.records.find(|record| record.as_ref().map_or(true, |record| record.kind() == "decision"))?;
+        Some(record.map(|record| read(&record)))
+    }
+}
+
+fn read(record: &RecordView) -> Result<Recorded, Skipped> {
+    let meta: Meta = serde_json::from_str(record.meta()).map_err(|_| Skipped::NotRecorded)?;
+    let named = match record.entry() {
+        Some(entry) => serde_json::from_str(entry.data).ok(),
+        None => meta.request,
+    };
+    let by_policy = meta.stage.as_deref() == Some("policy");
+    if meta.stage.as_deref().is_some_and(|stage| stage != "policy" && stage != "execution") {
+        return Err(Skipped::BeforePolicies);
+    }
+    let (Some(asked), Some(named)) = (meta.asked, named) else { return Err(Skipped::NotRecorded) };
+    let last = meta.policies.last();
+    let late = |said: &Said| ["deadline", "decision_deadline", "instances"].contains(&said.verdict.as_str());
+    if by_policy && last.is_none_or(late) {
+        return Err(Skipped::OfItsMoment);
+    }
+    let word = match last.filter(|_| by_policy) {
+        None => Word::Allow,
+        Some(said) => Word::Deny {
+            policy: said.name.clone(),
+            reason: named.error.unwrap_or_default(),
+            escalated: said.verdict == "escalate",
+        },
+    };
+    let object = |map: Map<String, Value>| json::canonical(&Value::Object(map));
+    let request = Request {
+        id: named.request_id,
+        now_ms: asked.now_ms,
+        ts_ms: asked.ts_ms,
+        actor: named.actor,
+        intent: named.intent,
+        tool_call: meta
+            .tool_name
+            .zip(asked.tool_params)
+            .map(|(name, params)| ToolCall { name, params: object(params) }),
+        params: object(asked.params),
+        evidence: asked.evidence,
+        constraints: asked.constraints.map(|constraints| json::canonical(&constraints)),
+    };
+    Ok(Recorded { index: record.index(), request, set: meta.policy_set, said: meta.policies, word })
+}
