@@ -134,7 +134,8 @@ impl Kernel {
             started_ms: now_ms,
             tasks: TaskTracker::new(),
         };
-        kernel.recall()?;
+        let judges = last_change.is_some() || !kernel.life.line().serving.document.policies.is_empty();
+        kernel.recall(judges)?;
         kernel.close_open_decisions(&open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
@@ -145,10 +146,11 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Read back from the ledger what must outlive a restart: the halt, and the permits used.
-    fn recall(&self) -> Result<()> {
+    /// Read back from the ledger what must outlive a restart, so that a crash opens no gate: the
+    /// halt, the permits used, and what the policies counted.
+    fn recall(&self, judges: bool) -> Result<()> {
         let snapshot = self.ledger.snapshot();
-        if !snapshot.halted && self.law.keyring.is_none() {
+        if !snapshot.halted && self.law.keyring.is_none() && !judges {
             return Ok(());
         }
         let mut uses = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,6 +158,9 @@ impl Kernel {
             let record = record?;
             if let Some(permit_use) = record::permit_use(&record) {
                 uses.restore(&permit_use)?;
+            }
+            for (policy, counted) in record::counted(&record, self.started_ms) {
+                self.counters.add(&policy, &counted.key, counted.amount, counted.window_ms, record.ts_ms());
             }
             if let Some(reason) = record::halt_reason(&record) {
                 let _ = self.halted.set(reason);

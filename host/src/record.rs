@@ -277,6 +277,47 @@ pub(crate) fn permit_use(record: &RecordView) -> Option<PermitUse> {
     serde_json::from_value(meta.get("permit_use")?.clone()).ok()
 }
 
+/// What a policy added to a counter.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) key: String,
+    pub(crate) amount: u64,
+    pub(crate) window_ms: u64,
+}
+
+/// What the policies of a decision added to their counters, as far as it still counts at `now_ms`.
+pub(crate) fn counted(record: &RecordView, now_ms: u64) -> Vec<(String, Counted)> {
+    #[derive(Deserialize)]
+    struct Meta {
+        policies: Vec<Said>,
+    }
+    #[derive(Deserialize)]
+    struct Said {
+        name: String,
+        #[serde(default)]
+        counters: Vec<Answer>,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        key: String,
+        window_ms: u64,
+        added: Option<u64>,
+    }
+    // Quickly no for most.
+    if !record.meta().contains("\"added\":") {
+        return Vec::new();
+    }
+    let Ok(meta) = serde_json::from_str::<Meta>(record.meta()) else { return Vec::new() };
+    let still = |window_ms: u64| record.ts_ms().saturating_add(window_ms) > now_ms;
+    let said = meta.policies.into_iter().flat_map(|Said { name, counters }| {
+        counters.into_iter().map(move |answer| (name.clone(), answer))
+    });
+    let added = said.filter_map(|(policy, Answer { key, window_ms, added })| {
+        Some((policy, Counted { key, amount: added?, window_ms }))
+    });
+    added.filter(|(_, counted)| still(counted.window_ms)).collect()
+}
+
 /// The reason of a halt record.
 pub(crate) fn halt_reason(record: &RecordView) -> Option<String> {
     let entry = record.entry().filter(|_| record.kind() == "halt")?;

@@ -283,3 +283,18 @@ fn a_halted_kernel_changes_nothing() {
     assert!(server.post("/policies/rollback", &json!({})).error(409).contains("halted"));
     assert_eq!(actions(&server), ["configured"]);
 }
+
+#[test]
+fn what_policies_counted_outlives_a_crash() {
+    let count = json!({"do": "count", "key": "calls", "amount": 1, "window_ms": 3_600_000, "max": 3});
+    let gate = json!({"component": hostile(), "config": count, "limits": limits()});
+    let server = Server::start(&open_gate().policy("gate", gate));
+    for n in 0..2 {
+        assert_eq!(word(&server, &format!("r-{n}")), "");
+    }
+    let site = server.site().clone();
+    server.kill();
+    let server = site.serve();
+    assert_eq!(word(&server, "r-3"), "");
+    assert!(word(&server, "r-4").contains("4 is more than 3"));
+}
