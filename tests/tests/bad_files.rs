@@ -158,11 +158,11 @@ fn component_files_that_do_not_load_are_refused() {
     let empty_component = b"\0asm\x0d\0\x01\0".to_vec();
     let config = "kernels: [{id: k, policy: {custom_rules: [mine]}}]\npolicies: {mine: {component: mine.wasm}}\n";
     for (name, bytes, expected) in [
-        ("empty", Vec::new(), "policy mine: 0 bytes are not a WebAssembly component"),
-        ("garbage", b"garbage".repeat(1000), "policy mine: 7000 bytes are not a WebAssembly component"),
-        ("truncated", good[..good.len() / 2].to_vec(), "are not a WebAssembly component"),
+        ("empty", Vec::new(), "policy mine: not WebAssembly: the 0 bytes"),
+        ("garbage", b"garbage".repeat(1000), "policy mine: not WebAssembly: the 7000 bytes"),
+        ("truncated", good[..good.len() / 2].to_vec(), "policy mine: truncated"),
         ("damaged", flipped, "policy mine: "),
-        ("a core module", core_module, "policy mine: 8 bytes are not a WebAssembly component"),
+        ("a core module", core_module, "policy mine: a core WebAssembly module, not a component"),
         ("an empty component", empty_component, "policy mine: does not implement world gavel:policy/policy@0.1.0"),
     ] {
         let site = Site::new(&Config::text(config));
