@@ -23,4 +23,5 @@ pub mod kernel;
 pub mod metrics;
 pub mod policies;
 mod record;
+pub mod signing;
 pub mod tools;

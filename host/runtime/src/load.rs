@@ -51,7 +51,7 @@ impl Sandbox {
         self.check_imports(&source.name, &component)?;
         let pre = self.link(&source.name, &component)?;
         let metadata = self.describe(&source, &pre).await?;
-        check_configuration(&source, &metadata)?;
+        check_configuration(&source.name, &source.config, &metadata)?;
         let config = crate::policy::configuration_text(&source.config);
         Ok(Policy {
             inner: Arc::new(Inner {
@@ -99,6 +99,30 @@ impl Sandbox {
     }
 }
 
+impl Policy {
+    /// The same policy under another configuration: checked as at loading, compiled no second time.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when it does not satisfy the schema that the policy ships.
+    pub fn with_config(&self, config: &Value) -> Result<Self, Error> {
+        let inner = &self.inner;
+        check_configuration(&inner.name, config, &inner.metadata)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name: Arc::clone(&inner.name),
+                digest: inner.digest.clone(),
+                bytes: inner.bytes,
+                config: crate::policy::configuration_text(config).into(),
+                limits: inner.limits.clone(),
+                metadata: inner.metadata.clone(),
+                sandbox: inner.sandbox.clone(),
+                pre: inner.pre.clone(),
+                warm: Mutex::default(),
+            }),
+        })
+    }
+}
+
 /// A trap's text, with what the guest itself said last (a panic's message), for the operator.
 fn with_guest_words((why, words): (FailedClosed, Option<String>)) -> FailedClosed {
     match (why, words) {
@@ -127,10 +151,10 @@ fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), E
 }
 
 /// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
-fn check_configuration(source: &PolicySource, metadata: &Metadata) -> Result<(), Error> {
-    let told = |path: String, why: String| Error::Configuration { policy: source.name.clone(), path, why };
+fn check_configuration(policy: &str, config: &Value, metadata: &Metadata) -> Result<(), Error> {
+    let told = |path: String, why: String| Error::Configuration { policy: policy.to_owned(), path, why };
     let Some(schema) = &metadata.config_schema else {
-        return match source.config {
+        return match config {
             Value::Null => Ok(()),
             _ => Err(told(String::new(), "this policy takes no configuration".into())),
         };
@@ -140,7 +164,7 @@ fn check_configuration(source: &PolicySource, metadata: &Metadata) -> Result<(),
         .map_err(|why| told(String::new(), format!("the schema that the policy ships is not JSON: {why}")))?;
     let validator = jsonschema::draft202012::new(&schema)
         .map_err(|why| told(String::new(), format!("the schema that the policy ships is not usable: {why}")))?;
-    let first = validator.iter_errors(&source.config).next();
+    let first = validator.iter_errors(config).next();
     first.map_or(Ok(()), |why| Err(told(pointer(&why.instance_path().to_string()), why.to_string())))
 }
 

@@ -12,6 +12,7 @@ pub use file::{
     AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlsFile, ToolLimits, ToolsFile,
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -99,9 +100,17 @@ pub fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         Value::Object(keys) => shorthand::expand(keys).map_err(invalid)?,
         _ => return Err(malformed("a configuration is a mapping of keys to values".into())),
     };
-    let file: File = serde_path_to_error::deserialize(value).map_err(|why| explain(path, &why))?;
+    let file: File = typed(path, value)?;
     file.validate().map_err(invalid)?;
     Ok(file)
+}
+
+/// A value of a file of ours as what it means; `path` is for messages.
+///
+/// # Errors
+/// [`ConfigError`]: an unknown key names the nearest known one.
+pub(crate) fn typed<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(value).map_err(|why| explain(path, &why))
 }
 
 /// Turn serde's message into ours. For an unknown key serde lists what it expected, in backticks

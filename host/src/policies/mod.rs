@@ -1,6 +1,11 @@
-//! The policies of a host: the ones built in, and how a configuration's policies become a set.
+//! The policies of a host: the ones built in, what a package of one holds, the tests it ships, and how a configuration's
+//! policies become a set.
 
 pub mod builtin;
+pub mod cases;
+pub mod manifest;
+pub mod package;
+pub mod suite;
 
 use crate::config::{File, KernelFile, PolicyFile};
 use anyhow::{Context, Result};
