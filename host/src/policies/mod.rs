@@ -1,6 +1,7 @@
 //! The policies of a host: the ones built in, and how a configuration's policies become a set.
 
 pub mod builtin;
+pub mod componentize;
 
 use crate::config::{File, KernelFile, PolicyFile};
 use anyhow::{Context, Result};
