@@ -6,6 +6,7 @@ pub mod cases;
 pub mod manifest;
 pub mod package;
 pub mod suite;
+pub mod componentize;
 
 use crate::config::{File, KernelFile, PolicyFile};
 use anyhow::{Context, Result};
