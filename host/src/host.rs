@@ -98,10 +98,14 @@ pub fn default_data_dir() -> Result<PathBuf> {
     Ok(dirs.data_dir().join("gavel"))
 }
 
+/// Where compiled components are kept for this user; `None` without a home directory.
+pub(crate) fn component_cache() -> Option<PathBuf> {
+    etcetera::choose_base_strategy().ok().map(|dirs| dirs.cache_dir().join("gavel").join("components"))
+}
+
 fn sandbox_options(file: &File) -> SandboxOptions {
-    let cache = etcetera::choose_base_strategy().ok().map(|dirs| dirs.cache_dir().join("gavel").join("components"));
     SandboxOptions {
-        cache_dir: cache,
+        cache_dir: component_cache(),
         max_instances: file.limits.max_policy_instances,
         max_memory_bytes: file.limits.max_policy_memory_bytes,
         decision_deadline_ms: file.limits.decision_deadline_ms,

@@ -3,10 +3,10 @@
 
 pub mod builtin;
 pub mod cases;
+pub mod componentize;
 pub mod manifest;
 pub mod package;
 pub mod suite;
-pub mod componentize;
 
 use crate::config::{File, KernelFile, PolicyFile};
 use anyhow::{Context, Result};
