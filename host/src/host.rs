@@ -161,15 +161,14 @@ pub fn default_data_dir() -> Result<PathBuf> {
     Ok(dirs.data_dir().join("gavel"))
 }
 
-/// Where compiled components are kept, private to the user.
-pub(crate) fn cache_dir() -> Option<PathBuf> {
-    let dirs = etcetera::choose_base_strategy().ok()?;
-    Some(dirs.cache_dir().join("gavel").join("components"))
+/// Where compiled components are kept for this user; `None` without a home directory.
+pub(crate) fn component_cache() -> Option<PathBuf> {
+    etcetera::choose_base_strategy().ok().map(|dirs| dirs.cache_dir().join("gavel").join("components"))
 }
 
 fn sandbox_options(file: &File) -> SandboxOptions {
     SandboxOptions {
-        cache_dir: cache_dir(),
+        cache_dir: component_cache(),
         max_instances: file.limits.max_policy_instances,
         max_memory_bytes: file.limits.max_policy_memory_bytes,
         decision_deadline_ms: file.limits.decision_deadline_ms,

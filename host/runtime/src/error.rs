@@ -19,14 +19,24 @@ pub enum Error {
         why: String,
     },
     /// The component asks for something that its world does not offer.
-    #[error(
-        "policy {policy}: imports {import}, which world gavel:policy/policy@0.1.0 does not offer; a policy may import only gavel:policy/log, config and counters"
-    )]
+    #[error("policy {policy}: imports {import}, which world gavel:policy/policy@0.1.0 does not offer; {advice}")]
     ForbiddenImport {
         /// The policy's name in the configuration.
         policy: String,
         /// The import's full name, for example `wasi:clocks/wall-clock@0.2.6`.
         import: String,
+        /// What a policy may import, or how to do without.
+        advice: &'static str,
+    },
+    /// The component is built against a version of the contract that this sandbox does not speak.
+    #[error(
+        "policy {policy}: is built against gavel:policy@{version}, this sandbox speaks gavel:policy@0.1.0: build it against that contract, or run a Gavel that speaks its own"
+    )]
+    WrongVersion {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// The version that it is built against.
+        version: String,
     },
     /// The component does not export what its world demands, or with other types.
     #[error("policy {policy}: does not implement world gavel:policy/policy@0.1.0: {why}")]

@@ -24,6 +24,8 @@ pub struct Evaluation {
     pub logs_dropped: u64,
     /// Every answer that the host's counters gave, for the record.
     pub counters: Vec<CounterAnswer>,
+    /// Linear memory that the instance had at the end, in bytes.
+    pub memory_bytes: u64,
     /// Wall time, from asking for an instance to the verdict.
     pub elapsed: Duration,
 }
@@ -68,7 +70,7 @@ impl Call {
         Self { policy, config, limits, counters: None, now_ms: 0, started: Instant::now(), deadline }
     }
 
-    /// Ask a new instance to describe itself; a failure comes with the guest's last error line.
+    /// Ask a new instance to describe itself; a failure comes with what the guest last said of it.
     pub(crate) async fn run_describe(
         self,
         sandbox: &Sandbox,
@@ -79,15 +81,10 @@ impl Call {
         let lanes = Arc::clone(&sandbox.inner);
         let _running = lanes.ticker.enter();
         let asked = async move {
-            let mut instance = Instance::fresh(&sandbox, &pre, self).await;
-            let described = match &mut instance {
-                Ok(instance) => {
-                    instance.world.call_describe(&mut instance.store).await.map_err(|why| instance.failure(&why))
-                }
-                Err(why) => Err(why.clone()),
-            };
-            let words = instance.ok().and_then(|instance| instance.store.into_data().last_error());
-            described.map_err(|why| (why, words))
+            let mut instance =
+                Instance::fresh(&sandbox, &pre, self).await.map_err(|(why, guest)| (why, guest.words()))?;
+            let described = instance.world.call_describe(&mut instance.store).await;
+            described.map_err(|why| (instance.failure(&why), instance.store.data().words()))
         };
         lanes.lane.run(asked, until).await.unwrap_or(Err((late, None)))
     }
@@ -114,8 +111,13 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Make an instance for `call`. Instantiation runs guest code too, so it is under its limits.
-    pub(crate) async fn fresh(sandbox: &Sandbox, pre: &PolicyPre<Guest>, call: Call) -> Result<Self, FailedClosed> {
+    /// Make an instance for `call`. Instantiation runs guest code too, so it is under its limits, and a guest that fails
+    /// in it is given back with what it said.
+    pub(crate) async fn fresh(
+        sandbox: &Sandbox,
+        pre: &PolicyPre<Guest>,
+        call: Call,
+    ) -> Result<Self, (FailedClosed, Box<Guest>)> {
         let mut store = Store::new(&sandbox.inner.engine, Guest::new(call, sandbox.inner.options.max_stack_bytes));
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(TRANSFER_BYTES_MAX);
@@ -124,7 +126,7 @@ impl Instance {
         store.set_epoch_deadline(2);
         match pre.instantiate_async(&mut store).await {
             Ok(world) => Ok(Self { store, world }),
-            Err(why) => Err(store.data_mut().failure(&why)),
+            Err(why) => Err((store.data_mut().failure(&why), Box::new(store.into_data()))),
         }
     }
 
@@ -152,6 +154,9 @@ impl Instance {
         self.store.data_mut().failure(why)
     }
 }
+
+/// Lines of a guest's own words that come with a failure to load.
+const WORDS_LINES_MAX: usize = 16;
 
 /// What the store of an instance holds: the call, and what the guest used and said.
 pub(crate) struct Guest {
@@ -186,12 +191,19 @@ impl Guest {
             logs: std::mem::take(&mut self.logs),
             logs_dropped: self.logs_dropped,
             counters: std::mem::take(&mut self.answers),
+            memory_bytes: self.memory_bytes,
             elapsed: self.call.started.elapsed(),
         }
     }
 
-    fn last_error(self) -> Option<String> {
-        self.logs.into_iter().rfind(|line| matches!(line.level, Level::Error)).map(|line| line.message)
+    /// What the guest said before it failed: its last lines at the level of errors, as far as nothing else is between
+    /// them. A panic is one such line, a traceback may be many.
+    fn words(&self) -> Option<String> {
+        let error = |line: &&LogLine| matches!(line.level, Level::Error);
+        let mut lines: Vec<&str> =
+            self.logs.iter().rev().take_while(error).take(WORDS_LINES_MAX).map(|line| line.message.as_str()).collect();
+        lines.reverse();
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
     /// At every expired slice: stop at the deadline, else let others run and go on.
@@ -316,5 +328,28 @@ impl ResourceLimiter for Guest {
 
     fn tables(&self) -> usize {
         TABLES_PER_COMPONENT as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::Host as _;
+
+    #[test]
+    fn a_guests_words_are_its_last_lines_of_errors() {
+        let mut guest = Guest::new(Call::describe("p".into(), Limits::default()), 1);
+        assert_eq!(guest.words(), None);
+        for (level, line) in [
+            (Level::Error, "of something else"),
+            (Level::Info, "starting"),
+            (Level::Error, "Traceback"),
+            (Level::Error, "KeyError: 'x'"),
+        ] {
+            guest.write(level, line.to_owned()).unwrap();
+        }
+        assert_eq!(guest.words().as_deref(), Some("Traceback\nKeyError: 'x'"));
+        guest.write(Level::Debug, "done".to_owned()).unwrap();
+        assert_eq!(guest.words(), None, "what came after was no error");
     }
 }

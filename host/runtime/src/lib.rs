@@ -37,6 +37,7 @@ mod load;
 mod policy;
 mod sandbox;
 mod set;
+mod world;
 
 pub use bindings::gavel::policy::log::Level;
 pub use bindings::gavel::policy::types::{Metadata, Request, ToolCall, Verdict};
@@ -44,7 +45,7 @@ pub use counters::{CounterAnswer, CounterOperation, Counters, WindowedCounters};
 pub use error::{Error, FailedClosed};
 pub use evaluate::{Evaluation, LogLine};
 pub use limits::{Isolation, Limits, SandboxOptions};
-pub use load::PolicySource;
+pub use load::{Inspection, PolicySource};
 pub use policy::Policy;
 pub use sandbox::Sandbox;
 pub use set::{Denial, Judged, PolicySet};

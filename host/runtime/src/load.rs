@@ -4,6 +4,7 @@
 use crate::bindings::PolicyPre;
 use crate::evaluate::{Call, Guest};
 use crate::policy::{Inner, Policy};
+use crate::world::Surface;
 use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOptions};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -31,6 +32,19 @@ impl PolicySource {
     }
 }
 
+/// What a component is, seen from outside.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// `sha256:` and the hex digest of the component.
+    pub digest: String,
+    /// What it asks for, by name.
+    pub imports: Vec<String>,
+    /// What it gives, by name.
+    pub exports: Vec<String>,
+    /// What it says of itself.
+    pub metadata: Metadata,
+}
+
 impl Sandbox {
     /// Make a policy ready: compile it (or take it from the cache), check its imports, exports and
     /// configuration, and ask it to describe itself.
@@ -42,25 +56,17 @@ impl Sandbox {
     /// # Errors
     /// Everything in [`Error`] but [`Error::Engine`].
     pub async fn load(&self, source: PolicySource) -> Result<Policy, Error> {
-        check_limits(&source, &self.inner.options)?;
-        let component = self.compile(&source.bytes).map_err(|why| Error::NotAComponent {
-            policy: source.name.clone(),
-            bytes: source.bytes.len(),
-            why: first_line(&format!("{why:#}")),
-        })?;
-        self.check_imports(&source.name, &component)?;
-        let pre = self.link(&source.name, &component)?;
-        let metadata = self.describe(&source, &pre).await?;
-        check_configuration(&source.name, &source.config, &metadata)?;
+        let (pre, inspection) = self.ready(&source).await?;
+        check_configuration(&source.name, &source.config, &inspection.metadata)?;
         let config = crate::policy::configuration_text(&source.config);
         Ok(Policy {
             inner: Arc::new(Inner {
-                digest: format!("sha256:{}", hex::encode(Sha256::digest(&source.bytes))),
+                digest: inspection.digest,
                 name: source.name.into(),
                 bytes: source.bytes.len(),
                 config: config.into(),
                 limits: source.limits,
-                metadata,
+                metadata: inspection.metadata,
                 sandbox: self.clone(),
                 pre,
                 warm: Mutex::default(),
@@ -68,19 +74,28 @@ impl Sandbox {
         })
     }
 
-    fn check_imports(&self, policy: &str, component: &Component) -> Result<(), Error> {
-        const OFFERED: [&str; 4] = ["types", "log", "config", "counters"];
-        let component_type = component.component_type();
-        for (import, _) in component_type.imports(&self.inner.engine) {
-            let offered = import
-                .strip_prefix("gavel:policy/")
-                .and_then(|rest| rest.split_once('@'))
-                .is_some_and(|(interface, version)| OFFERED.contains(&interface) && version.starts_with("0.1."));
-            if !offered {
-                return Err(Error::ForbiddenImport { policy: policy.to_owned(), import: import.to_owned() });
-            }
-        }
-        Ok(())
+    /// Look at a component as at loading, whatever configuration it may need.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`], but for the configuration.
+    pub async fn inspect(&self, source: &PolicySource) -> Result<Inspection, Error> {
+        self.ready(source).await.map(|(_, inspection)| inspection)
+    }
+
+    /// Everything about a policy that does not depend on its configuration.
+    async fn ready(&self, source: &PolicySource) -> Result<(PolicyPre<Guest>, Inspection), Error> {
+        check_limits(source, &self.inner.options)?;
+        let component = self.compile(&source.bytes).map_err(|why| Error::NotAComponent {
+            policy: source.name.clone(),
+            bytes: source.bytes.len(),
+            why: why_not_compiled(&source.bytes, &why),
+        })?;
+        let surface = Surface::of(&self.inner.engine, &component);
+        surface.check(&source.name)?;
+        let pre = self.link(&source.name, &component)?;
+        let metadata = self.describe(source, &pre).await?;
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&source.bytes)));
+        Ok((pre, Inspection { digest, imports: surface.imports, exports: surface.exports, metadata }))
     }
 
     fn link(&self, policy: &str, component: &Component) -> Result<PolicyPre<Guest>, Error> {
@@ -126,7 +141,11 @@ impl Policy {
 /// A trap's text, with what the guest itself said last (a panic's message), for the operator.
 fn with_guest_words((why, words): (FailedClosed, Option<String>)) -> FailedClosed {
     match (why, words) {
-        (FailedClosed::Trap(why), Some(words)) => FailedClosed::Trap(format!("{why}; the guest said: {words}")),
+        (FailedClosed::Trap(why), Some(words)) => {
+            // A guest's text goes to terminals and logs: of its control characters, only the ends of lines stay.
+            let words: String = words.chars().map(|c| if c.is_control() && c != '\n' { '·' } else { c }).collect();
+            FailedClosed::Trap(format!("{why}; the guest said: {words}"))
+        }
         (why, _) => why,
     }
 }
@@ -170,6 +189,15 @@ fn check_configuration(policy: &str, config: &Value, metadata: &Metadata) -> Res
 
 fn pointer(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!(" at {path}") }
+}
+
+/// Why bytes did not compile: for a core module, what it takes to make a component of it.
+fn why_not_compiled(bytes: &[u8], why: &wasmtime::Error) -> String {
+    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+    if bytes.starts_with(CORE_MODULE) {
+        return "they are a core module; make a component of it with `gavel policy componentize`".to_owned();
+    }
+    first_line(&format!("{why:#}"))
 }
 
 /// Messages of wasmtime and of validators may run over many lines; the first one names the fault.

@@ -119,15 +119,15 @@ impl Policy {
             logs: Vec::new(),
             logs_dropped: 0,
             counters: Vec::new(),
+            memory_bytes: 0,
             elapsed: started.elapsed(),
         }
     }
 
     async fn ask(&self, call: Call, request: &Request) -> Evaluation {
-        let started = call.started();
         let (mut instance, calls) = match self.instance(call).await {
             Ok(ready) => ready,
-            Err(why) => return self.unanswered(started, why),
+            Err((why, mut guest)) => return guest.conclude(Err(why)),
         };
         let verdict = instance.evaluate(request).await;
         let failed = verdict.is_err();
@@ -139,7 +139,7 @@ impl Policy {
     }
 
     /// An instance for `call`: a kept one if the policy is warm and one is free, else a new one.
-    async fn instance(&self, call: Call) -> Result<(Instance, u32), FailedClosed> {
+    async fn instance(&self, call: Call) -> Result<(Instance, u32), (FailedClosed, Box<Guest>)> {
         let kept = if self.inner.limits.warm() { self.warm().pop() } else { None };
         match kept {
             Some((mut instance, calls)) => {

@@ -13,6 +13,7 @@ mod halt;
 mod info;
 mod key;
 mod output;
+mod policy;
 mod replay;
 mod serve;
 mod submit;
@@ -50,6 +51,7 @@ enum Command {
     Evidence(evidence::Args),
     Halt(halt::Args),
     Key(key::Args),
+    Policy(policy::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
 }
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Evidence(args) => evidence::run(args, json),
         Command::Halt(args) => halt::run(args, json),
         Command::Key(args) => key::run(args, json),
+        Command::Policy(args) => policy::run(args, json),
         Command::Conformance(args) => conformance::run(args, json),
         Command::Demo(args) => demo::run(args, json),
     };

@@ -2,20 +2,18 @@
 
 use super::Outcome;
 use super::output::{line, print_json, shown};
+use super::policy::subject::{Subject, read_value};
 use crate::config;
-use crate::host::{cache_dir, catalogue_dir};
+use crate::host::{component_cache, catalogue_dir};
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::document::Edit;
-use crate::policies::manifest::{FILE, Manifest};
-use crate::policies::package::Package;
 use crate::policies::shadow::Word;
-use crate::policies::{self, builtin};
+use crate::policies;
 use crate::replay::{Bench, Candidate, Difference, Past, Report, rejudge, what_if};
 use anyhow::{Context, Result, ensure};
 use gavel_runtime::{Limits, Sandbox, SandboxOptions};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -75,7 +73,7 @@ async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
             catalogue_dir(data)
         }
     };
-    let options = || SandboxOptions { cache_dir: cache_dir(), ..SandboxOptions::default() };
+    let options = || SandboxOptions { cache_dir: component_cache(), ..SandboxOptions::default() };
     let mut bench = Bench::new(Catalogue::read_only(&root), options())?;
     let progress = bar(verified.records);
     let started = Instant::now();
@@ -116,22 +114,15 @@ fn candidate(args: &Args, with: &str, kernel: &str) -> Result<(Candidate, Catalo
         );
         return configured(path, kernel);
     }
+    let subject = Subject::open(with)?;
     let catalogue = Catalogue::in_memory();
-    let package = package(with)?;
-    catalogue.put(&package)?;
-    let manifest = package.manifest.as_ref();
-    let file_name = || path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
-    let name = args.name.clone().or_else(|| manifest.map(|manifest| manifest.name.clone()));
-    let name = name.or_else(|| with.strip_prefix(builtin::PREFIX).map(str::to_owned)).or_else(file_name);
-    let config = args.config.as_deref().map(read_config).transpose()?;
-    let limits = manifest
-        .filter(|manifest| manifest.needs.each().next().is_some())
-        .map(|manifest| manifest.needs.granted_over(Limits::default()));
+    catalogue.put(&subject.package)?;
+    let needs = subject.needs();
     let edit = Edit {
-        name: name.context("the candidate needs a name: give `--name NAME`")?,
-        component: Some(package.digest),
-        config,
-        limits,
+        name: args.name.clone().unwrap_or_else(|| subject.name()),
+        config: args.config.as_deref().map(|path| read_value(Some(path))).transpose()?,
+        limits: needs.each().next().map(|_| needs.granted_over(Limits::default())),
+        component: Some(subject.package.digest),
         ..Edit::default()
     };
     Ok((Candidate::Edit(edit), catalogue))
@@ -144,30 +135,6 @@ fn configured(path: &Path, kernel: &str) -> Result<(Candidate, Catalogue)> {
     let admission = Admission::new(&file, Sandbox::new(SandboxOptions::default())?, Catalogue::in_memory());
     let document = policies::configured(&file, found, &admission)?;
     Ok((Candidate::Set(document), admission.into_catalogue()))
-}
-
-/// The component of a file, a project's folder, or `builtin:NAME`.
-fn package(with: &str) -> Result<Package> {
-    if let Some(name) = with.strip_prefix(builtin::PREFIX) {
-        let known = || builtin::names().collect::<Vec<_>>().join(", ");
-        let bytes = builtin::find(name).with_context(|| format!("no builtin policy is named {name}: {}", known()))?;
-        return Ok(Package::read(bytes)?);
-    }
-    let path = Path::new(with);
-    let path = if path.is_dir() {
-        let manifest = path.join(FILE);
-        let text = std::fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
-        path.join(Manifest::from_yaml(&manifest, &text)?.component)
-    } else {
-        path.to_owned()
-    };
-    let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    Package::read(&bytes).with_context(|| path.display().to_string())
-}
-
-fn read_config(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
 }
 
 fn print(report: &Report, args: &Args, seconds: f64) -> Result<()> {

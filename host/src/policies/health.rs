@@ -168,6 +168,7 @@ mod tests {
             logs: Vec::new(),
             logs_dropped: 0,
             counters: Vec::new(),
+            memory_bytes: 0,
             elapsed: Duration::from_micros(20),
         }
     }

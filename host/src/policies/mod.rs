@@ -12,6 +12,7 @@ pub mod builtin;
 pub mod cases;
 pub mod catalogue;
 pub mod change;
+pub mod componentize;
 pub mod document;
 pub mod health;
 pub mod history;

@@ -338,6 +338,16 @@ cases:
     }
 
     #[test]
+    fn the_documentations_examples_are_read() {
+        let document = include_str!("../../../docs/policies.md");
+        let mut blocks = document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let manifest = crate::policies::manifest::Manifest::from_yaml(Path::new("policy.yaml"), blocks.next().unwrap());
+        assert_eq!(manifest.unwrap().needs.max_table_elements, Some(20_000));
+        let suite = read(blocks.next().unwrap()).unwrap();
+        assert_eq!((suite.cases.len(), suite.cases[1].steps().len()), (2, 3));
+    }
+
+    #[test]
     fn what_is_wrong_in_a_suite_is_said() {
         for (text, why) in [
             ("cases: []", "tests.yaml: `cases` is empty"),

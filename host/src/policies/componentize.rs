@@ -1,0 +1,301 @@
+//! From the core module that a compiler wrote to a component that Gavel loads.
+//!
+//! Compilers for C, Go and Rust write core modules; a policy is a component. What other projects do with an installed
+//! `wasm-tools` is done here, so that an author needs nothing but the compiler and `gavel`.
+//!
+//! What always holds: the result imports nothing but `gavel:policy`. Where a language's runtime asks for WASI preview 1,
+//! a sealed one (`assets/sealed-wasi.wat`) goes into the component and answers there: no clock that moves by itself, no
+//! randomness, no files. The same module gives the same component, byte for byte.
+//!
+//! What is not done here: nothing is compiled or run, and whether the component is a good policy the sandbox says.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
+use wasmparser::{Encoding, Parser, Payload};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// The contract that a module is built against when it does not carry its own.
+const POLICY_WIT: &str = include_str!("../../../wit/policy.wit");
+/// The text of the sealed WASI.
+const SEALED_WASI: &str = include_str!("../../assets/sealed-wasi.wat");
+/// What the sealed WASI imports: it writes what a guest prints to the policy's log.
+const SEALED_WASI_WIT: &str = "package gavel:sealed-wasi; world sealed-wasi { import gavel:policy/log@0.1.0; }";
+/// The module name by which compilers import WASI preview 1.
+const WASI: &str = "wasi_snapshot_preview1";
+/// The custom sections that say which world a module is built against begin with this.
+const COMPONENT_TYPE: &str = "component-type";
+/// The section number of a custom section.
+const CUSTOM_SECTION: u8 = 0;
+
+/// Make a component of `core`, a core module built against world `gavel:policy/policy`.
+///
+/// The world is the one that the module carries in its `component-type` sections (the bindings of C and Rust put it
+/// there), else the one of `wit`, a WIT text with a single world, else Gavel's own. Debug information, names and other
+/// custom sections are left out.
+///
+/// # Errors
+/// When `core` is not a core module, lacks what its world demands, or imports what nobody will give it.
+pub fn componentize(core: &[u8], wit: Option<&str>) -> Result<Vec<u8>> {
+    let mut module = Module::read(core)?;
+    let sealed = module.imports.iter().any(|(from, _)| from == WASI).then(sealed_wasi).transpose()?;
+    module.check_exports()?;
+    module.check_imports(sealed.as_deref())?;
+    if !module.carries_its_world {
+        embed(&mut module.stripped, &[("policy.wit", wit.unwrap_or(POLICY_WIT))])?;
+    }
+    let mut encoder = ComponentEncoder::default().validate(true).module(&module.stripped)?;
+    if let Some(sealed) = sealed {
+        encoder = encoder.adapter(WASI, &sealed)?;
+    }
+    encoder.encode().context("the module does not fit the world that it is built against")
+}
+
+/// The sealed WASI as an adapter: a core module that carries its own world.
+fn sealed_wasi() -> Result<Vec<u8>> {
+    let mut adapter = wat::parse_str(SEALED_WASI).context("the sealed WASI cannot be assembled")?;
+    embed(&mut adapter, &[("policy.wit", POLICY_WIT), ("sealed-wasi.wit", SEALED_WASI_WIT)])?;
+    Ok(adapter)
+}
+
+/// Put the one world of the last of `packages` into `module`; the ones before it are what that refers to.
+fn embed(module: &mut Vec<u8>, packages: &[(&str, &str)]) -> Result<()> {
+    let mut resolve = Resolve::default();
+    let mut package = None;
+    for (name, wit) in packages {
+        package = Some(resolve.push_source(name, wit).with_context(|| format!("{name} is no valid WIT"))?);
+    }
+    let package = package.context("no WIT is given")?;
+    let world = resolve.select_world(&[package], None).context("the WIT must have exactly one world")?;
+    embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
+}
+
+/// What there is to know of a core module before anything is made of it.
+#[derive(Default)]
+struct Module {
+    /// Pairs of module and name.
+    imports: Vec<(String, String)>,
+    exports: BTreeSet<String>,
+    carries_its_world: bool,
+    /// The module without its custom sections, but for those with its world.
+    stripped: Vec<u8>,
+}
+
+impl Module {
+    fn read(bytes: &[u8]) -> Result<Self> {
+        ensure!(bytes.starts_with(b"\0asm"), "this is no WebAssembly: it does not begin with \\0asm");
+        let mut module = Self::default();
+        for payload in Parser::new(0).parse_all(bytes) {
+            let payload = payload.context("the module is damaged")?;
+            module.take(&payload)?;
+            if let Some((section, range)) = payload.as_section() {
+                let kept = match &payload {
+                    Payload::CustomSection(custom) => custom.name().starts_with(COMPONENT_TYPE),
+                    _ => true,
+                };
+                if kept {
+                    module.append(section, bytes.get(range).context("the module is damaged: it ends too early")?)?;
+                }
+            }
+        }
+        Ok(module)
+    }
+
+    fn take(&mut self, payload: &Payload<'_>) -> Result<()> {
+        match payload {
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                bail!("this is a component already; give the core module that the compiler wrote")
+            }
+            Payload::Version { .. } => self.stripped.extend(b"\0asm\x01\0\0\0"),
+            Payload::ImportSection(section) => {
+                for import in section.clone().into_imports() {
+                    let import = import.context("the module is damaged")?;
+                    self.imports.push((import.module.to_owned(), import.name.to_owned()));
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section.clone() {
+                    self.exports.insert(export.context("the module is damaged")?.name.to_owned());
+                }
+            }
+            Payload::CustomSection(custom) => self.carries_its_world |= custom.name().starts_with(COMPONENT_TYPE),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, section: u8, content: &[u8]) -> Result<()> {
+        let mut size = u32::try_from(content.len()).context("a section of the module has more than 4 GiB")?;
+        debug_assert!(section != CUSTOM_SECTION || self.carries_its_world, "only a world's custom section is kept");
+        self.stripped.push(section);
+        // LEB128: seven bits a byte, the lowest first, the eighth bit set on all but the last.
+        while size >= 0x80 {
+            self.stripped.push(size.to_le_bytes()[0] | 0x80);
+            size >>= 7;
+        }
+        self.stripped.push(size.to_le_bytes()[0]);
+        self.stripped.extend(content);
+        Ok(())
+    }
+
+    fn check_exports(&self) -> Result<()> {
+        let exported = |name| self.exports.contains(name);
+        ensure!(
+            !exported("_start") || exported("_initialize"),
+            "the module is a program with a main function (it exports _start), a policy is a library: build it with \
+             `-mexec-model=reactor` (C, C++), `-buildmode=c-shared` (Go) or `crate-type = [\"cdylib\"]` (Rust)"
+        );
+        ensure!(
+            exported("memory"),
+            "the module exports no memory, which requests are handed over in: let the linker export it as `memory`"
+        );
+        Ok(())
+    }
+
+    /// What nobody will give it is found here, where it can be said what to do about it.
+    fn check_imports(&self, sealed: Option<&[u8]>) -> Result<()> {
+        let sealed = sealed.map(Module::read).transpose()?.unwrap_or_default();
+        for (from, name) in &self.imports {
+            let hint = match from.as_str() {
+                WASI if sealed.exports.contains(name) => continue,
+                WASI => "the sealed WASI has no such function: do without what needs it",
+                "env" => "that is a function that was declared and not linked: add the source or library that has it",
+                "gojs" | "go" => "that is Go for browsers: build with GOOS=wasip1 GOARCH=wasm",
+                from if from.starts_with("__wbindgen") || from == "wbg" => {
+                    "that is wasm-bindgen for browsers: switch off the features of the crates that use it"
+                }
+                from if from.starts_with("wasi") => {
+                    "a policy has no WASI but the sealed preview 1: build for wasm32-unknown-unknown (Rust), \
+                     wasm32-wasi (C, C++) or GOOS=wasip1 (Go)"
+                }
+                _ => continue, // of the world, or told by the encoder
+            };
+            bail!("the module imports {from} {name}, which a policy cannot have; {hint}");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A policy in the text format. `imports` come first; `called` is what `evaluate` does before it abstains. The
+    /// memory has one page; 1024 is where the answer lies, and everything handed over goes to 4096.
+    fn policy(imports: &str, called: &str) -> Vec<u8> {
+        let text = format!(
+            r#"(module
+                {imports}
+                (memory (export "memory") 1)
+                (data (i32.const 16) "\40\00\00\00\03\00\00\00\43\00\00\00\01\00\00\00") ;; (64, 3) and (67, 1)
+                (data (i32.const 64) "oh\n\ff")
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+                (func (export "evaluate") (param i32) (result i32)
+                    {called}
+                    (i32.store8 (i32.const 1024) (i32.const 2))
+                    (i32.const 1024))
+                (func (export "describe") (result i32) unreachable)
+                (@custom ".debug_info" "secret path") (@custom "producers" "\00"))"#
+        );
+        wat::parse_str(&text).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn refusal(core: &[u8]) -> String {
+        format!("{:#}", componentize(core, None).err().expect("it must be refused"))
+    }
+
+    /// The interfaces that a component imports, in order of their names.
+    fn imports(component: &[u8]) -> Vec<String> {
+        let (mut found, mut depth) = (Vec::new(), 0);
+        for payload in Parser::new(0).parse_all(component) {
+            match payload.expect("a sound component") {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth -= 1,
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    found.extend(section.into_iter().map(|import| import.expect("an import").name.name.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        found.retain(|name: &String| name.contains(':')); // the rest are types of these interfaces
+        found.sort();
+        found
+    }
+
+    const FD_WRITE: &str =
+        r#"(import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))"#;
+
+    #[test]
+    fn a_module_without_a_world_gets_the_contract_of_gavel() {
+        let component = componentize(&policy("", ""), None).unwrap();
+        assert_eq!(imports(&component), ["gavel:policy/types@0.1.0"]);
+    }
+
+    #[test]
+    fn a_module_with_a_world_keeps_it() {
+        let mut core = policy("", "");
+        embed(&mut core, &[("policy.wit", POLICY_WIT)]).unwrap();
+        assert_eq!(componentize(&core, Some("no WIT")).unwrap(), componentize(&policy("", ""), None).unwrap());
+    }
+
+    #[test]
+    fn wasi_is_answered_inside_and_not_imported() {
+        let wasi = format!(
+            r#"{FD_WRITE}
+            (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))"#
+        );
+        let component = componentize(&policy(&wasi, ""), None).unwrap();
+        assert_eq!(imports(&component), ["gavel:policy/log@0.1.0", "gavel:policy/types@0.1.0"]);
+    }
+
+    #[test]
+    fn the_same_module_gives_the_same_component() {
+        let core = policy(FD_WRITE, "");
+        assert_eq!(componentize(&core, None).unwrap(), componentize(&core, None).unwrap());
+    }
+
+    #[test]
+    fn debug_information_is_left_out() {
+        let core = policy("", "");
+        assert!(core.windows(11).any(|bytes| bytes == b"secret path"));
+        let component = componentize(&core, None).unwrap();
+        assert!(!component.windows(11).any(|bytes| bytes == b"secret path"));
+    }
+
+    #[test]
+    fn what_is_no_core_module_is_refused() {
+        assert!(refusal(b"#!/bin/sh").contains("no WebAssembly"));
+        let component = componentize(&policy("", ""), None).unwrap();
+        assert!(refusal(&component).contains("a component already"));
+        let core = policy("", "");
+        assert!(refusal(&core[..core.len() / 2]).contains("damaged"));
+    }
+
+    #[test]
+    fn what_nobody_gives_is_refused_with_what_to_do() {
+        let importing = |from: &str, name: &str| refusal(&policy(&format!(r#"(import "{from}" "{name}" (func))"#), ""));
+        assert!(importing("env", "read_config").contains("env read_config"));
+        assert!(importing("env", "read_config").contains("declared and not linked"));
+        assert!(importing(WASI, "thread_spawn").contains("the sealed WASI has no such function"));
+        assert!(importing("gojs", "syscall/js.valueGet").contains("GOOS=wasip1"));
+        assert!(importing("__wbindgen_placeholder__", "x").contains("wasm-bindgen"));
+        assert!(importing("wasi:clocks/wall-clock@0.2.6", "now").contains("no WASI"));
+        assert!(importing("gavel:policy/files@0.1.0", "open").contains("gavel:policy/files@0.1.0"));
+    }
+
+    #[test]
+    fn what_the_world_demands_must_be_there() {
+        let wat = |text: &str| wat::parse_str(text).unwrap();
+        assert!(refusal(&wat("(module)")).contains("exports no memory"));
+        assert!(refusal(&wat(r#"(module (memory (export "memory") 1))"#)).contains("evaluate"));
+        let program = refusal(&wat(r#"(module (memory (export "memory") 1) (func (export "_start")))"#));
+        assert!(program.contains("-buildmode=c-shared"), "{program}");
+    }
+
+    #[test]
+    fn a_wit_of_ones_own_must_be_one() {
+        let told = format!("{:#}", componentize(&policy("", ""), Some("world {")).err().unwrap());
+        assert!(told.contains("policy.wit is no valid WIT"), "{told}");
+    }
+}
