@@ -8,6 +8,7 @@ use core::fmt;
 use crate::Request;
 use crate::json::{Json, Wrong};
 use crate::key::Key;
+use crate::settings::choice;
 use crate::text::shown;
 
 /// The parts of a request that counts are kept apart by. None of them: one count for the whole kernel.
@@ -128,6 +129,46 @@ impl SessionPrefix {
             return Err(NoSession { prefix: self.0.clone(), several: true });
         }
         Ok(first)
+    }
+
+    /// The session that counts in `scope` are kept by: none if they are not, or if requests without one may share.
+    ///
+    /// # Errors
+    ///
+    /// When the scope asks for a session and the request has none, or several.
+    pub fn session_in<'r>(
+        &self,
+        scope: Scope,
+        on_missing: OnMissingSession,
+        request: &'r Request,
+    ) -> Result<Option<&'r str>, NoSession> {
+        if !scope.session {
+            return Ok(None);
+        }
+        match self.session(request) {
+            Err(none) if !none.several && on_missing == OnMissingSession::Share => Ok(None),
+            session => session.map(Some),
+        }
+    }
+}
+
+/// What to do with a request that names no session, where counts are kept for each session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingSession {
+    /// It is an error.
+    Deny,
+    /// All requests without a session are as of one session.
+    Share,
+}
+
+impl OnMissingSession {
+    /// Read it as settings write it: `deny` or `share`.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn read(word: &Json) -> Result<Self, Wrong> {
+        choice(word, &[("deny", Self::Deny), ("share", Self::Share)])
     }
 }
 

@@ -93,3 +93,23 @@ fn the_session_is_the_one_that_the_evidence_names() {
     assert_eq!(run.session(&request("a", None, &["session:1", "run=7"])), Ok("7"));
     assert!(Json::parse(r#""""#).and_then(|json| SessionPrefix::read(&json)).is_err());
 }
+
+#[test]
+fn requests_without_a_session_may_share_but_none_may_choose() {
+    let prefix = SessionPrefix::default();
+    let by_session = scope(r#"["session"]"#).expect("a scope");
+    let session = |scope, on_missing, evidence: &[&str]| {
+        prefix.session_in(scope, on_missing, &request("a", None, evidence)).map(|session| session.map(str::to_owned))
+    };
+    for on_missing in [OnMissingSession::Deny, OnMissingSession::Share] {
+        assert_eq!(session(by_session, on_missing, &["session:1"]), Ok(Some("1".into())));
+        assert!(session(by_session, on_missing, &["session:1", "session:2"]).is_err());
+        let by_actor = scope(r#"["actor"]"#).expect("a scope");
+        assert_eq!(session(by_actor, on_missing, &["session:1", "session:2"]), Ok(None));
+    }
+    assert!(session(by_session, OnMissingSession::Deny, &[]).is_err());
+    assert_eq!(session(by_session, OnMissingSession::Share, &[]), Ok(None));
+    let word = |text: &str| Json::parse(text).and_then(|json| OnMissingSession::read(&json));
+    assert_eq!(word(r#""share""#), Ok(OnMissingSession::Share));
+    assert!(word(r#""allow""#).is_err());
+}
