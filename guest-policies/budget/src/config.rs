@@ -79,9 +79,8 @@ impl Rule {
         let on_missing = |word: &Json| {
             choice(word, &[("deny", OnMissing::Deny), ("allow", OnMissing::Allow), ("escalate", OnMissing::Escalate)])
         };
+        // What owns nothing first: an error further down then has nothing to drop, and the component is smaller.
         let rule = Self {
-            tools: rule.require("tools", NamePatterns::read)?,
-            amount: rule.require("amount", pointers)?,
             scale,
             limit: rule.require("limit", amount)?,
             window_ms: rule.require("window_ms", window_ms)?,
@@ -89,6 +88,8 @@ impl Rule {
             per_call_max: rule.get("per_call_max", amount)?,
             escalate_above: rule.get("escalate_above", amount)?,
             on_missing: rule.get("on_missing", on_missing)?.unwrap_or(OnMissing::Deny),
+            tools: rule.require("tools", NamePatterns::read)?,
+            amount: rule.require("amount", pointers)?,
         };
         rule.check()?;
         Ok(rule)
@@ -168,6 +169,7 @@ fn add(sum: &mut Option<u64>, amount: Result<u64, crate::decimal::NoAmount>) -> 
 }
 
 /// An amount in a setting: a number, or a text where a number would lose its zeros.
+#[inline(never)] // a rule has three of them
 fn units(scale: Scale, amount: &Json) -> Result<u64, Wrong> {
     let text = match amount {
         Json::Number(text) => text,

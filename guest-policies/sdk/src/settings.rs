@@ -20,9 +20,17 @@ pub fn items<'t, T>(
 ) -> Result<Vec<T>, Wrong> {
     let items = list.list(read)?;
     match items.len() {
-        0 => Err(Wrong::new("the list is empty, so it guards nothing")),
-        length if length > most => Err(Wrong::new(format!("the list has {length} items, more than {most}"))),
-        _ => Ok(items),
+        length if (1..=most).contains(&length) => Ok(items),
+        length => Err(wrong_length(length, most)),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn wrong_length(length: usize, most: usize) -> Wrong {
+    match length {
+        0 => Wrong::new("the list is empty, so it guards nothing"),
+        _ => Wrong::new(format!("the list has {length} items, more than {most}")),
     }
 }
 
@@ -36,6 +44,7 @@ impl NamePatterns {
     /// # Errors
     ///
     /// When it is empty, or one of them is no pattern.
+    #[inline(never)] // it is large, and policies read several lists of patterns
     pub fn read(patterns: &Json) -> Result<Self, Wrong> {
         items(patterns, usize::MAX, |pattern| Ok(NamePattern::new(pattern.text()?)?)).map(Self)
     }
@@ -87,10 +96,19 @@ pub fn window_ms(number: &Json) -> Result<u64, Wrong> {
 /// When it is something else.
 pub fn choice<T: Copy>(word: &Json, choices: &[(&str, T)]) -> Result<T, Wrong> {
     let word = word.text()?;
-    choices.iter().find(|(known, _)| *known == word).map(|(_, is)| *is).ok_or_else(|| {
-        let known: Vec<_> = choices.iter().map(|(known, _)| *known).collect();
-        Wrong::new(format!("'{word}' is not one of {}", known.join(" ")))
-    })
+    let found = choices.iter().find(|(known, _)| *known == word);
+    found.map(|(_, is)| *is).ok_or_else(|| no_choice(word, &mut choices.iter().map(|(known, _)| *known)))
+}
+
+#[cold]
+#[inline(never)]
+fn no_choice(word: &str, known: &mut dyn Iterator<Item = &str>) -> Wrong {
+    let mut why = format!("'{word}' is not one of");
+    for known in known {
+        why.push(' ');
+        why.push_str(known);
+    }
+    Wrong::new(why)
 }
 
 #[cfg(test)]

@@ -73,11 +73,10 @@ impl Rule {
 
     /// Could so many approve at all?
     fn check(&self) -> Result<(), Wrong> {
-        let mut names: Vec<_> = self.approvers.iter().map(ApproverPattern::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        if self.approvers.iter().all(ApproverPattern::is_one_name) && names.len() < self.approvals {
-            let (names, approvals) = (names.len(), self.approvals);
+        let is_new = |(index, pattern): &(usize, &ApproverPattern)| !self.approvers[..*index].contains(pattern);
+        let names = self.approvers.iter().enumerate().filter(is_new).count();
+        if self.approvers.iter().all(ApproverPattern::is_one_name) && names < self.approvals {
+            let approvals = self.approvals;
             return Err(Wrong::new(format!("`approvers` names {names}, so there are never {approvals} approvals")));
         }
         Ok(())
