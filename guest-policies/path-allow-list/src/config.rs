@@ -1,9 +1,10 @@
 //! The configuration. `config.schema.json` says the same to operators and their tools.
 
-use gavel_policy::glob::{NamePattern, PathPattern};
+use gavel_policy::glob::PathPattern;
 use gavel_policy::json::{Json, Wrong};
+use gavel_policy::pointer::Pointer;
+use gavel_policy::settings::{NamePatterns, items};
 
-use crate::params::Pointer;
 use crate::path::Path;
 
 #[derive(Debug)]
@@ -18,14 +19,14 @@ impl Config {
         let settings = settings.object(&["root", "rules"])?;
         Ok(Self {
             root: settings.get("root", root)?,
-            rules: settings.require("rules", |rules| not_empty(rules.list(Rule::read)?))?,
+            rules: settings.require("rules", |rules| items(rules, usize::MAX, Rule::read))?,
         })
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Rule {
-    tools: Vec<NamePattern>,
+    tools: NamePatterns,
     pub(crate) params: Vec<Pointer>,
     pub(crate) allow: Vec<PathPattern>,
     pub(crate) deny: Vec<PathPattern>,
@@ -35,10 +36,9 @@ pub(crate) struct Rule {
 impl Rule {
     fn read(rule: &Json) -> Result<Self, Wrong> {
         let rule = rule.object(&["tools", "params", "allow", "deny", "on_missing"])?;
-        let names = |names: &Json| not_empty(names.list(|name| Ok(NamePattern::new(name.text()?)?))?);
-        let params = |params: &Json| not_empty(params.list(|pointer| Pointer::new(pointer.text()?))?);
+        let params = |params: &Json| items(params, usize::MAX, |pointer| Pointer::new(pointer.text()?));
         Ok(Self {
-            tools: rule.require("tools", names)?,
+            tools: rule.require("tools", NamePatterns::read)?,
             params: rule.require("params", params)?,
             allow: rule.require("allow", paths)?,
             deny: rule.get("deny", paths)?.unwrap_or_default(),
@@ -47,7 +47,7 @@ impl Rule {
     }
 
     pub(crate) fn is_about(&self, tool: &str) -> bool {
-        self.tools.iter().any(|pattern| pattern.matches(tool))
+        self.tools.matches(tool)
     }
 }
 
@@ -70,11 +70,6 @@ impl OnMissing {
 
 fn paths(patterns: &Json) -> Result<Vec<PathPattern>, Wrong> {
     patterns.list(|pattern| Ok(PathPattern::new(pattern.text()?)?))
-}
-
-/// A rule about no tool, or a list without rules, would guard nothing and look as if it did.
-fn not_empty<T>(list: Vec<T>) -> Result<Vec<T>, Wrong> {
-    if list.is_empty() { Err(Wrong::new("the list is empty, so it guards nothing")) } else { Ok(list) }
 }
 
 fn root(text: &Json) -> Result<Vec<String>, Wrong> {

@@ -13,11 +13,13 @@ mod path;
 
 use gavel_policy::glob::{Case, PathPattern};
 use gavel_policy::json::Json;
+use gavel_policy::pointer::name_of_place;
+use gavel_policy::text::shown;
 use gavel_policy::{Configuration, Metadata, Policy, Request, Verdict, export_policy};
 
 use config::{Config, OnMissing, Rule};
 use params::Found;
-use path::{Path, shown};
+use path::Path;
 
 /// The policy, for [`export_policy!`].
 pub struct PathAllowList;
@@ -57,8 +59,8 @@ fn judge(config: &Config, request: &Request) -> Verdict {
     };
     let mut paths = 0;
     for (rule, pointer) in rules.flat_map(|rule| rule.params.iter().map(move |pointer| (rule, pointer))) {
-        for (at, found) in pointer.find(&params) {
-            let at = shown(&at);
+        for (at, found) in params::find(pointer, &params) {
+            let at = shown(name_of_place(&at));
             let why = match found {
                 Found::Text(text) => match judge_path(config, rule, text) {
                     Ok(()) => {

@@ -32,6 +32,12 @@ impl NamePattern {
     pub fn matches(&self, name: &str) -> bool {
         fits(&self.0, name, Case::Kept)
     }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A pattern for paths, taken apart at `/`. It begins with `/` if and only if it is for absolute paths.

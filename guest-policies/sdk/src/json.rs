@@ -80,7 +80,7 @@ impl<'t> Json<'t> {
         let Json::List(items) = self else { return Err(self.is_not("a list")) };
         let mut list = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            list.push(read(item).map_err(|wrong| wrong.at(&format!("[{index}]")))?);
+            list.push(read(item).map_err(|wrong| wrong.in_item(index))?);
         }
         Ok(list)
     }
@@ -128,10 +128,19 @@ impl Wrong {
         Self { at: String::new(), why: why.into() }
     }
 
-    /// The value at hand is this part of a larger one: `.name` or `[index]`.
-    #[must_use]
-    fn at(mut self, part: &str) -> Self {
-        self.at.insert_str(0, part);
+    /// The value at hand is this field of an object.
+    #[cold]
+    #[inline(never)]
+    fn in_field(mut self, name: &str) -> Self {
+        self.at.insert_str(0, &format!(".{name}"));
+        self
+    }
+
+    /// The value at hand is this item of a list.
+    #[cold]
+    #[inline(never)]
+    fn in_item(mut self, index: usize) -> Self {
+        self.at.insert_str(0, &format!("[{index}]"));
         self
     }
 }

@@ -35,14 +35,21 @@
 //!
 //! Compiled for the machine itself, as by `cargo test`, the types and [`read_configuration`] work, but there is no
 //! host: [`configuration`], [`log`] and [`counters`] panic. So keep the judgement in functions that take what they
-//! judge, and test those.
+//! judge, [`counting::Counters`] among it, and test those.
 
 #[cfg(target_arch = "wasm32")]
 mod allocator;
 mod configuration;
+pub mod counting;
 pub mod glob;
 pub mod json;
+pub mod key;
 mod panics;
+pub mod pointer;
+pub mod scope;
+pub mod settings;
+mod sha256;
+pub mod text;
 
 pub use bindings::gavel::policy::types::ToolCall;
 pub use bindings::gavel::policy::{counters, log};

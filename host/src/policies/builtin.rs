@@ -9,9 +9,13 @@ use std::sync::LazyLock;
 /// What a configuration writes before the name of a builtin policy.
 pub const PREFIX: &str = "builtin:";
 
-const BUILTINS: [(&str, &[u8]); 2] = [
+const BUILTINS: [(&str, &[u8]); 6] = [
+    ("budget", include_bytes!("../../../guest-policies/built/budget.wasm")),
     ("business-hours", include_bytes!("../../../guest-policies/built/business-hours.wasm")),
     ("path-allow-list", include_bytes!("../../../guest-policies/built/path-allow-list.wasm")),
+    ("rate-limit", include_bytes!("../../../guest-policies/built/rate-limit.wasm")),
+    ("sequence", include_bytes!("../../../guest-policies/built/sequence.wasm")),
+    ("two-person", include_bytes!("../../../guest-policies/built/two-person.wasm")),
 ];
 
 /// The component of the builtin policy `name`.

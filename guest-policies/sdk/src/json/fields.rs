@@ -27,8 +27,8 @@ impl<'j, 't> Fields<'j, 't> {
     ///
     /// When `read` refuses it.
     pub fn get<T>(&self, name: &str, read: impl FnOnce(&'j Json<'t>) -> Result<T, Wrong>) -> Result<Option<T>, Wrong> {
-        let Some((_, value)) = self.0.iter().find(|(is, _)| is == name) else { return Ok(None) };
-        read(value).map(Some).map_err(|wrong| wrong.at(&format!(".{name}")))
+        let Some(value) = self.find(name) else { return Ok(None) };
+        read(value).map(Some).map_err(|wrong| wrong.in_field(name))
     }
 
     /// A field that must be there, read by `read`.
@@ -37,6 +37,22 @@ impl<'j, 't> Fields<'j, 't> {
     ///
     /// When it is absent, or `read` refuses it.
     pub fn require<T>(&self, name: &str, read: impl FnOnce(&'j Json<'t>) -> Result<T, Wrong>) -> Result<T, Wrong> {
-        self.get(name, read)?.ok_or_else(|| Wrong::new(format!("setting `{name}` is missing")))
+        match self.get(name, read)? {
+            Some(value) => Ok(value),
+            None => Err(missing(name)),
+        }
     }
+
+    // The functions above are compiled anew for each setting that a policy has. What does not depend on its type is
+    // kept out of them.
+    #[inline(never)]
+    fn find(&self, name: &str) -> Option<&'j Json<'t>> {
+        self.0.iter().find(|(is, _)| is == name).map(|(_, value)| value)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn missing(name: &str) -> Wrong {
+    Wrong::new(format!("setting `{name}` is missing"))
 }
