@@ -6,9 +6,11 @@
 /// What a configuration writes before the name of a builtin policy.
 pub const PREFIX: &str = "builtin:";
 
-const BUILTINS: [(&str, &[u8]); 2] = [
+const BUILTINS: [(&str, &[u8]); 4] = [
     ("business-hours", include_bytes!("../../../guest-policies/built/business-hours.wasm")),
     ("path-allow-list", include_bytes!("../../../guest-policies/built/path-allow-list.wasm")),
+    ("sensitive-data", include_bytes!("../../../guest-policies/built/sensitive-data.wasm")),
+    ("parameter-schema", include_bytes!("../../../guest-policies/built/parameter-schema.wasm")),
 ];
 
 /// The component of the builtin policy `name`.
