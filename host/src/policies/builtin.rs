@@ -9,13 +9,21 @@ use std::sync::LazyLock;
 /// What a configuration writes before the name of a builtin policy.
 pub const PREFIX: &str = "builtin:";
 
-const BUILTINS: [(&str, &[u8]); 6] = [
-    ("budget", include_bytes!("../../../guest-policies/built/budget.wasm")),
-    ("business-hours", include_bytes!("../../../guest-policies/built/business-hours.wasm")),
-    ("path-allow-list", include_bytes!("../../../guest-policies/built/path-allow-list.wasm")),
-    ("rate-limit", include_bytes!("../../../guest-policies/built/rate-limit.wasm")),
-    ("sequence", include_bytes!("../../../guest-policies/built/sequence.wasm")),
-    ("two-person", include_bytes!("../../../guest-policies/built/two-person.wasm")),
+macro_rules! built {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_bytes!(concat!("../../../guest-policies/built/", $name, ".wasm")))),*]
+    };
+}
+
+const BUILTINS: &[(&str, &[u8])] = built![
+    "budget",
+    "business-hours",
+    "parameter-schema",
+    "path-allow-list",
+    "rate-limit",
+    "sensitive-data",
+    "sequence",
+    "two-person",
 ];
 
 /// The component of the builtin policy `name`.
