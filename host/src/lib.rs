@@ -22,7 +22,7 @@ pub mod http;
 pub mod kernel;
 pub mod metrics;
 pub mod policies;
-pub mod replay;
 mod record;
+pub mod replay;
 pub mod signing;
 pub mod tools;

@@ -309,9 +309,10 @@ pub(crate) fn counted(record: &RecordView, now_ms: u64) -> Vec<(String, Counted)
     }
     let Ok(meta) = serde_json::from_str::<Meta>(record.meta()) else { return Vec::new() };
     let still = |window_ms: u64| record.ts_ms().saturating_add(window_ms) > now_ms;
-    let said = meta.policies.into_iter().flat_map(|Said { name, counters }| {
-        counters.into_iter().map(move |answer| (name.clone(), answer))
-    });
+    let said = meta
+        .policies
+        .into_iter()
+        .flat_map(|Said { name, counters }| counters.into_iter().map(move |answer| (name.clone(), answer)));
     let added = said.filter_map(|(policy, Answer { key, window_ms, added })| {
         Some((policy, Counted { key, amount: added?, window_ms }))
     });

@@ -68,7 +68,9 @@ async fn swap(data: &Path) {
     let kernel = &host.kernels[0];
     let closed = |name: &str| Edit {
         name: name.into(),
-        config: Some(json!({"from": "00:00", "to": "24:00", "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]})),
+        config: Some(
+            json!({"from": "00:00", "to": "24:00", "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]}),
+        ),
         ..Edit::default()
     };
     let edits = vec![closed("first"), closed("second")];
@@ -92,7 +94,10 @@ async fn swap(data: &Path) {
     .await;
     host.finish().await;
     let (answers, mixed) = examine(&ledger_dir(data, "bench"));
-    println!("{SWAPS} exchanges under load, {answers} decisions: {} failures, {mixed} mixed (goal 0, 0)", busy.1 + calm.1);
+    println!(
+        "{SWAPS} exchanges under load, {answers} decisions: {} failures, {mixed} mixed (goal 0, 0)",
+        busy.1 + calm.1
+    );
     let alone_p50 = percentile(&mut alone, 0.5);
     println!("{:<52} {alone_p50:>10.3} ms", "reference: an exchange at rest (a durable append), p50");
     for (what, part) in [("p50", 0.5), ("p99 (goal 5 ms)", 0.99), ("max", 1.0)] {
@@ -170,9 +175,8 @@ fn examine(ledger: &Path) -> (u64, u64) {
 async fn replay(data: &Path) {
     let (_, records) = gavel_ledger::read_dir(&ledger_dir(data, "bench")).expect("a sound ledger");
     let before = cpu_of(std::process::id());
-    let parsed = records.filter(|record| {
-        record.as_ref().is_ok_and(|record| serde_json::from_str::<Value>(record.meta()).is_ok())
-    });
+    let parsed = records
+        .filter(|record| record.as_ref().is_ok_and(|record| serde_json::from_str::<Value>(record.meta()).is_ok()));
     let parsed = u32::try_from(parsed.count()).unwrap_or(u32::MAX);
     let parse = cpu_of(std::process::id()).saturating_sub(before).as_secs_f64() * 1e6 / f64::from(parsed);
     let (_, records) = gavel_ledger::read_dir(&ledger_dir(data, "bench")).expect("a sound ledger");

@@ -237,7 +237,7 @@ fn what_cannot_be_tested_is_said() {
         "{none}"
     );
     let builtin = refused(&["test", "builtin:nothing"]);
-    assert!(builtin.contains("there is no such builtin (there are: business-hours, "), "{builtin}");
+    assert!(builtin.contains("there is no such builtin (there are: budget, business-hours, "), "{builtin}");
     assert!(refused(&["test", "/nowhere.wasm"]).contains("/nowhere.wasm: No such file"));
 }
 

@@ -22,7 +22,6 @@ fn records(site: &Site) -> Vec<RecordView> {
     records.expect("every record can be read")
 }
 
-
 /// The error of a receipt, and that its status is this.
 fn error(receipt: &Value, status: &str) -> String {
     assert_eq!(receipt["status"], status, "{receipt}");

@@ -125,7 +125,8 @@ fn what_was_promoted_serves_after_a_restart_until_the_configuration_changes() {
 #[test]
 fn the_configuration_is_read_again_on_sighup() {
     let server = Server::start(&open_gate());
-    let gate = |text: &str| json!({"component": hostile(), "config": {"do": "deny", "reason": text}, "limits": limits()});
+    let gate =
+        |text: &str| json!({"component": hostile(), "config": {"do": "deny", "reason": text}, "limits": limits()});
     server.site().configure(&open_gate().policy("gate", gate("new")));
     server.hang_up();
     server.wait_for_log("the policies of the configuration are in service");
@@ -152,7 +153,8 @@ fn a_folder_is_watched_and_a_broken_file_in_it_changes_nothing() {
     server.wait_for("/policies", |told| told["serving"]["policies"][0]["name"] == "gate");
     assert!(word(&server, "r").contains("from the folder"));
     fs::write(folder.join("gate.wasm"), "not a component").unwrap();
-    server.wait_for("/policies/history", |told| told["steps"].as_array().unwrap().last().unwrap()["action"] == "refused");
+    server
+        .wait_for("/policies/history", |told| told["steps"].as_array().unwrap().last().unwrap()["action"] == "refused");
     assert!(word(&server, "r").contains("from the folder"));
     let steps = server.get("/policies/history").expect(200)["steps"].clone();
     let refused = steps.as_array().unwrap().last().unwrap().clone();
@@ -242,7 +244,8 @@ fn swaps_under_load_lose_nothing_and_mix_nothing() {
     let mut sides = [0_u64; 2];
     for record in records.map(Result::unwrap).filter(|record| record.kind() == "decision") {
         let meta: Value = serde_json::from_str(record.meta()).unwrap();
-        let said: Vec<&str> = meta["policies"].as_array().unwrap().iter().map(|p| p["verdict"].as_str().unwrap()).collect();
+        let said: Vec<&str> =
+            meta["policies"].as_array().unwrap().iter().map(|p| p["verdict"].as_str().unwrap()).collect();
         let denied = said[1] == "deny";
         assert_eq!(said, if denied { ["abstain", "deny"] } else { ["allow", "allow"] });
         assert_eq!(meta["policy_set"], if denied { b.clone() } else { a.clone() }, "{meta}");

@@ -4,12 +4,12 @@ use super::Outcome;
 use super::output::{line, print_json, shown};
 use super::policy::subject::{Subject, read_value};
 use crate::config;
-use crate::host::{component_cache, catalogue_dir};
+use crate::host::{catalogue_dir, component_cache};
+use crate::policies;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::document::Edit;
 use crate::policies::shadow::Word;
-use crate::policies;
 use crate::replay::{Bench, Candidate, Difference, Past, Report, rejudge, what_if};
 use anyhow::{Context, Result, ensure};
 use gavel_runtime::{Limits, Sandbox, SandboxOptions};
@@ -69,7 +69,8 @@ async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
         Some(root) => root.clone(),
         None => {
             let absolute = ledger.canonicalize().with_context(|| ledger.display().to_string())?;
-            let data = absolute.ancestors().nth(3).context("the ledger lies in no data folder: give `--catalogue DIR`")?;
+            let data =
+                absolute.ancestors().nth(3).context("the ledger lies in no data folder: give `--catalogue DIR`")?;
             catalogue_dir(data)
         }
     };
@@ -153,7 +154,12 @@ fn print(report: &Report, args: &Args, seconds: f64) -> Result<()> {
     for difference in report.differences.iter().take(args.show) {
         let tool = difference.tool.as_deref().unwrap_or("(intent only)");
         let request = shown(&difference.request_id, 60);
-        line(&format!("\n  record {}  request {request}  {}  {}", difference.index, difference.actor, shown(tool, 60)))?;
+        line(&format!(
+            "\n  record {}  request {request}  {}  {}",
+            difference.index,
+            difference.actor,
+            shown(tool, 60)
+        ))?;
         line(&format!("    then  {}", told(&difference.recorded)))?;
         line(&format!("    now   {}", told(&difference.now)))?;
         if let Some(note) = &difference.note {

@@ -3,10 +3,10 @@
 //! Seeing needs the role operator or auditor, changing the role operator. Each change answers what
 //! the kernel judges by then.
 
+use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
 use super::routes::{Answer, Id, SEEING, permitted, read_body};
-use super::App;
 use crate::config::Role;
 use crate::kernel::Kernel;
 use crate::policies::change::{Change, ChangeError, Reason};
@@ -229,7 +229,8 @@ async fn asked<'a, T: DeserializeOwned>(
     let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
     let value = if bytes.is_empty() { Ok(json!({})) } else { json::parse(&bytes) };
     let value = value.map_err(|why| ApiError::Unreadable(format!("the body is not JSON: {why}")))?;
-    let asked = serde_path_to_error::deserialize(value).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
+    let asked =
+        serde_path_to_error::deserialize(value).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
     Ok((kernel, asked))
 }
 

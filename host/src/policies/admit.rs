@@ -114,7 +114,11 @@ impl Admission {
         }
         let keys: Vec<String> = package.signatures.iter().map(|signature| signature.key.to_string()).collect();
         let trusted: Vec<&str> = self.signatures.keys.keys().map(String::as_str).collect();
-        let found = if keys.is_empty() { "it is not signed".to_owned() } else { format!("it is signed by {}", keys.join(", ")) };
+        let found = if keys.is_empty() {
+            "it is not signed".to_owned()
+        } else {
+            format!("it is signed by {}", keys.join(", "))
+        };
         bail!(
             "signatures are required and {found}, which is none of the trusted keys ({}): sign it with `gavel policy sign FILE --key KEY`, or add the key under `signatures.keys`",
             trusted.join(", ")

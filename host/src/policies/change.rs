@@ -99,7 +99,8 @@ impl Kernel {
     pub async fn change_policies(self: &Arc<Self>, change: Change, reason: Reason<'_>) -> Result<Value, ChangeError> {
         let (kernel, who, why) = (Arc::clone(self), reason.who.to_owned(), reason.why.to_owned());
         let work = async move { kernel.change(change, Reason { who: &who, why: &why }).await };
-        let panicked = || Err(Refused::Ledger("a change of policies was broken off by a fault of the host".into()).into());
+        let panicked =
+            || Err(Refused::Ledger("a change of policies was broken off by a fault of the host".into()).into());
         carry(&self.tasks, work).await.unwrap_or_else(|Panicked| panicked())
     }
 

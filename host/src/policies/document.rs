@@ -234,9 +234,8 @@ mod tests {
         let edited = set(&["a", "b"]).edited(&edits, Some(&order)).unwrap();
         assert_eq!(names(&edited), ["c", "a"]);
         assert_eq!((&edited.policies[1].config, &edited.policies[1].component), (&json!(7), &member("a").component));
-        let refused = |edits: &[Edit], order: Option<&[String]>| {
-            set(&["a", "b"]).edited(edits, order).unwrap_err().to_string()
-        };
+        let refused =
+            |edits: &[Edit], order: Option<&[String]>| set(&["a", "b"]).edited(edits, order).unwrap_err().to_string();
         assert!(refused(&[edit("new")], None).contains("give its `component`"));
         assert!(refused(&[Edit { remove: true, ..edit("x") }], None).contains("cannot be removed"));
         assert!(refused(&[], Some(&["a".to_owned()])).contains("leaves out b"));

@@ -86,10 +86,10 @@ impl Watched {
                 found.insert(name.to_owned(), [stamp(&path), stamp(&path.with_extension("yaml"))]);
             }
         }
-        let still = |name: &String, stamp: &Stamp| {
-            self.seen.get(name) == Some(stamp) && self.done.get(name) != Some(stamp)
-        };
-        let changed = found.iter().filter(|(name, stamp)| still(name, stamp)).map(|(name, stamp)| (name.clone(), *stamp));
+        let still =
+            |name: &String, stamp: &Stamp| self.seen.get(name) == Some(stamp) && self.done.get(name) != Some(stamp);
+        let changed =
+            found.iter().filter(|(name, stamp)| still(name, stamp)).map(|(name, stamp)| (name.clone(), *stamp));
         let changed = changed.collect();
         self.seen = found;
         Ok(changed)
@@ -110,7 +110,8 @@ async fn take(kernel: &Arc<Kernel>, file: &WatchFile, changed: &BTreeMap<String,
     if is_known(kernel, &edits)? {
         return Ok(());
     }
-    let why = format!("changed in {}: {}", file.folder.display(), changed.keys().cloned().collect::<Vec<_>>().join(", "));
+    let why =
+        format!("changed in {}: {}", file.folder.display(), changed.keys().cloned().collect::<Vec<_>>().join(", "));
     let reason = Reason { who: WHO, why: &why };
     let mode = match (file.mode, file.percent) {
         (WatchMode::Promote, _) => TrialMode::Staged,
@@ -155,7 +156,12 @@ fn is_known(kernel: &Kernel, edits: &[Edit]) -> Result<bool> {
 
 async fn refuse(kernel: &Arc<Kernel>, changed: &BTreeMap<String, Stamp>, why: &str) {
     let names = changed.keys().cloned().collect::<Vec<_>>().join(", ");
-    tracing::error!(kernel = kernel.id(), policies = names, why, "a changed policy is not taken; what served goes on serving");
+    tracing::error!(
+        kernel = kernel.id(),
+        policies = names,
+        why,
+        "a changed policy is not taken; what served goes on serving"
+    );
     let line = kernel.policies();
     if let Err(error) = kernel.record_about("refused", &names, &line, Reason { who: WHO, why }).await {
         tracing::error!(kernel = kernel.id(), %error, "that could not be recorded");
@@ -169,8 +175,7 @@ mod tests {
     #[test]
     fn a_file_is_taken_when_it_stands_still_and_once() {
         let folder = tempfile::tempdir().unwrap();
-        let mut watched =
-            Watched { folder: folder.path().to_owned(), seen: BTreeMap::new(), done: BTreeMap::new() };
+        let mut watched = Watched { folder: folder.path().to_owned(), seen: BTreeMap::new(), done: BTreeMap::new() };
         let look = |watched: &mut Watched| watched.look().unwrap().into_keys().collect::<Vec<_>>();
         std::fs::write(folder.path().join("a.wasm"), "1").unwrap();
         std::fs::write(folder.path().join("notes.txt"), "1").unwrap();

@@ -125,9 +125,9 @@ impl Bench {
     async fn load(&self, document: &SetDocument, more: Option<&Catalogue>) -> Result<PolicySet> {
         let mut policies = Vec::with_capacity(document.policies.len());
         for member in &document.policies {
-            let component = self.component(&member.component, more).with_context(|| format!("policy {}", member.name))?;
-            let limits =
-                Limits { deadline_ms: DEADLINE_MS, isolation: Isolation::Fresh, ..member.limits.clone() };
+            let component =
+                self.component(&member.component, more).with_context(|| format!("policy {}", member.name))?;
+            let limits = Limits { deadline_ms: DEADLINE_MS, isolation: Isolation::Fresh, ..member.limits.clone() };
             let (name, config) = (member.name.clone(), member.config.clone());
             policies.push(self.sandbox.load(PolicySource { name, bytes: component, config, limits }).await?);
         }

@@ -108,9 +108,10 @@ struct Answers {
 
 impl Answers {
     fn new(said: &[Said]) -> Self {
-        let left = said.iter().filter(|said| !said.counters.is_empty()).map(|said| {
-            (said.name.clone(), said.counters.iter().cloned().map(CounterAnswer::from).collect())
-        });
+        let left = said
+            .iter()
+            .filter(|said| !said.counters.is_empty())
+            .map(|said| (said.name.clone(), said.counters.iter().cloned().map(CounterAnswer::from).collect()));
         Self { left: Mutex::new(left.collect()), mismatch: Mutex::default() }
     }
 

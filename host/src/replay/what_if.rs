@@ -68,12 +68,7 @@ pub async fn what_if(
     Ok(report)
 }
 
-async fn load(
-    bench: &Bench,
-    candidate: &Candidate,
-    recorded: &Recorded,
-    components: &Catalogue,
-) -> Result<PolicySet> {
+async fn load(bench: &Bench, candidate: &Candidate, recorded: &Recorded, components: &Catalogue) -> Result<PolicySet> {
     let document = match candidate {
         Candidate::Set(document) => document.clone(),
         Candidate::Edit(edit) => bench.document(&recorded.set)?.edited(std::slice::from_ref(edit), None)?,

@@ -82,7 +82,9 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     }
     print_status(&status)?;
     if !args.promote {
-        line("next: `gavel policy differences`, `gavel policy try --canary 10`, `gavel policy promote`, `gavel policy discard`")?;
+        line(
+            "next: `gavel policy differences`, `gavel policy try --canary 10`, `gavel policy promote`, `gavel policy discard`",
+        )?;
     }
     Ok(Outcome::Yes)
 }

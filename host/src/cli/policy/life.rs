@@ -19,7 +19,9 @@ pub(super) struct StatusArgs {
 
 /// Put the candidate into the shadow, or let it decide for a share of the requests.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  gavel policy try --shadow\n  gavel policy try --canary 25 --why \"no differences in a day\"")]
+#[command(
+    after_help = "Examples:\n  gavel policy try --shadow\n  gavel policy try --canary 25 --why \"no differences in a day\""
+)]
 pub(super) struct TryArgs {
     /// It sees the traffic and decides nothing.
     #[arg(long, required_unless_present = "canary", conflicts_with = "canary")]
@@ -130,7 +132,11 @@ impl ChangeArgs {
 }
 
 fn tell(status: &Value, as_json: bool) -> Result<Outcome> {
-    if as_json { print_json(status)? } else { print_status(status)? }
+    if as_json {
+        print_json(status)?
+    } else {
+        print_status(status)?
+    }
     Ok(Outcome::Yes)
 }
 

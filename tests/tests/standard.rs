@@ -1,0 +1,18 @@
+//! The standard policies in the real sandbox: the tests that each ships.
+//!
+//! What belongs here: that the components which are built in say what their tests say. What their
+//! rules mean in detail is tested in `guest-policies/`, natively.
+
+use gavel_tests::{gavel, path, repository};
+
+#[test]
+fn each_passes_its_tests_in_the_sandbox() {
+    for name in gavel::policies::builtin::names() {
+        let tests = repository().join("guest-policies").join(name).join("tests.yaml");
+        assert!(tests.is_file(), "{name} ships no tests: {}", tests.display());
+        let policy = format!("builtin:{name}");
+        let report = gavel(["policy", "test", "--json", &policy, "--tests", path(&tests)]).code(0).json();
+        assert!(report["passed"].as_u64().is_some_and(|passed| passed > 3), "{name}: {report}");
+        assert_eq!(report["failed"], 0, "{name}: {report}");
+    }
+}
