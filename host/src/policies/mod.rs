@@ -7,6 +7,7 @@ pub mod componentize;
 pub mod manifest;
 pub mod package;
 pub mod suite;
+pub mod templates;
 
 use crate::config::{File, KernelFile, PolicyFile};
 use anyhow::{Context, Result};

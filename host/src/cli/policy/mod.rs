@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod componentize;
 mod inspect;
+mod new;
 mod run;
 mod sign;
 mod subject;
@@ -19,6 +20,7 @@ use clap::Subcommand;
 /// Write, build, test, inspect, measure and sign policies.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  gavel policy new no-deletes --lang rust
   gavel policy build no-deletes
   gavel policy test no-deletes
   gavel policy inspect builtin:business-hours")]
@@ -29,6 +31,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    New(new::Args),
     Build(build::Args),
     Componentize(componentize::Args),
     Test(test::Args),
@@ -41,6 +44,7 @@ enum Command {
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     match &args.command {
+        Command::New(args) => new::run(args, as_json),
         Command::Build(args) => build::run(args, as_json),
         Command::Componentize(args) => componentize::run(args, as_json),
         Command::Test(args) => test::run(args, as_json),
