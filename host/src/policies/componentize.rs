@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn refusal(core: &[u8]) -> String {
-        format!("{:#}", componentize(core, None).err().expect("it must be refused"))
+        format!("{:#}", componentize(core, None).expect_err("it must be refused"))
     }
 
     /// The interfaces that a component imports, in order of their names.

@@ -33,6 +33,9 @@ const RUST: &[(&str, &str)] = files!("rust":
 const C: &[(&str, &str)] = files!("c":
     ".gitignore" "bindings/policy.c" "bindings/policy.h" "build" "config.schema.json" "gavel.c" "gavel.h" "json.c"
     "json.h" "policy.yaml" "requirements.txt" "rule.c" "tests.yaml" "wit/policy.wit");
+const CPP: &[(&str, &str)] = files!("cpp":
+    ".gitignore" "bindings/policy.cpp" "bindings/policy_cpp.h" "bindings/wit.h" "build" "glue.cpp" "glue.hpp"
+    "json.cpp" "json.hpp" "policy.yaml" "requirements.txt" "rule.cpp" "tests.yaml" "wit/policy.wit");
 const JS: &[(&str, &str)] = files!("js":
     ".gitignore" "build" "package-lock.json" "package.json" "policy.yaml" "src/glue.js" "src/rule.js" "tests.yaml"
     "wit/policy.wit");
@@ -53,10 +56,10 @@ fn files(language: Language) -> &'static [(&'static str, &'static str)] {
     match language {
         Language::Rust => RUST,
         Language::C => C,
+        Language::Cpp => CPP,
         Language::Js => JS,
         Language::Python => PYTHON,
         Language::Go => GO,
-        Language::Cpp => &[],
     }
 }
 
