@@ -96,17 +96,16 @@ fn new_writes_a_complete_project_in_each_language() {
         let dir = folder.path().join(language);
         let made = policy(&["new", "no-big-deletes", "--lang", language, "--dir", path(&dir), "--json"]).code(0).json();
         let files: Vec<&str> = made["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
-        for wanted in ["policy.yaml", "tests.yaml", "build"] {
+        for wanted in ["policy.yaml", "tests.yaml", "build", "wit/policy.wit"] {
             assert!(files.contains(&wanted), "{language}: {wanted} of {files:?}");
         }
-        assert!(files.iter().any(|file| file.ends_with(".wit")), "{language}: {files:?}");
         for file in &files {
             let text = fs::read_to_string(dir.join(file)).unwrap();
             for old in ["guarded-tools", "guarded_tools", "GuardedTools"] {
                 assert!(!text.contains(old) && !file.contains(old), "{language}: {file} says {old}");
             }
-            let mode = fs::metadata(dir.join(file)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o100 != 0, text.starts_with("#!"), "{language}: {file} has mode {mode:o}");
+            let bits = fs::metadata(dir.join(file)).unwrap().permissions().mode();
+            assert_eq!(bits & 0o100 != 0, text.starts_with("#!"), "{language}: {file} has mode {bits:o}");
         }
         let manifest = fs::read_to_string(dir.join("policy.yaml")).unwrap();
         assert!(manifest.contains("name: no-big-deletes") && manifest.contains(&format!("language: {language}")));
@@ -241,6 +240,20 @@ fn a_project_that_is_not_what_it_says_is_not_built() {
         let made = component(&project);
         assert!(!made.exists() || fs::read(made).unwrap() == fs::read(hostile()).unwrap(), "{why}");
     }
+}
+
+#[test]
+fn componentize_takes_core_modules_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.wasm");
+    let componentize = |core: &Path| refused(&["componentize", path(core), "-o", path(&out)]);
+    let told = componentize(&hostile());
+    assert!(told.contains("hostile.wasm: ") && told.contains("component"), "{told}");
+    let told = componentize(&write(folder.path(), "empty.wasm", b"\0asm\x01\0\0\0"));
+    assert!(told.contains("empty.wasm: the module exports no memory"), "{told}");
+    assert!(componentize(&write(folder.path(), "text.wasm", "text")).contains("text.wasm: "));
+    assert!(componentize(Path::new("/nowhere.wasm")).contains("/nowhere.wasm: No such file"));
+    assert!(!out.exists());
 }
 
 // --- test ---
