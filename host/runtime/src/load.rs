@@ -1,8 +1,10 @@
 //! From bytes to a policy that is ready to be asked: inspected, compiled, linked, described, and
 //! its configuration checked. None of this happens on the way of a request.
 
+use crate::ahead::Stock;
 use crate::bindings::PolicyPre;
-use crate::evaluate::{Call, Guest};
+use crate::evaluate::{Call, Guest, Terms};
+use crate::instance::Instance;
 use crate::policy::{Inner, Policy};
 use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOptions};
 use serde_json::Value;
@@ -43,29 +45,26 @@ impl Sandbox {
     /// Everything in [`Error`] but [`Error::Engine`].
     pub async fn load(&self, source: PolicySource) -> Result<Policy, Error> {
         check_limits(&source, &self.inner.options)?;
-        let component = self.compile(&source.bytes).map_err(|why| Error::NotAComponent {
-            policy: source.name.clone(),
-            bytes: source.bytes.len(),
-            why: first_line(&format!("{why:#}")),
-        })?;
+        let component = self.compile(&source.bytes).map_err(|why| not_compiled(&source, &why))?;
         self.check_imports(&source.name, &component)?;
         let pre = self.link(&source.name, &component)?;
         let metadata = self.describe(&source, &pre).await?;
         check_configuration(&source, &metadata)?;
         let config = crate::policy::configuration_text(&source.config);
-        Ok(Policy {
+        let policy = Policy {
             inner: Arc::new(Inner {
                 digest: format!("sha256:{}", hex::encode(Sha256::digest(&source.bytes))),
-                name: source.name.into(),
                 bytes: source.bytes.len(),
-                config: config.into(),
-                limits: source.limits,
+                stock: Stock::new(source.limits.instances_ahead),
+                terms: Arc::new(Terms { name: source.name.into(), config: config.into(), limits: source.limits }),
                 metadata,
                 sandbox: self.clone(),
                 pre,
                 warm: Mutex::default(),
             }),
-        })
+        };
+        policy.restock();
+        Ok(policy)
     }
 
     fn check_imports(&self, policy: &str, component: &Component) -> Result<(), Error> {
@@ -93,10 +92,22 @@ impl Sandbox {
 
     async fn describe(&self, source: &PolicySource, pre: &PolicyPre<Guest>) -> Result<Metadata, Error> {
         let limits = Limits { deadline_ms: crate::limits::DESCRIBE_DEADLINE_MS, ..source.limits.clone() };
-        let call = Call::describe(source.name.clone().into(), limits);
-        let described = call.run_describe(self, pre).await;
+        let terms = Terms { name: source.name.clone().into(), config: "null".into(), limits };
+        let described = Instance::describe(self, pre, Call::describe(terms.into())).await;
         described.map_err(|why| Error::Describe { policy: source.name.clone(), why: with_guest_words(why) })
     }
+}
+
+fn not_compiled(source: &PolicySource, why: &wasmtime::Error) -> Error {
+    let (policy, why) = (source.name.clone(), first_line(&format!("{why:#}")));
+    // The pool's refusals have no type of their own; `tests/limits.rs` pins what they say.
+    if ["exceeds the configured maximum", "exceeds the limit of", "exceeds the per-instance limit"]
+        .iter()
+        .any(|refusal| why.contains(refusal))
+    {
+        return Error::TooLarge { policy, why };
+    }
+    Error::NotAComponent { policy, bytes: source.bytes.len(), why }
 }
 
 /// A trap's text, with what the guest itself said last (a panic's message), for the operator.
@@ -117,6 +128,7 @@ fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), E
         ("max_log_lines", limits.max_log_lines, 0, 10_000),
         ("max_log_line_bytes", limits.max_log_line_bytes, 16, 64 << 10),
         ("max_counter_calls", limits.max_counter_calls, 0, 10_000),
+        ahead_range(limits, options),
     ];
     for (limit, value, min, max) in ranges {
         if value < min || value > max {
@@ -124,6 +136,14 @@ fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Made ahead is what is used once; what is kept is made when it is first needed.
+fn ahead_range(limits: &Limits, options: &SandboxOptions) -> (&'static str, u64, u64, u64) {
+    match limits.isolation {
+        Isolation::Fresh => ("instances_ahead", limits.instances_ahead, 0, options.instances_ahead_max()),
+        Isolation::Warm => ("instances_ahead with isolation warm", limits.instances_ahead, 0, 0),
+    }
 }
 
 /// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
