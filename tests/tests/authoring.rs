@@ -96,7 +96,7 @@ fn new_writes_a_complete_project_in_each_language() {
         let dir = folder.path().join(language);
         let made = policy(&["new", "no-big-deletes", "--lang", language, "--dir", path(&dir), "--json"]).code(0).json();
         let files: Vec<&str> = made["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
-        for wanted in ["policy.yaml", "tests.yaml", "build", "wit/policy.wit"] {
+        for wanted in ["policy.yaml", "tests.yaml", "build", "wit/policy.wit", "README.md"] {
             assert!(files.contains(&wanted), "{language}: {wanted} of {files:?}");
         }
         for file in &files {

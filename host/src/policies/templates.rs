@@ -28,21 +28,22 @@ macro_rules! files {
 }
 
 const RUST: &[(&str, &str)] = files!("rust":
-    ".cargo/config.toml" ".gitignore" "Cargo.lock" "Cargo.toml" "build" "config.schema.json" "policy.yaml"
-    "src/lib.rs" "src/rule.rs" "tests.yaml" "wit/policy.wit");
+    ".cargo/config.toml" ".gitignore" "Cargo.lock" "Cargo.toml" "README.md" "build" "config.schema.json"
+    "policy.yaml" "src/lib.rs" "src/rule.rs" "tests.yaml" "wit/policy.wit");
 const C: &[(&str, &str)] = files!("c":
-    ".gitignore" "bindings/policy.c" "bindings/policy.h" "build" "config.schema.json" "gavel.c" "gavel.h" "json.c"
-    "json.h" "policy.yaml" "requirements.txt" "rule.c" "tests.yaml" "wit/policy.wit");
+    ".gitignore" "README.md" "bindings/policy.c" "bindings/policy.h" "build" "config.schema.json" "gavel.c" "gavel.h"
+    "json.c" "json.h" "policy.yaml" "requirements.txt" "rule.c" "tests.yaml" "wit/policy.wit");
 const CPP: &[(&str, &str)] = files!("cpp":
-    ".gitignore" "bindings/policy.cpp" "bindings/policy_cpp.h" "bindings/wit.h" "build" "glue.cpp" "glue.hpp"
-    "json.cpp" "json.hpp" "policy.yaml" "requirements.txt" "rule.cpp" "tests.yaml" "wit/policy.wit");
+    ".gitignore" "README.md" "bindings/policy.cpp" "bindings/policy_cpp.h" "bindings/wit.h" "build" "glue.cpp"
+    "glue.hpp" "json.cpp" "json.hpp" "policy.yaml" "requirements.txt" "rule.cpp" "tests.yaml" "wit/policy.wit");
 const JS: &[(&str, &str)] = files!("js":
-    ".gitignore" "build" "package-lock.json" "package.json" "policy.yaml" "src/glue.js" "src/rule.js" "tests.yaml"
-    "wit/policy.wit");
+    ".gitignore" "README.md" "build" "package-lock.json" "package.json" "policy.yaml" "src/glue.js" "src/rule.js"
+    "tests.yaml" "wit/policy.wit");
 const PYTHON: &[(&str, &str)] = files!("python":
-    ".gitignore" "build" "policy.yaml" "requirements.txt" "src/glue.py" "src/rule.py" "tests.yaml" "wit/policy.wit");
+    ".gitignore" "README.md" "build" "policy.yaml" "requirements.txt" "src/glue.py" "src/rule.py" "tests.yaml"
+    "wit/policy.wit");
 const GO: &[(&str, &str)] = files!("go":
-    ".gitignore" "bindings/export_wit_world/glue.go" "bindings/gavel_policy_config/empty.s"
+    ".gitignore" "README.md" "bindings/export_wit_world/glue.go" "bindings/gavel_policy_config/empty.s"
     "bindings/gavel_policy_config/wit_bindings.go" "bindings/gavel_policy_counters/empty.s"
     "bindings/gavel_policy_counters/wit_bindings.go" "bindings/gavel_policy_log/empty.s"
     "bindings/gavel_policy_log/wit_bindings.go" "bindings/gavel_policy_types/empty.s"

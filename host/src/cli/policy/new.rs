@@ -46,7 +46,12 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         }))?;
         return Ok(Outcome::Yes);
     }
-    line(&format!("{shown}: policy {} in {}, {} files", args.name, args.language, files.len()))?;
+    line(&format!(
+        "{shown}: policy {} in {}, {} files; begin with its README.md",
+        args.name,
+        args.language,
+        files.len()
+    ))?;
     line("next:")?;
     next.iter().try_for_each(|command| line(&format!("  {command}")))?;
     Ok(Outcome::Yes)
