@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+const LANGUAGES: [&str; 6] = ["rust", "c", "cpp", "js", "python", "go"];
+
 /// A manifest that fits the guest; patient, because the machine that runs the tests may be busy.
 const MANIFEST: &str = "name: hostile\nversion: 0.1.0\ndescription: Misbehaves as it is told.\nlanguage: rust\n\
     build: ./build\ncomponent: out/hostile.wasm\ntests: tests.yaml\nneeds: {deadline_ms: 5000}\n\
@@ -73,7 +75,7 @@ fn refused(args: &[&str]) -> String {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands = ["build", "componentize", "test", "run", "inspect", "bench", "key", "sign"];
+    let commands = ["new", "build", "componentize", "test", "run", "inspect", "bench", "key", "sign"];
     let help = policy(&["--help"]).code(0).stdout;
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
@@ -83,6 +85,87 @@ fn every_command_has_help_with_an_example() {
         assert!(help.contains(&format!("Usage: gavel policy {command}")) && help.contains("--json"), "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: a line is too long");
     }
+}
+
+// --- new ---
+
+#[test]
+fn new_writes_a_complete_project_in_each_language() {
+    let folder = tempfile::tempdir().unwrap();
+    for language in LANGUAGES {
+        let dir = folder.path().join(language);
+        let made = policy(&["new", "no-big-deletes", "--lang", language, "--dir", path(&dir), "--json"]).code(0).json();
+        let files: Vec<&str> = made["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+        for wanted in ["policy.yaml", "tests.yaml", "build", "wit/policy.wit", "README.md"] {
+            assert!(files.contains(&wanted), "{language}: {wanted} of {files:?}");
+        }
+        for file in &files {
+            let text = fs::read_to_string(dir.join(file)).unwrap();
+            for old in ["guarded-tools", "guarded_tools", "GuardedTools"] {
+                assert!(!text.contains(old) && !file.contains(old), "{language}: {file} says {old}");
+            }
+            let bits = fs::metadata(dir.join(file)).unwrap().permissions().mode();
+            assert_eq!(bits & 0o100 != 0, text.starts_with("#!"), "{language}: {file} has mode {bits:o}");
+        }
+        let manifest = fs::read_to_string(dir.join("policy.yaml")).unwrap();
+        assert!(manifest.contains("name: no-big-deletes") && manifest.contains(&format!("language: {language}")));
+        // Complete means: what it holds is read; only building is left.
+        let told = refused(&["test", path(&dir)]);
+        assert!(told.contains("the project is not built; build it with `gavel policy build"), "{language}: {told}");
+    }
+}
+
+/// What `new` writes is what is kept under version control, neither more nor less.
+#[test]
+fn new_writes_every_file_of_the_example() {
+    let folder = tempfile::tempdir().unwrap();
+    for language in LANGUAGES {
+        let dir = folder.path().join(language);
+        let made = policy(&["new", "guarded-tools", "--lang", language, "--dir", path(&dir), "--json"]).code(0).json();
+        let mut written: Vec<String> = serde_json::from_value(made["files"].clone()).unwrap();
+        let example = repository().join("guest-examples").join(language);
+        let git = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let kept = std::process::Command::new("git").args(git).current_dir(&example).output().unwrap();
+        let mut kept: Vec<String> =
+            String::from_utf8(kept.stdout).unwrap().split_terminator('\0').map(str::to_owned).collect();
+        written.sort();
+        kept.sort();
+        assert_eq!(written, kept, "{language}: list its files in host/src/policies/templates.rs");
+        for file in &written {
+            let [new, old] = [dir.join(file), example.join(file)].map(|file| (fs::read(&file).unwrap(), file));
+            assert!(new.0 == old.0, "{language}: {file} differs");
+            let [new, old] = [new.1, old.1].map(|file| fs::metadata(file).unwrap().permissions().mode() & 0o100);
+            assert_eq!(new, old, "{language}: {file} is a program or is not");
+        }
+    }
+}
+
+#[test]
+fn new_says_what_to_do_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("p");
+    let told = policy(&["new", "no-deletes", "--lang", "rust", "--dir", path(&dir)]).code(0).stdout;
+    let next = format!("next:\n  cd {}\n  gavel policy build\n  gavel policy test\n", dir.display());
+    assert!(told.ends_with(&next), "{told}");
+    // By default the folder has the policy's name.
+    let line = format!("gavel policy new no-deletes --lang c && test -x {}/no-deletes/build", folder.path().display());
+    let _ = Gavel::shell(&line, folder.path()).run().code(0);
+}
+
+#[test]
+fn new_writes_over_nothing_and_takes_no_odd_name() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "mine.txt", "mine");
+    let told = refused(&["new", "no-deletes", "--lang", "rust", "--dir", path(folder.path())]);
+    assert!(told.contains("the folder is not empty; name another one with --dir DIR"), "{told}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    for name in ["No-Deletes", "no_deletes", "../escape", "a/b", "-x", "", "2fa"] {
+        let told = refused(&["new", "--lang", "rust", "--dir", path(&folder.path().join("new")), "--", name]);
+        assert!(told.contains("is no name of a policy: use 1 to 64 lower-case letters"), "{name}: {told}");
+    }
+    assert!(!folder.path().join("new").exists());
+    let told = refused(&["new", "x", "--lang", "cobol"]);
+    assert!(told.contains("[possible values: rust, c, cpp, js, python, go]"), "{told}");
 }
 
 // --- build ---
@@ -157,6 +240,20 @@ fn a_project_that_is_not_what_it_says_is_not_built() {
         let made = component(&project);
         assert!(!made.exists() || fs::read(made).unwrap() == fs::read(hostile()).unwrap(), "{why}");
     }
+}
+
+#[test]
+fn componentize_takes_core_modules_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.wasm");
+    let componentize = |core: &Path| refused(&["componentize", path(core), "-o", path(&out)]);
+    let told = componentize(&hostile());
+    assert!(told.contains("hostile.wasm: ") && told.contains("component"), "{told}");
+    let told = componentize(&write(folder.path(), "empty.wasm", b"\0asm\x01\0\0\0"));
+    assert!(told.contains("empty.wasm: the module exports no memory"), "{told}");
+    assert!(componentize(&write(folder.path(), "text.wasm", "text")).contains("text.wasm: "));
+    assert!(componentize(Path::new("/nowhere.wasm")).contains("/nowhere.wasm: No such file"));
+    assert!(!out.exists());
 }
 
 // --- test ---

@@ -242,6 +242,7 @@ fn shape_of_the_policy() {
               "digest": "sha256:<hash>",
               "limits": {
                 "deadline_ms": 10,
+                "instances_ahead": 0,
                 "isolation": "fresh",
                 "max_counter_calls": 64,
                 "max_log_line_bytes": 1024,

@@ -3,7 +3,8 @@
 //! Compiled code is trusted code: loading a file that somebody else wrote would be running it. A
 //! file is therefore used only if (1) the folder and the file belong to this user and nobody else
 //! may write them, (2) its name is the digest of component, wasmtime version, target and settings,
-//! and (3) it ends in the digest of its content. Anything else is ignored and compiled anew.
+//! and (3) it ends in the digest of its name and content, so that neither a damaged file nor that of
+//! another component is taken for it. Anything else is ignored and compiled anew.
 
 use crate::Error;
 use rustix::fs::{Mode, OFlags};
@@ -81,9 +82,17 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     let mut code = Vec::new();
     std::fs::File::from(file).read_to_end(&mut code).ok()?;
     let content = code.len().checked_sub(DIGEST_BYTES)?;
-    let intact = Sha256::digest(&code[..content])[..] == code[content..];
+    let intact = digest(path, &code[..content])[..] == code[content..];
     code.truncate(content);
     intact.then_some(code)
+}
+
+/// What a file ends in: it ties the code to the name, which says whose code it is.
+fn digest(path: &Path, code: &[u8]) -> [u8; DIGEST_BYTES] {
+    let mut digest = Sha256::new();
+    digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+    digest.update(code);
+    digest.finalize().into()
 }
 
 /// Written beside and renamed, so that no reader ever sees half a file.
@@ -92,7 +101,7 @@ fn write(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::open(&beside, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(code)?;
-    file.write_all(&Sha256::digest(code))?;
+    file.write_all(&digest(path, code))?;
     std::fs::rename(&beside, path)
 }
 

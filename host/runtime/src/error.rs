@@ -18,6 +18,15 @@ pub enum Error {
         /// What the validator said.
         why: String,
     },
+    /// It is a component, but one that no instance slot could hold: too many core instances,
+    /// memories or tables, or one of them too large from the start.
+    #[error("policy {policy}: the component is larger than the sandbox allows: {why}")]
+    TooLarge {
+        /// The policy's name in the configuration.
+        policy: String,
+        /// Which of its parts, and the limit.
+        why: String,
+    },
     /// The component asks for something that its world does not offer.
     #[error("policy {policy}: imports {import}, which world gavel:policy/policy@0.1.0 does not offer; {advice}")]
     ForbiddenImport {
@@ -130,6 +139,14 @@ pub enum FailedClosed {
         /// The cap in force.
         limit: u64,
     },
+    /// The policy used a counter's key that is longer than a key may be.
+    #[error("counter key of {bytes} bytes, the limit is {limit} bytes")]
+    CounterKey {
+        /// The key's length.
+        bytes: u64,
+        /// The cap in force.
+        limit: u64,
+    },
     /// The component needs more instances, tables or memories than it may have, or all slots of
     /// the sandbox are taken.
     #[error("no instance to be had: {why}")]
@@ -147,6 +164,10 @@ pub enum FailedClosed {
 }
 
 impl FailedClosed {
+    pub(crate) fn no_slot() -> Self {
+        Self::Instances { why: "all instance slots are taken (max_instances)".into() }
+    }
+
     /// The limit or fault as one word for metrics, for example `deadline`.
     #[must_use]
     pub fn as_label(&self) -> &'static str {
@@ -158,6 +179,7 @@ impl FailedClosed {
             Self::Stack { .. } => "stack",
             Self::Output { .. } => "output",
             Self::CounterCalls { .. } => "counter_calls",
+            Self::CounterKey { .. } => "counter_key",
             Self::Instances { .. } => "instances",
             Self::Trap(_) => "trap",
             Self::Undecodable(_) => "undecodable",

@@ -1,15 +1,12 @@
 //! One call into a guest: its state, the imports it sees, and how its failures are told.
 
 use crate::bindings::gavel::policy::{config, counters, log, types};
-use crate::bindings::{Policy as World, PolicyPre};
-use crate::limits::TRANSFER_BYTES_MAX;
+use crate::limits::COUNTER_KEY_BYTES_MAX;
 use crate::sandbox::{MEMORIES_PER_COMPONENT, TABLES_PER_COMPONENT};
-use crate::{
-    CounterAnswer, CounterOperation, Counters, FailedClosed, Level, Limits, Metadata, Request, Sandbox, Verdict,
-};
+use crate::{CounterAnswer, CounterOperation, Counters, FailedClosed, Level, Limits, Verdict};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Trap, UpdateDeadline};
 
 /// What came of asking one policy.
 #[derive(Debug)]
@@ -39,54 +36,50 @@ pub struct LogLine {
     pub message: String,
 }
 
-/// What a call is about: who is asked, by which limits, and what the host answers meanwhile.
+/// Who is asked and on what terms: the same for every call of a policy.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) name: Arc<str>,
+    /// What the guest gets as its configuration.
+    pub(crate) config: Arc<str>,
+    pub(crate) limits: Limits,
+}
+
+/// What a call is about: who is asked, why, and until when.
 pub(crate) struct Call {
-    policy: Arc<str>,
-    config: Arc<str>,
-    limits: Limits,
-    counters: Option<Arc<dyn Counters>>,
+    terms: Arc<Terms>,
+    occasion: Occasion,
     now_ms: u64,
     started: Instant,
     /// Wall time for this call: the policy's own, or what is left of the decision's.
     deadline: Duration,
 }
 
+/// Why the guest runs, which decides what the host's counters answer.
+enum Occasion {
+    /// A decision, with the counters of its kernel.
+    Decision(Arc<dyn Counters>),
+    /// `describe`, for which every counter is 0.
+    Describe,
+    /// Instantiation before there is a decision: what would be counted belongs to none.
+    Ahead,
+}
+
 impl Call {
-    pub(crate) fn evaluate(
-        policy: Arc<str>,
-        config: Arc<str>,
-        limits: Limits,
-        counters: Arc<dyn Counters>,
-        now_ms: u64,
-        deadline: Duration,
-    ) -> Self {
-        Self { policy, config, limits, counters: Some(counters), now_ms, started: Instant::now(), deadline }
+    pub(crate) fn evaluate(terms: Arc<Terms>, counters: Arc<dyn Counters>, now_ms: u64, left: Duration) -> Self {
+        let deadline = Duration::from_millis(terms.limits.deadline_ms).min(left);
+        Self { terms, occasion: Occasion::Decision(counters), now_ms, started: Instant::now(), deadline }
     }
 
-    /// A call of `describe`, which has neither configuration nor counters.
-    pub(crate) fn describe(policy: Arc<str>, limits: Limits) -> Self {
-        let deadline = Duration::from_millis(limits.deadline_ms);
-        let config = Arc::from("null");
-        Self { policy, config, limits, counters: None, now_ms: 0, started: Instant::now(), deadline }
+    /// A call of `describe`, which has no counters.
+    pub(crate) fn describe(terms: Arc<Terms>) -> Self {
+        let deadline = Duration::from_millis(terms.limits.deadline_ms);
+        Self { terms, occasion: Occasion::Describe, now_ms: 0, started: Instant::now(), deadline }
     }
 
-    /// Ask a new instance to describe itself; a failure comes with what the guest last said of it.
-    pub(crate) async fn run_describe(
-        self,
-        sandbox: &Sandbox,
-        pre: &PolicyPre<Guest>,
-    ) -> Result<Metadata, (FailedClosed, Option<String>)> {
-        let (until, late) = (self.until(), self.late());
-        let (sandbox, pre) = (sandbox.clone(), pre.clone());
-        let lanes = Arc::clone(&sandbox.inner);
-        let _running = lanes.ticker.enter();
-        let asked = async move {
-            let mut instance =
-                Instance::fresh(&sandbox, &pre, self).await.map_err(|(why, guest)| (why, guest.words()))?;
-            let described = instance.world.call_describe(&mut instance.store).await;
-            described.map_err(|why| (instance.failure(&why), instance.store.data().words()))
-        };
-        lanes.lane.run(asked, until).await.unwrap_or(Err((late, None)))
+    /// No call yet: an instance is made for one to come.
+    pub(crate) fn ahead(terms: Arc<Terms>) -> Self {
+        Self { occasion: Occasion::Ahead, ..Self::describe(terms) }
     }
 
     /// When the call began.
@@ -100,58 +93,7 @@ impl Call {
     }
 
     pub(crate) fn late(&self) -> FailedClosed {
-        FailedClosed::Deadline { limit_ms: self.limits.deadline_ms }
-    }
-}
-
-/// An instance with its store, good for one call at a time.
-pub(crate) struct Instance {
-    pub(crate) store: Store<Guest>,
-    world: World,
-}
-
-impl Instance {
-    /// Make an instance for `call`. Instantiation runs guest code too, so it is under its limits, and a guest that fails
-    /// in it is given back with what it said.
-    pub(crate) async fn fresh(
-        sandbox: &Sandbox,
-        pre: &PolicyPre<Guest>,
-        call: Call,
-    ) -> Result<Self, (FailedClosed, Box<Guest>)> {
-        let mut store = Store::new(&sandbox.inner.engine, Guest::new(call, sandbox.inner.options.max_stack_bytes));
-        store.limiter(|guest| guest);
-        store.set_hostcall_fuel(TRANSFER_BYTES_MAX);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().next_slice()));
-        // Two ticks: between 0.5 and 1 ms until the guest is moved to the slow lane.
-        store.set_epoch_deadline(2);
-        match pre.instantiate_async(&mut store).await {
-            Ok(world) => Ok(Self { store, world }),
-            Err(why) => Err((store.data_mut().failure(&why), Box::new(store.into_data()))),
-        }
-    }
-
-    /// Ready a kept instance for its next call.
-    pub(crate) fn reuse(&mut self, call: Call) {
-        let stack = self.store.data().max_stack_bytes;
-        let memory = self.store.data().memory_bytes;
-        *self.store.data_mut() = Guest::new(call, stack);
-        self.store.data_mut().memory_bytes = memory;
-        self.store.set_epoch_deadline(2);
-    }
-
-    pub(crate) async fn evaluate(&mut self, request: &Request) -> Result<Verdict, FailedClosed> {
-        let verdict = self.world.call_evaluate(&mut self.store, request).await.map_err(|why| self.failure(&why))?;
-        let limit = self.store.data().call.limits.max_output_bytes;
-        match &verdict {
-            Verdict::Deny(text) | Verdict::Escalate(text) if text.len() as u64 > limit => {
-                Err(FailedClosed::Output { limit })
-            }
-            _ => Ok(verdict),
-        }
-    }
-
-    fn failure(&mut self, why: &wasmtime::Error) -> FailedClosed {
-        self.store.data_mut().failure(why)
+        FailedClosed::Deadline { limit_ms: self.terms.limits.deadline_ms }
     }
 }
 
@@ -171,7 +113,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    fn new(call: Call, max_stack_bytes: u64) -> Self {
+    pub(crate) fn new(call: Call, max_stack_bytes: u64) -> Self {
         Self {
             call,
             max_stack_bytes,
@@ -183,22 +125,31 @@ impl Guest {
         }
     }
 
+    /// Begin the next call. What was said while the instance was made belongs to its first call.
+    pub(crate) fn begin(&mut self, call: Call) {
+        self.call = call;
+    }
+
     /// End the call: its evaluation around `verdict`, taking what was logged and counted.
     pub(crate) fn conclude(&mut self, verdict: Result<Verdict, FailedClosed>) -> Evaluation {
         Evaluation {
-            policy: Arc::clone(&self.call.policy),
+            policy: Arc::clone(&self.call.terms.name),
             verdict,
             logs: std::mem::take(&mut self.logs),
-            logs_dropped: self.logs_dropped,
+            logs_dropped: std::mem::take(&mut self.logs_dropped),
             counters: std::mem::take(&mut self.answers),
             memory_bytes: self.memory_bytes,
             elapsed: self.call.started.elapsed(),
         }
     }
 
+    pub(crate) fn max_output_bytes(&self) -> u64 {
+        self.call.terms.limits.max_output_bytes
+    }
+
     /// What the guest said before it failed: its last lines at the level of errors, as far as nothing else is between
     /// them. A panic is one such line, a traceback may be many.
-    fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         let error = |line: &&LogLine| matches!(line.level, Level::Error);
         let mut lines: Vec<&str> =
             self.logs.iter().rev().take_while(error).take(WORDS_LINES_MAX).map(|line| line.message.as_str()).collect();
@@ -207,7 +158,7 @@ impl Guest {
     }
 
     /// At every expired slice: stop at the deadline, else let others run and go on.
-    fn next_slice(&mut self) -> UpdateDeadline {
+    pub(crate) fn next_slice(&mut self) -> UpdateDeadline {
         if self.call.started.elapsed() < self.call.deadline {
             return UpdateDeadline::Yield(1);
         }
@@ -216,7 +167,7 @@ impl Guest {
     }
 
     /// Why the guest failed, in our terms.
-    fn failure(&mut self, why: &wasmtime::Error) -> FailedClosed {
+    pub(crate) fn failure(&mut self, why: &wasmtime::Error) -> FailedClosed {
         if let Some(hit) = self.hit.take() {
             return hit;
         }
@@ -228,7 +179,7 @@ impl Guest {
         let text = why.root_cause().to_string();
         // wasmtime gives this condition no public type; `tests/hostile.rs` pins the text.
         if text.contains("fuel allocated for hostcalls") {
-            return FailedClosed::Output { limit: self.call.limits.max_output_bytes };
+            return FailedClosed::Output { limit: self.call.terms.limits.max_output_bytes };
         }
         if why.is::<PoolConcurrencyLimitError>() || text.contains("resource limit exceeded") {
             return FailedClosed::Instances { why: text };
@@ -243,15 +194,20 @@ impl Guest {
     }
 
     fn count(&mut self, key: String, window_ms: u64, operation: CounterOperation) -> wasmtime::Result<u64> {
-        let limit = self.call.limits.max_counter_calls;
+        let limit = self.call.terms.limits.max_counter_calls;
         if self.answers.len() as u64 >= limit {
             return self.stop(FailedClosed::CounterCalls { limit });
         }
-        let (policy, now_ms) = (&self.call.policy, self.call.now_ms);
-        let answer = match (&self.call.counters, operation) {
-            (None, _) => 0,
-            (Some(counters), CounterOperation::Read) => counters.read(policy, &key, window_ms, now_ms),
-            (Some(counters), CounterOperation::Add(amount)) => counters.add(policy, &key, amount, window_ms, now_ms),
+        let (policy, now_ms) = (&self.call.terms.name, self.call.now_ms);
+        let answer = match (&self.call.occasion, operation) {
+            (Occasion::Ahead, _) => {
+                return self.stop(FailedClosed::Trap("a counter is used while the instance is made ahead".into()));
+            }
+            (Occasion::Describe, _) => 0,
+            (Occasion::Decision(counters), CounterOperation::Read) => counters.read(policy, &key, window_ms, now_ms),
+            (Occasion::Decision(counters), CounterOperation::Add(amount)) => {
+                counters.add(policy, &key, amount, window_ms, now_ms)
+            }
         };
         self.answers.push(CounterAnswer { operation, key, window_ms, answer });
         Ok(answer)
@@ -262,11 +218,11 @@ impl types::Host for Guest {}
 
 impl log::Host for Guest {
     fn write(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {
-        if self.logs.len() as u64 >= self.call.limits.max_log_lines {
+        if self.logs.len() as u64 >= self.call.terms.limits.max_log_lines {
             self.logs_dropped += 1;
             return Ok(());
         }
-        let limit = usize::try_from(self.call.limits.max_log_line_bytes).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.call.terms.limits.max_log_line_bytes).unwrap_or(usize::MAX);
         message.truncate(message.floor_char_boundary(limit));
         self.logs.push(LogLine { level, message });
         Ok(())
@@ -275,12 +231,9 @@ impl log::Host for Guest {
 
 impl config::Host for Guest {
     fn get(&mut self) -> wasmtime::Result<String> {
-        Ok(self.call.config.as_ref().to_owned())
+        Ok(self.call.terms.config.as_ref().to_owned())
     }
 }
-
-/// Bytes of a counter's key.
-const COUNTER_KEY_BYTES_MAX: usize = 256;
 
 impl counters::Host for Guest {
     fn read(&mut self, key: String, window_ms: u64) -> wasmtime::Result<u64> {
@@ -299,14 +252,14 @@ impl Guest {
         if key.len() <= COUNTER_KEY_BYTES_MAX {
             return Ok(());
         }
-        self.stop(FailedClosed::Output { limit: COUNTER_KEY_BYTES_MAX as u64 })
+        self.stop(FailedClosed::CounterKey { bytes: key.len() as u64, limit: COUNTER_KEY_BYTES_MAX as u64 })
     }
 }
 
 impl ResourceLimiter for Guest {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let asked = self.memory_bytes.saturating_add((desired.saturating_sub(current)) as u64);
-        let limit = self.call.limits.max_memory_bytes;
+        let limit = self.call.terms.limits.max_memory_bytes;
         if asked > limit {
             return self.stop(FailedClosed::Memory { asked, limit });
         }
@@ -315,7 +268,7 @@ impl ResourceLimiter for Guest {
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let (asked, limit) = (desired as u64, self.call.limits.max_table_elements);
+        let (asked, limit) = (desired as u64, self.call.terms.limits.max_table_elements);
         if asked > limit {
             return self.stop(FailedClosed::Table { asked, limit });
         }
@@ -338,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_guests_words_are_its_last_lines_of_errors() {
-        let mut guest = Guest::new(Call::describe("p".into(), Limits::default()), 1);
+        let terms = Terms { name: "p".into(), config: "null".into(), limits: Limits::default() };
+        let mut guest = Guest::new(Call::describe(terms.into()), 1);
         assert_eq!(guest.words(), None);
         for (level, line) in [
             (Level::Error, "of something else"),

@@ -56,26 +56,54 @@ impl SlowLane {
         Ok(Self { queue })
     }
 
-    /// Run `future`: its first slice here, the rest, if any, in the slow lane. `None` when it has
-    /// not ended by `until`; it is then interrupted in the slow lane at its own deadline.
+    /// Run the first slice of `future` here and now; the rest, if any, goes to the slow lane.
     ///
     /// The future must be one that is always ready to go on (guests yield but never wait).
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        future: impl Future<Output = T> + Send + 'static,
-        until: Instant,
-    ) -> Option<T> {
-        let mut future = Box::pin(future);
+    pub(crate) fn run<T, F>(&self, mut future: Pin<Box<F>>, until: Instant) -> Run<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
         if let Poll::Ready(done) = poll_once(future.as_mut()) {
-            return Some(done);
+            return Run::Done(done);
         }
         let (answer, wait) = oneshot::channel();
-        self.queue.push(Box::pin(async move {
+        self.spawn(async move {
             // Nobody waits any more after the deadline: the answer is dropped.
             let _ = answer.send(future.await);
-        }));
-        tokio::time::timeout_at(until.into(), wait).await.ok()?.ok()
+        });
+        Run::Moved(Box::pin(async move { tokio::time::timeout_at(until.into(), wait).await.ok()?.ok() }))
     }
+
+    /// Run all of `future` in the slow lane. It, too, must always be ready to go on.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.queue.push(Box::pin(future));
+    }
+}
+
+/// What came of the first slice. Small, so that the usual way pays nothing for the other one.
+pub(crate) enum Run<T> {
+    /// The future has ended.
+    Done(T),
+    /// It goes on in the slow lane. `None` when it has not ended in time; it is then interrupted
+    /// there, at its own deadline.
+    Moved(Pin<Box<dyn Future<Output = Option<T>> + Send>>),
+}
+
+impl<T> Run<T> {
+    /// The end of the future, waited for if need be.
+    pub(crate) async fn ended(self) -> Option<T> {
+        match self {
+            Self::Done(done) => Some(done),
+            Self::Moved(rest) => rest.await,
+        }
+    }
+}
+
+/// Let the other tasks of the lane have their turn.
+pub(crate) async fn next_turn() {
+    let mut passed = false;
+    std::future::poll_fn(|_| if std::mem::replace(&mut passed, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl Drop for SlowLane {

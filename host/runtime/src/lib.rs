@@ -25,12 +25,14 @@
 //! # Ok(()) }
 //! ```
 
+mod ahead;
 mod bindings;
 mod cache;
 mod counters;
 mod epoch;
 mod error;
 mod evaluate;
+mod instance;
 mod lanes;
 mod limits;
 mod load;

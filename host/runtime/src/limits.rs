@@ -36,6 +36,9 @@ pub struct Limits {
     pub max_counter_calls: u64,
     /// Fresh instance for every decision, or kept ones.
     pub isolation: Isolation,
+    /// Instances made before they are asked for, each used once; only with [`Isolation::Fresh`].
+    /// Default 0; at most a quarter of `max_instances`.
+    pub instances_ahead: u64,
 }
 
 impl Default for Limits {
@@ -49,6 +52,7 @@ impl Default for Limits {
             max_log_line_bytes: 1_024,
             max_counter_calls: 64,
             isolation: Isolation::Fresh,
+            instances_ahead: 0,
         }
     }
 }
@@ -87,9 +91,25 @@ impl Default for SandboxOptions {
     }
 }
 
+impl SandboxOptions {
+    /// Instances that may lie idle, kept warm or made ahead, over all policies: half of all, so
+    /// that what waits for one policy never keeps another from being asked.
+    pub(crate) fn idle_instances_max(&self) -> usize {
+        self.max_instances as usize / 2
+    }
+
+    /// The most `instances_ahead` of one policy: a quarter of all.
+    pub(crate) fn instances_ahead_max(&self) -> u64 {
+        u64::from(self.max_instances / 4)
+    }
+}
+
 /// Bytes that a guest may hand to the host in one call, whatever the call: what the host would
 /// allocate on its behalf before our own, smaller limits are looked at.
 pub(crate) const TRANSFER_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of a counter's key.
+pub(crate) const COUNTER_KEY_BYTES_MAX: usize = 256;
 
 /// Wall time for `describe`, in milliseconds. It runs once, at load, and starts up guests that
 /// carry a whole language runtime.

@@ -1,8 +1,10 @@
 //! From bytes to a policy that is ready to be asked: inspected, compiled, linked, described, and
 //! its configuration checked. None of this happens on the way of a request.
 
+use crate::ahead::Stock;
 use crate::bindings::PolicyPre;
-use crate::evaluate::{Call, Guest};
+use crate::evaluate::{Call, Guest, Terms};
+use crate::instance::Instance;
 use crate::policy::{Inner, Policy};
 use crate::world::Surface;
 use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOptions};
@@ -59,19 +61,20 @@ impl Sandbox {
         let (pre, inspection) = self.ready(&source).await?;
         check_configuration(&source.name, &source.config, &inspection.metadata)?;
         let config = crate::policy::configuration_text(&source.config);
-        Ok(Policy {
+        let policy = Policy {
             inner: Arc::new(Inner {
                 digest: inspection.digest,
-                name: source.name.into(),
                 bytes: source.bytes.len(),
-                config: config.into(),
-                limits: source.limits,
+                stock: Stock::new(source.limits.instances_ahead),
+                terms: Arc::new(Terms { name: source.name.into(), config: config.into(), limits: source.limits }),
                 metadata: inspection.metadata,
                 sandbox: self.clone(),
                 pre,
                 warm: Mutex::default(),
             }),
-        })
+        };
+        policy.restock();
+        Ok(policy)
     }
 
     /// Look at a component as at loading, whatever configuration it may need.
@@ -85,11 +88,7 @@ impl Sandbox {
     /// Everything about a policy that does not depend on its configuration.
     async fn ready(&self, source: &PolicySource) -> Result<(PolicyPre<Guest>, Inspection), Error> {
         check_limits(source, &self.inner.options)?;
-        let component = self.compile(&source.bytes).map_err(|why| Error::NotAComponent {
-            policy: source.name.clone(),
-            bytes: source.bytes.len(),
-            why: why_not_compiled(&source.bytes, &why),
-        })?;
+        let component = self.compile(&source.bytes).map_err(|why| not_compiled(source, &why))?;
         let surface = Surface::of(&self.inner.engine, &component);
         surface.check(&source.name)?;
         let pre = self.link(&source.name, &component)?;
@@ -108,10 +107,27 @@ impl Sandbox {
 
     async fn describe(&self, source: &PolicySource, pre: &PolicyPre<Guest>) -> Result<Metadata, Error> {
         let limits = Limits { deadline_ms: crate::limits::DESCRIBE_DEADLINE_MS, ..source.limits.clone() };
-        let call = Call::describe(source.name.clone().into(), limits);
-        let described = call.run_describe(self, pre).await;
+        let terms = Terms { name: source.name.clone().into(), config: "null".into(), limits };
+        let described = Instance::describe(self, pre, Call::describe(terms.into())).await;
         described.map_err(|why| Error::Describe { policy: source.name.clone(), why: with_guest_words(why) })
     }
+}
+
+fn not_compiled(source: &PolicySource, why: &wasmtime::Error) -> Error {
+    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+    let (policy, why) = (source.name.clone(), first_line(&format!("{why:#}")));
+    if source.bytes.starts_with(CORE_MODULE) {
+        let why = "they are a core module; make a component of it with `gavel policy componentize`".to_owned();
+        return Error::NotAComponent { policy, bytes: source.bytes.len(), why };
+    }
+    // The pool's refusals have no type of their own; `tests/limits.rs` pins what they say.
+    if ["exceeds the configured maximum", "exceeds the limit of", "exceeds the per-instance limit"]
+        .iter()
+        .any(|refusal| why.contains(refusal))
+    {
+        return Error::TooLarge { policy, why };
+    }
+    Error::NotAComponent { policy, bytes: source.bytes.len(), why }
 }
 
 impl Policy {
@@ -120,21 +136,23 @@ impl Policy {
     /// # Errors
     /// [`Error::Configuration`] when it does not satisfy the schema that the policy ships.
     pub fn with_config(&self, config: &Value) -> Result<Self, Error> {
-        let inner = &self.inner;
-        check_configuration(&inner.name, config, &inner.metadata)?;
-        Ok(Self {
+        let (inner, terms) = (&self.inner, &self.inner.terms);
+        check_configuration(&terms.name, config, &inner.metadata)?;
+        let config = crate::policy::configuration_text(config).into();
+        let policy = Self {
             inner: Arc::new(Inner {
-                name: Arc::clone(&inner.name),
+                terms: Arc::new(Terms { name: Arc::clone(&terms.name), config, limits: terms.limits.clone() }),
                 digest: inner.digest.clone(),
                 bytes: inner.bytes,
-                config: crate::policy::configuration_text(config).into(),
-                limits: inner.limits.clone(),
                 metadata: inner.metadata.clone(),
                 sandbox: inner.sandbox.clone(),
                 pre: inner.pre.clone(),
                 warm: Mutex::default(),
+                stock: Stock::new(terms.limits.instances_ahead),
             }),
-        })
+        };
+        policy.restock();
+        Ok(policy)
     }
 }
 
@@ -160,6 +178,7 @@ fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), E
         ("max_log_lines", limits.max_log_lines, 0, 10_000),
         ("max_log_line_bytes", limits.max_log_line_bytes, 16, 64 << 10),
         ("max_counter_calls", limits.max_counter_calls, 0, 10_000),
+        ahead_range(limits, options),
     ];
     for (limit, value, min, max) in ranges {
         if value < min || value > max {
@@ -167,6 +186,14 @@ fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Made ahead is what is used once; what is kept is made when it is first needed.
+fn ahead_range(limits: &Limits, options: &SandboxOptions) -> (&'static str, u64, u64, u64) {
+    match limits.isolation {
+        Isolation::Fresh => ("instances_ahead", limits.instances_ahead, 0, options.instances_ahead_max()),
+        Isolation::Warm => ("instances_ahead with isolation warm", limits.instances_ahead, 0, 0),
+    }
 }
 
 /// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
@@ -189,15 +216,6 @@ fn check_configuration(policy: &str, config: &Value, metadata: &Metadata) -> Res
 
 fn pointer(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!(" at {path}") }
-}
-
-/// Why bytes did not compile: for a core module, what it takes to make a component of it.
-fn why_not_compiled(bytes: &[u8], why: &wasmtime::Error) -> String {
-    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
-    if bytes.starts_with(CORE_MODULE) {
-        return "they are a core module; make a component of it with `gavel policy componentize`".to_owned();
-    }
-    first_line(&format!("{why:#}"))
 }
 
 /// Messages of wasmtime and of validators may run over many lines; the first one names the fault.

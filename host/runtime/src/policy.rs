@@ -1,7 +1,10 @@
 //! A loaded policy, and how it is asked.
 
+use crate::ahead::Stock;
 use crate::bindings::PolicyPre;
-use crate::evaluate::{Call, Guest, Instance};
+use crate::evaluate::{Call, Guest, Terms};
+use crate::instance::Instance;
+use crate::lanes::Run;
 use crate::{Counters, Evaluation, FailedClosed, Limits, Metadata, Request, Sandbox};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,21 +23,20 @@ pub struct Policy {
 }
 
 pub(crate) struct Inner {
-    pub(crate) name: Arc<str>,
+    pub(crate) terms: Arc<Terms>,
     pub(crate) digest: String,
     pub(crate) bytes: usize,
-    pub(crate) config: Arc<str>,
-    pub(crate) limits: Limits,
     pub(crate) metadata: Metadata,
     pub(crate) sandbox: Sandbox,
     pub(crate) pre: PolicyPre<Guest>,
-    pub(crate) warm: Mutex<Vec<(Instance, u32)>>,
+    pub(crate) warm: Mutex<Vec<Box<Instance>>>,
+    pub(crate) stock: Stock,
 }
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Policy")
-            .field("name", &self.inner.name)
+            .field("name", &self.inner.terms.name)
             .field("digest", &self.inner.digest)
             .finish_non_exhaustive()
     }
@@ -44,7 +46,7 @@ impl Policy {
     /// The name that the operator gave it.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.terms.name
     }
 
     /// `sha256:` and the hex digest of the component.
@@ -68,13 +70,13 @@ impl Policy {
     /// What it may use.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.inner.limits
+        &self.inner.terms.limits
     }
 
     /// Its configuration as the guest gets it: JSON text, `null` for none.
     #[must_use]
     pub fn config(&self) -> &str {
-        &self.inner.config
+        &self.inner.terms.config
     }
 
     /// Ask the policy, within its own deadline or what is `left` of the decision's, whichever is
@@ -82,39 +84,34 @@ impl Policy {
     ///
     /// Must be called within a tokio runtime that has its timer.
     pub async fn evaluate(&self, request: Arc<Request>, counters: Arc<dyn Counters>, left: Duration) -> Evaluation {
-        let limits = self.inner.limits.clone();
-        let deadline = Duration::from_millis(limits.deadline_ms).min(left);
-        let (name, config) = (Arc::clone(&self.inner.name), Arc::clone(&self.inner.config));
-        let call = Call::evaluate(name, config, limits, counters, request.now_ms, deadline);
-        let (started, until, late) = (call.started(), call.until(), call.late());
-        let Some(slot) = self.slot(until).await else {
-            let why = "all instance slots are taken (max_instances)".into();
-            return self.unanswered(started, FailedClosed::Instances { why });
+        let call = Call::evaluate(Arc::clone(&self.inner.terms), counters, request.now_ms, left);
+        let (started, until) = (call.started(), call.until());
+        let place = match self.place() {
+            Some(place) => place,
+            // Boxed, because it is rare: callers carry no room for it.
+            None => match Box::pin(self.inner.sandbox.slot(until)).await {
+                Some(slot) => Place::Empty(slot),
+                None => return self.unanswered(started, FailedClosed::no_slot()),
+            },
         };
-        let asked = {
-            let policy = self.clone();
-            async move {
-                let _slot = slot;
-                let _running = policy.inner.sandbox.inner.ticker.enter();
-                policy.ask(call, &request).await
-            }
+        let late = call.late();
+        let asked = Box::pin(self.clone().ask(place, call, request));
+        let answered = match self.inner.sandbox.inner.lane.run(asked, until) {
+            Run::Done(evaluation) => return evaluation,
+            Run::Moved(rest) => rest.await,
         };
-        let answered = self.inner.sandbox.inner.lane.run(asked, until).await;
         answered.unwrap_or_else(|| self.unanswered(started, late))
     }
 
-    /// A slot of the instance pool; `None` if none came free in time.
-    async fn slot(&self, until: Instant) -> Option<OwnedSemaphorePermit> {
-        let slots = &self.inner.sandbox.inner.slots;
-        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-            return Some(slot);
-        }
-        tokio::time::timeout_at(until.into(), Arc::clone(slots).acquire_owned()).await.ok()?.ok()
+    /// An instance that is ready, kept or made ahead, or else a slot for a new one.
+    fn place(&self) -> Option<Place> {
+        let ready = if self.inner.terms.limits.warm() { self.warm().pop() } else { self.take_ahead() };
+        ready.map(Place::Ready).or_else(|| self.inner.sandbox.free_slot().map(Place::Empty))
     }
 
     fn unanswered(&self, started: Instant, why: FailedClosed) -> Evaluation {
         Evaluation {
-            policy: Arc::clone(&self.inner.name),
+            policy: Arc::clone(&self.inner.terms.name),
             verdict: Err(why),
             logs: Vec::new(),
             logs_dropped: 0,
@@ -124,42 +121,53 @@ impl Policy {
         }
     }
 
-    async fn ask(&self, call: Call, request: &Request) -> Evaluation {
-        let (mut instance, calls) = match self.instance(call).await {
-            Ok(ready) => ready,
-            Err((why, mut guest)) => return guest.conclude(Err(why)),
+    async fn ask(self, place: Place, call: Call, request: Arc<Request>) -> Evaluation {
+        let sandbox = &self.inner.sandbox;
+        let _running = sandbox.inner.ticker.enter();
+        let mut instance = match place {
+            Place::Ready(mut instance) => {
+                instance.begin(call);
+                instance
+            }
+            // Boxed: an instance that is ready has no need of the room that making one takes.
+            Place::Empty(slot) => match Box::pin(Instance::fresh(sandbox, &self.inner.pre, call, slot)).await {
+                Ok(instance) => instance,
+                Err(failed) => {
+                    let (why, mut guest) = *failed;
+                    return guest.conclude(Err(why));
+                }
+            },
         };
-        let verdict = instance.evaluate(request).await;
-        let failed = verdict.is_err();
-        let evaluation = instance.store.data_mut().conclude(verdict);
-        if self.inner.limits.warm() && !failed && calls < WARM_CALLS_MAX {
-            self.keep(instance, calls + 1);
-        }
+        let evaluation = instance.evaluate(&request).await;
+        self.put_away(instance, evaluation.verdict.is_err());
         evaluation
     }
 
-    /// An instance for `call`: a kept one if the policy is warm and one is free, else a new one.
-    async fn instance(&self, call: Call) -> Result<(Instance, u32), (FailedClosed, Box<Guest>)> {
-        let kept = if self.inner.limits.warm() { self.warm().pop() } else { None };
-        match kept {
-            Some((mut instance, calls)) => {
-                instance.reuse(call);
-                Ok((instance, calls))
+    /// Keep an instance that has answered, hand it back, or drop it.
+    fn put_away(&self, mut instance: Box<Instance>, failed: bool) {
+        if instance.made_ahead() {
+            return self.hand_back(instance);
+        }
+        let keep = self.inner.terms.limits.warm() && !failed && instance.calls() < WARM_CALLS_MAX;
+        if keep && instance.may_idle(&self.inner.sandbox) {
+            let mut warm = self.warm();
+            if warm.len() < WARM_INSTANCES_MAX {
+                warm.push(instance);
             }
-            None => Ok((Instance::fresh(&self.inner.sandbox, &self.inner.pre, call).await?, 0)),
         }
     }
 
-    fn keep(&self, instance: Instance, calls: u32) {
-        let mut warm = self.warm();
-        if warm.len() < WARM_INSTANCES_MAX {
-            warm.push((instance, calls));
-        }
-    }
-
-    fn warm(&self) -> std::sync::MutexGuard<'_, Vec<(Instance, u32)>> {
+    fn warm(&self) -> std::sync::MutexGuard<'_, Vec<Box<Instance>>> {
         self.inner.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a call goes.
+enum Place {
+    /// To an instance that is ready.
+    Ready(Box<Instance>),
+    /// Into a new one, for which there is a slot.
+    Empty(OwnedSemaphorePermit),
 }
 
 /// The configuration as text for the guest.

@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     pub(crate) options: SandboxOptions,
     /// One permit for each instance slot of the pool.
     pub(crate) slots: Arc<Semaphore>,
+    /// One permit for each instance that may be kept or made ahead; it holds a slot as well.
+    pub(crate) idle: Arc<Semaphore>,
     pub(crate) lane: SlowLane,
     pub(crate) ticker: Ticker,
     cache: Option<Cache>,
@@ -47,6 +49,7 @@ impl Sandbox {
         let inner = Inner {
             linker,
             slots: Arc::new(Semaphore::new(options.max_instances as usize)),
+            idle: Arc::new(Semaphore::new(options.idle_instances_max())),
             lane: SlowLane::start(options.slow_lane_threads).map_err(|why| told(&why))?,
             ticker: Ticker::start(engine.clone()).map_err(|why| told(&why))?,
             cache: options.cache_dir.as_deref().and_then(Cache::open),
@@ -54,6 +57,16 @@ impl Sandbox {
             options,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether the pool can give an instance without coming close to its end. A component may
+    /// take many memories and tables; what is made ahead must not use up those of the others.
+    pub(crate) fn has_room(&self) -> bool {
+        let enough = |used: usize, per_slot: u32| {
+            used as u64 * 4 < u64::from(self.inner.options.max_instances) * u64::from(per_slot) * 3
+        };
+        let pool = self.inner.engine.pooling_allocator_metrics();
+        pool.is_none_or(|pool| enough(pool.memories(), MEMORIES_PER_SLOT) && enough(pool.tables(), TABLES_PER_SLOT))
     }
 
     /// Compile a component, or take it from the cache.
@@ -70,6 +83,10 @@ impl Sandbox {
 const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
 pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
 pub(crate) const TABLES_PER_COMPONENT: u32 = 16;
+
+/// Memories and tables in the pool, for each instance slot. Few components have more than one.
+const MEMORIES_PER_SLOT: u32 = 2;
+const TABLES_PER_SLOT: u32 = 4;
 
 /// Memory kept resident in a free slot and cleared by hand: for a small guest that is everything
 /// it touches, and clearing 256 KiB at most costs less than the page faults it saves.
@@ -94,9 +111,10 @@ fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {
     let slots = options.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
-        .total_core_instances(slots.saturating_mul(4))
-        .total_memories(slots.saturating_mul(2))
-        .total_tables(slots.saturating_mul(4))
+        // A number that bounds, and reserves nothing: component instances are what is counted.
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(slots.saturating_mul(MEMORIES_PER_SLOT))
+        .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
         .total_stacks(slots)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)

@@ -341,6 +341,48 @@ async fn compiled_components_are_cached_and_checked() {
     }
 }
 
+/// Somebody who may write the folder after all cannot make one component run as another, nor lead
+/// the host elsewhere.
+#[tokio::test]
+async fn a_cache_entry_is_good_for_its_own_name_only() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let options = SandboxOptions { cache_dir: Some(cache.clone()), decision_deadline_ms: 10_000, ..Default::default() };
+    let entries = || {
+        let files = std::fs::read_dir(&cache).unwrap().map(|file| file.unwrap().path());
+        files.collect::<std::collections::BTreeSet<_>>()
+    };
+    let load_it = |bytes: Vec<u8>| {
+        let sandbox = Sandbox::new(options.clone()).unwrap();
+        async move {
+            let source =
+                PolicySource { config: json!({"do": "allow"}), limits: patient(), ..PolicySource::new("p", bytes) };
+            ask(&sandbox.load(source).await.unwrap()).await.verdict
+        }
+    };
+    assert_eq!(load_it(HOSTILE.to_vec()).await, Ok(Verdict::Allow));
+    let honest = entries().first().unwrap().clone();
+    let compiled = std::fs::read(&honest).unwrap();
+    // The same component but for a word: another digest, hence another entry.
+    let other = renamed(b"there is no deed", b"there is no need");
+    assert_eq!(load_it(other.clone()).await, Ok(Verdict::Allow));
+    let of_other = entries().into_iter().find(|file| *file != honest).unwrap();
+    let right = std::fs::read(&of_other).unwrap();
+    assert_ne!(right, compiled);
+    std::fs::write(&of_other, &compiled).unwrap();
+    assert_eq!(load_it(other).await, Ok(Verdict::Allow));
+    assert_eq!(std::fs::read(&of_other).unwrap(), right, "compiled anew, and replaced");
+    std::fs::set_permissions(&honest, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(load_it(HOSTILE.to_vec()).await, Ok(Verdict::Allow));
+    assert_eq!(std::fs::metadata(&honest).unwrap().permissions().mode() & 0o777, 0o600, "replaced by a private one");
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::rename(&honest, &elsewhere).unwrap();
+    symlink(&elsewhere, &honest).unwrap();
+    assert_eq!(load_it(HOSTILE.to_vec()).await, Ok(Verdict::Allow));
+    assert!(std::fs::symlink_metadata(&honest).unwrap().is_file(), "a link is not followed, but replaced");
+}
+
 #[tokio::test]
 async fn a_cache_that_others_may_write_is_not_used() {
     use std::os::unix::fs::PermissionsExt;

@@ -148,8 +148,7 @@ async fn run_case(case: &Case, policy: &Policy) -> CaseReport {
 
 async fn attempt(case: &Case, policy: &Policy) -> CaseReport {
     let counters: Arc<dyn Counters> = WindowedCounters::new(COUNTER_KEYS_MAX).into();
-    let mut report = CaseReport { passed: true, ..CaseReport::unasked(case, String::new()) };
-    report.problem = None;
+    let mut report = CaseReport::new(case);
     for step in case.steps() {
         let request = match step.request.read() {
             Ok(request) => Arc::new(request),
@@ -168,15 +167,19 @@ async fn attempt(case: &Case, policy: &Policy) -> CaseReport {
 }
 
 impl CaseReport {
-    fn unasked(case: &Case, problem: String) -> Self {
+    fn new(case: &Case) -> Self {
         Self {
             name: case.name.clone(),
-            passed: false,
-            problem: Some(problem),
+            passed: true,
+            problem: None,
             steps: Vec::new(),
             retried: false,
             elapsed: Duration::ZERO,
         }
+    }
+
+    fn unasked(case: &Case, problem: String) -> Self {
+        Self { passed: false, problem: Some(problem), ..Self::new(case) }
     }
 }
 

@@ -179,9 +179,13 @@ impl Module {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gavel_runtime::{Evaluation, FailedClosed, Level, PolicySource, Request, Sandbox, SandboxOptions};
+    use gavel_runtime::{Verdict, WindowedCounters};
+    use std::time::Duration;
 
-    /// A policy in the text format. `imports` come first; `called` is what `evaluate` does before it abstains. The
-    /// memory has one page; 1024 is where the answer lies, and everything handed over goes to 4096.
+    /// A policy in the text format. `imports` come first; `called` is what `evaluate` does before it abstains. Its memory
+    /// has one page: pieces of text at 16, 1024 is where the verdict lies, 2048 an empty description, and everything
+    /// handed over goes to 4096.
     fn policy(imports: &str, called: &str) -> Vec<u8> {
         let text = format!(
             r#"(module
@@ -194,14 +198,35 @@ mod tests {
                     {called}
                     (i32.store8 (i32.const 1024) (i32.const 2))
                     (i32.const 1024))
-                (func (export "describe") (result i32) unreachable)
+                (func (export "describe") (result i32) (i32.const 2048))
                 (@custom ".debug_info" "secret path") (@custom "producers" "\00"))"#
         );
         wat::parse_str(&text).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// What a policy answers in the real sandbox.
+    fn asked(imports: &str, called: &str) -> Evaluation {
+        let bytes = componentize(&policy(imports, called), None).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let sandbox = Sandbox::new(SandboxOptions::default()).unwrap();
+            let policy = sandbox.load(PolicySource::new("sealed", bytes)).await.unwrap();
+            let request = Request {
+                id: "r1".into(),
+                now_ms: 1_767_607_200_000,
+                ts_ms: 0,
+                actor: "agent:test".into(),
+                intent: String::new(),
+                tool_call: None,
+                params: "{}".into(),
+                evidence: Vec::new(),
+                constraints: None,
+            };
+            policy.evaluate(request.into(), WindowedCounters::new(1).into(), Duration::from_secs(1)).await
+        })
+    }
+
     fn refusal(core: &[u8]) -> String {
-        format!("{:#}", componentize(core, None).err().expect("it must be refused"))
+        format!("{:#}", componentize(core, None).expect_err("it must be refused"))
     }
 
     /// The interfaces that a component imports, in order of their names.
@@ -247,6 +272,97 @@ mod tests {
         );
         let component = componentize(&policy(&wasi, ""), None).unwrap();
         assert_eq!(imports(&component), ["gavel:policy/log@0.1.0", "gavel:policy/types@0.1.0"]);
+    }
+
+    #[test]
+    fn what_a_guest_prints_is_logged() {
+        // Two pieces: a line with its end, and a byte that is no text.
+        let print = |fd: u8| {
+            format!(
+                "(if (call $fd_write (i32.const {fd}) (i32.const 16) (i32.const 2) (i32.const 512)) (then unreachable))
+                (if (i32.ne (i32.load (i32.const 512)) (i32.const 4)) (then unreachable))"
+            )
+        };
+        for (fd, level) in [(1, Level::Info), (2, Level::Error)] {
+            let told = asked(FD_WRITE, &print(fd));
+            assert!(matches!(told.verdict, Ok(Verdict::Abstain)), "{:?}", told.verdict);
+            let lines: Vec<_> = told.logs.iter().map(|line| (line.level, &*line.message)).collect();
+            assert_eq!(lines, [(level, "oh")]);
+        }
+        assert!(matches!(asked(FD_WRITE, &print(3)).verdict, Err(FailedClosed::Trap(_))), "3 is no descriptor");
+    }
+
+    #[test]
+    fn clocks_go_by_calls_alone() {
+        let imports = r#"
+            (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+            (func $must (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
+            (func $now (param $clock i32) (result i64)
+                (call $must (i32.eqz (call $time (local.get $clock) (i64.const 0) (i32.const 512))))
+                (i64.load (i32.const 512)))"#;
+        let called = "
+            (call $must (i64.eq (call $now (i32.const 0)) (i64.const 0)))
+            (call $must (i64.eq (call $now (i32.const 1)) (i64.const 1000)))
+            (call $must (i64.eq (call $now (i32.const 1)) (i64.const 2000)))
+            ;; At 600 a subscription: user data 7, a clock, a second from now. Its event goes to 700.
+            (i64.store (i32.const 600) (i64.const 7))
+            (i64.store (i32.const 624) (i64.const 1000000000))
+            (call $must (i32.eqz (call $poll (i32.const 600) (i32.const 700) (i32.const 1) (i32.const 512))))
+            (call $must (i32.eq (i32.load (i32.const 512)) (i32.const 1)))
+            (call $must (i64.eq (i64.load (i32.const 700)) (i64.const 7)))
+            (call $must (i64.eq (i64.load (i32.const 708)) (i64.const 0)))
+            (call $must (i64.eq (call $now (i32.const 1)) (i64.const 1000003000)))
+            ;; Not back: until 1 ns after the start.
+            (i64.store (i32.const 624) (i64.const 1))
+            (i32.store16 (i32.const 640) (i32.const 1))
+            (call $must (i32.eqz (call $poll (i32.const 600) (i32.const 700) (i32.const 1) (i32.const 512))))
+            (call $must (i64.eq (call $now (i32.const 1)) (i64.const 1000004000)))";
+        let told = asked(imports, called);
+        assert!(matches!(told.verdict, Ok(Verdict::Abstain)), "{:?}", told.verdict);
+    }
+
+    #[test]
+    fn random_bytes_are_the_same_in_every_instance() {
+        let imports = r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#;
+        // Denies with 32 letters, four bits each.
+        let called = "
+            (local $at i32)
+            (drop (call $random (i32.const 512) (i32.const 5)))
+            (drop (call $random (i32.const 517) (i32.const 27)))
+            (loop $letter
+                (i32.store8 offset=512 (local.get $at)
+                    (i32.or (i32.const 0x60) (i32.and (i32.const 15) (i32.load8_u offset=512 (local.get $at)))))
+                (local.set $at (i32.add (local.get $at) (i32.const 1)))
+                (br_if $letter (i32.lt_u (local.get $at) (i32.const 32))))
+            (i32.store8 (i32.const 1024) (i32.const 1))
+            (i32.store (i32.const 1028) (i32.const 512))
+            (i32.store (i32.const 1032) (i32.const 32))
+            (return (i32.const 1024))";
+        let letters = || match asked(imports, called).verdict {
+            Ok(Verdict::Deny(letters)) => letters,
+            other => panic!("{other:?}"),
+        };
+        let first = letters();
+        assert_eq!(letters(), first);
+        assert!(first.chars().collect::<BTreeSet<_>>().len() >= 8, "this is hardly random: {first}");
+    }
+
+    #[test]
+    fn there_are_no_files_and_an_exit_denies() {
+        let imports = r#"
+            (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#;
+        let called = "
+            (i32.store (i32.const 512) (i32.const 9))
+            (if (i32.ne (call $prestat (i32.const 3) (i32.const 512)) (i32.const 8)) (then unreachable))
+            (if (call $environ (i32.const 512) (i32.const 516)) (then unreachable))
+            (if (i32.load (i32.const 512)) (then unreachable))";
+        let told = asked(imports, called);
+        assert!(matches!(told.verdict, Ok(Verdict::Abstain)), "{:?}", told.verdict);
+        let told = asked(imports, "(call $exit (i32.const 0))");
+        assert!(matches!(told.verdict, Err(FailedClosed::Trap(_))), "{:?}", told.verdict);
     }
 
     #[test]

@@ -122,7 +122,8 @@ impl Manifest {
         let said = [("name", &self.name, &metadata.name), ("version", &self.version, &metadata.version)];
         match said.into_iter().find(|(_, manifest, described)| manifest != described) {
             Some((key, manifest, described)) => Err(format!(
-                "{FILE} says {key} `{manifest}`, describe() says `{described}`: make them the same and build again"
+                "{FILE} says {key} `{manifest}`, describe() says `{}`: make them the same and build again",
+                described.escape_debug()
             )),
             None => Ok(()),
         }

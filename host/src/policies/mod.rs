@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod package;
 pub mod shadow;
 pub mod suite;
+pub mod templates;
 pub mod watch;
 
 use crate::config::{File, KernelFile, PolicyFile};

@@ -124,6 +124,7 @@ pub enum Expectation {
     Stack,
     Output,
     CounterCalls,
+    CounterKey,
     Trap,
     Undecodable,
 }
@@ -245,6 +246,7 @@ impl Expectation {
             Self::Stack => "stack",
             Self::Output => "output",
             Self::CounterCalls => "counter_calls",
+            Self::CounterKey => "counter_key",
             Self::Trap => "trap",
             Self::Undecodable => "undecodable",
         }

@@ -200,6 +200,11 @@ impl Costs {
     }
 }
 
+/// A time in the unit that suits it.
+fn shown_us(us: f64) -> String {
+    if us < 1_000.0 { format!("{us:.1} us") } else { format!("{:.1} ms", us / 1_000.0) }
+}
+
 fn print(subject: &Subject, costs: &Costs, reference: &Costs) -> Result<()> {
     let package = &subject.package;
     line(&format!("{}  {}  {}", subject.name(), package.digest, size(package.component.len() as u64)))?;
@@ -207,7 +212,7 @@ fn print(subject: &Subject, costs: &Costs, reference: &Costs) -> Result<()> {
     for ((name, us), (_, base)) in costs.times().into_iter().zip(reference.times()) {
         let name = name.trim_end_matches("_us").replace('_', " ");
         let ratio = if base > 0.0 { us / base } else { 0.0 };
-        line(&format!("  {name:<20} {us:>9.1} us {base:>13.1} us {ratio:>8.2}"))?;
+        line(&format!("  {name:<20} {:>12} {:>16} {ratio:>8.2}", shown_us(us), shown_us(base)))?;
     }
     let [memory, base] = [costs, reference].map(|costs| size(costs.memory_bytes));
     line(&format!("  {:<20} {memory:>12} {base:>16}", "memory"))?;

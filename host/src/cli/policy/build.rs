@@ -62,7 +62,7 @@ async fn load(project: &Project, package: &Package) -> Result<Inspection> {
         limits: needs.granted_over(Limits::default()),
         ..PolicySource::new(project.manifest.name.clone(), package.component.clone())
     };
-    Ok(cached_sandbox(&needs)?.inspect(&source).await?)
+    Ok(cached_sandbox(&needs, package.component.len())?.inspect(&source).await?)
 }
 
 fn tell(

@@ -2,7 +2,7 @@
 
 use super::super::Outcome;
 use super::super::output::{line, print_json, shown};
-use super::subject::{Subject, cached_sandbox, size};
+use super::subject::{Subject, size};
 use crate::signing::PublicKey;
 use anyhow::Result;
 use gavel_runtime::Inspection;
@@ -31,7 +31,7 @@ const TEXT_CHARS_MAX: usize = 300;
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let subject = Subject::open(&args.policy)?;
-    let sandbox = cached_sandbox(&subject.needs())?;
+    let sandbox = subject.sandbox()?;
     let source = subject.source(Value::Null);
     let inspected = super::super::runtime()?.block_on(sandbox.inspect(&source));
     let refused = match &inspected {

@@ -9,6 +9,7 @@ mod componentize;
 mod deploy;
 mod inspect;
 mod life;
+mod new;
 mod run;
 mod sign;
 pub(super) mod subject;
@@ -21,6 +22,7 @@ use clap::Subcommand;
 /// Write, build, test and sign policies; bring them into service and take them back.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  gavel policy new no-deletes --lang rust
   gavel policy build no-deletes
   gavel policy test no-deletes
   gavel policy inspect builtin:business-hours
@@ -33,6 +35,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    New(new::Args),
     Build(build::Args),
     Componentize(componentize::Args),
     Test(test::Args),
@@ -54,6 +57,7 @@ enum Command {
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     match &args.command {
+        Command::New(args) => new::run(args, as_json),
         Command::Build(args) => build::run(args, as_json),
         Command::Componentize(args) => componentize::run(args, as_json),
         Command::Test(args) => test::run(args, as_json),

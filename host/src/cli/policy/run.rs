@@ -2,7 +2,7 @@
 
 use super::super::Outcome;
 use super::super::output::{line, print_json, shown};
-use super::subject::{Subject, cached_sandbox, ms, print_logs, read_value};
+use super::subject::{Subject, ms, print_logs, read_value};
 use crate::config;
 use crate::policies::cases::Answer;
 use crate::policies::suite::TestRequest;
@@ -83,7 +83,7 @@ pub(super) fn read_request(path: &Path) -> Result<TestRequest> {
 }
 
 async fn ask(subject: &Subject, config: Value, request: &TestRequest) -> Result<Answer> {
-    let sandbox = cached_sandbox(&subject.needs())?;
+    let sandbox = subject.sandbox()?;
     let policy = sandbox.load(subject.source(config)).await.map_err(without_config)?;
     let request = request.read().map_err(|why| anyhow!("{why}"))?;
     let left = Duration::from_millis(policy.limits().deadline_ms);

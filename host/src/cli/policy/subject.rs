@@ -1,6 +1,6 @@
 //! What a command is about: a project's folder, a package's file, or `builtin:NAME`; and the sandbox it is run in.
 
-use super::super::output::line;
+use super::super::output::{line, note, shown};
 use crate::host::component_cache;
 use crate::policies::builtin;
 use crate::policies::cases::{Answer, Line};
@@ -10,13 +10,16 @@ use crate::policies::suite::{SUITE_BYTES_MAX, Suite, value_of};
 use anyhow::{Context, Result, bail, ensure};
 use gavel_runtime::{Limits, PolicySource, Sandbox, SandboxOptions};
 use serde_json::Value;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 /// Instances that an author's sandbox has room for.
 const INSTANCES_MAX: u32 = 16;
 /// Bytes of a manifest, a configuration or a request that a command reads.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+/// A component of so many bytes carries a language's runtime and takes seconds to compile.
+const PATIENCE_BYTES: usize = 1 << 20;
 
 /// A policy that a command is about.
 pub(in crate::cli) struct Subject {
@@ -76,6 +79,11 @@ impl Subject {
         named.or(builtin).or_else(file).unwrap_or_else(|| self.label.clone())
     }
 
+    /// A sandbox to run it in.
+    pub(super) fn sandbox(&self) -> Result<Sandbox> {
+        cached_sandbox(&self.needs(), self.package.component.len())
+    }
+
     /// What its manifest asks for.
     pub(in crate::cli) fn needs(&self) -> Needs {
         self.manifest.as_ref().map(|manifest| manifest.needs).unwrap_or_default()
@@ -117,14 +125,17 @@ impl Project {
     }
 }
 
-/// A sandbox that can grant `needs`; compiled components are kept if `cached`.
+/// A sandbox that can grant `needs`; compiled components are kept in the folder, if one is given.
 pub(super) fn sandbox(needs: &Needs, cache_dir: Option<PathBuf>) -> Result<Sandbox> {
     let options = SandboxOptions { cache_dir, max_instances: INSTANCES_MAX, ..SandboxOptions::default() };
     Ok(Sandbox::new(needs.room_in(options))?)
 }
 
-/// The same, with the user's own cache of compiled components.
-pub(super) fn cached_sandbox(needs: &Needs) -> Result<Sandbox> {
+/// The same for a component of so many bytes, with the user's own cache of compiled components.
+pub(super) fn cached_sandbox(needs: &Needs, bytes: usize) -> Result<Sandbox> {
+    if bytes > PATIENCE_BYTES && std::io::stderr().is_terminal() {
+        note(&format!("loading {}; what was not compiled before takes seconds", size(bytes as u64)));
+    }
     sandbox(needs, component_cache())
 }
 
@@ -191,7 +202,7 @@ pub(super) fn print_logs(answer: &Answer, indent: &str) -> Result<()> {
         line(&format!("{indent}({left_out} earlier lines are not shown)"))?;
     }
     for (level, text) in &lines[left_out..] {
-        line(&format!("{indent}{level:<5}  {}", super::super::output::shown(text, LINE_CHARS_MAX)))?;
+        line(&format!("{indent}{level:<5}  {}", shown(text, LINE_CHARS_MAX)))?;
     }
     if answer.logs_dropped > 0 {
         line(&format!("{indent}({} more lines were dropped, max_log_lines)", answer.logs_dropped))?;

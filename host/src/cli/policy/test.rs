@@ -2,7 +2,7 @@
 
 use super::super::Outcome;
 use super::super::output::{line, print_json, shown};
-use super::subject::{Subject, cached_sandbox, ms, print_logs, read_suite};
+use super::subject::{Subject, ms, print_logs, read_suite};
 use crate::policies::cases::{self, CaseReport, Coverage, Report, StepReport};
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
             )
         })?,
     };
-    let sandbox = cached_sandbox(&subject.needs())?;
+    let sandbox = subject.sandbox()?;
     let source = subject.source(serde_json::Value::Null);
     let report = super::super::runtime()?.block_on(cases::run(&suite, &sandbox, &source))?;
     let coverage = report.coverage(subject.manifest.as_ref().map_or(&[], |manifest| &manifest.reasons));
