@@ -6,8 +6,9 @@
 /// What a configuration writes before the name of a builtin policy.
 pub const PREFIX: &str = "builtin:";
 
-const BUILTINS: [(&str, &[u8]); 2] = [
+const BUILTINS: [(&str, &[u8]); 3] = [
     ("business-hours", include_bytes!("../../../guest-policies/built/business-hours.wasm")),
+    ("intent-bound", include_bytes!("../../../guest-policies/built/intent-bound.wasm")),
     ("path-allow-list", include_bytes!("../../../guest-policies/built/path-allow-list.wasm")),
 ];
 
