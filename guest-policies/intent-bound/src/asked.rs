@@ -19,14 +19,27 @@ pub(crate) struct Phrase {
 const NEGATION_REACH_WORDS: usize = 2;
 
 const NEGATIONS: [&str; 14] = [
-    "not", "never", "without", "no", "nor", "neither", "cannot", "don't", "doesn't", "didn't", "can't", "won't",
-    "mustn't", "shouldn't",
+    "not",
+    "never",
+    "without",
+    "no",
+    "nor",
+    "neither",
+    "cannot",
+    "don't",
+    "doesn't",
+    "didn't",
+    "can't",
+    "won't",
+    "mustn't",
+    "shouldn't",
 ];
 
 impl Phrase {
     pub(crate) fn new(text: &str) -> Result<Self, Wrong> {
-        let words: Vec<NamePattern> =
-            text.split_whitespace().map(|word| NamePattern::new(&folded(word))).collect::<Result<_, _>>()?;
+        // As the intent's words are parted, so that `e-mail` is found.
+        let words = text.split(|mark: char| mark.is_whitespace() || mark == '-').filter(|word| !word.is_empty());
+        let words: Vec<NamePattern> = words.map(|word| NamePattern::new(&folded(word))).collect::<Result<_, _>>()?;
         if words.is_empty() {
             return Err(Wrong::new("a phrase has no words"));
         }

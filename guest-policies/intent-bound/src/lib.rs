@@ -21,8 +21,9 @@ mod params;
 mod shown;
 
 use gavel_policy::json::Json;
-use gavel_policy::{Configuration, Metadata, Policy, Request, ToolCall, Verdict, export_policy};
+use gavel_policy::{Configuration, Metadata, Policy, Request, Verdict, export_policy};
 
+use asked::Phrase;
 use config::{Config, Otherwise, Rule};
 use intent::Intent;
 use params::{Found, Step, walk};
@@ -63,7 +64,7 @@ fn judge(config: &Config, request: &Request) -> Verdict {
     let Some(call) = &request.tool_call else { return Verdict::Abstain };
     let rules: Vec<&Rule> = config.rules.iter().filter(|rule| rule.is_about(&call.name)).collect();
     if rules.is_empty() {
-        let unnamed = || format!("tool '{}' is in no rule and not among the reading tools", shown(&call.name));
+        let unnamed = || format!("tool '{}': is in no rule and not among the reading tools", shown(&call.name));
         return match config.other_tools {
             _ if config.is_reading(&call.name) => Verdict::Abstain,
             None => Verdict::Abstain,
@@ -80,7 +81,7 @@ fn judge(config: &Config, request: &Request) -> Verdict {
     let intent = Intent::new(&request.intent, request.now_ms);
     let mut findings = Findings::default();
     for rule in &rules {
-        rule.judge_act(call, &intent, &mut findings);
+        rule.judge_act(&intent, &mut findings);
         rule.judge_params(&params, &intent, &mut findings);
     }
     judge_others(config, &rules, &params, &mut findings);
@@ -89,13 +90,14 @@ fn judge(config: &Config, request: &Request) -> Verdict {
 
 impl Rule {
     /// Does the intent ask for such an act at all?
-    fn judge_act(&self, call: &ToolCall, intent: &Intent, findings: &mut Findings) {
-        for (phrases, what) in [(&self.asked, "asks for none of"), (&self.about, "is about none of")] {
-            if !phrases.is_empty() && !phrases.iter().any(|phrase| phrase.is_asked_in(intent)) {
-                let words: Vec<&str> = phrases.iter().map(asked::Phrase::as_str).collect();
-                let words = shown(&words.join(", "));
-                findings.add(self.otherwise, format!("the intent {what}: {words} (tool '{}')", shown(&call.name)));
-            }
+    fn judge_act(&self, intent: &Intent, findings: &mut Findings) {
+        let missing =
+            |phrases: &&[Phrase]| !phrases.is_empty() && !phrases.iter().any(|phrase| phrase.is_asked_in(intent));
+        let words = |phrases: &[Phrase]| shown(&phrases.iter().map(Phrase::as_str).collect::<Vec<_>>().join(", "));
+        if let Some(asked) = Some(&*self.asked).filter(missing) {
+            findings.add(self.otherwise, format!("the intent asks for none of: {}", words(asked)));
+        } else if let Some(about) = Some(&*self.about).filter(missing) {
+            findings.add(self.otherwise, format!("the intent is about none of: {}", words(about)));
         }
     }
 
@@ -129,7 +131,8 @@ impl Rule {
 /// The values that no rule about this tool names.
 fn judge_others(config: &Config, rules: &[&Rule], params: &Json, findings: &mut Findings) {
     let Some(otherwise) = config.other_params else { return };
-    let named = |path: &[Step]| rules.iter().any(|rule| rule.params.iter().any(|(place, _)| place.covers(path).is_some()));
+    let named =
+        |path: &[Step]| rules.iter().any(|rule| rule.params.iter().any(|(place, _)| place.covers(path).is_some()));
     walk(params, &mut |path, found| {
         if matches!(found, Found::Value(_)) && !named(path) {
             findings.add(otherwise, format!("parameter '{}': is in no rule", shown(&params::pointer(path))));

@@ -50,7 +50,8 @@ impl Amount {
         // Where the decimal point is, counted from the end of the digits.
         let shift = i32::try_from(DECIMALS).ok()? + exponent - i32::try_from(fraction.len()).ok()?;
         let significant = all.trim_start_matches('0');
-        if significant.len() > DIGITS_MAX + DECIMALS || !all.bytes().all(|byte| byte.is_ascii_digit()) || all.is_empty() {
+        if significant.len() > DIGITS_MAX + DECIMALS || !all.bytes().all(|byte| byte.is_ascii_digit()) || all.is_empty()
+        {
             return None;
         }
         let mut units: i128 = if significant.is_empty() { 0 } else { significant.parse().ok()? };
@@ -98,8 +99,13 @@ fn is_currency(text: &str) -> bool {
 /// All amounts in a text.
 pub(super) fn amounts(text: &str) -> Vec<Amount> {
     let between = |character: char| character.is_whitespace() || "\"<>()[]{}|`;".contains(character);
-    let chunks = text.split(between).map(|chunk| chunk.trim_matches([',', '.', ':', '!', '?', '\'', '*', '…']));
-    let mut chunks = chunks.filter(|chunk| !chunk.is_empty()).peekable();
+    const MARKS: [char; 8] = [',', '.', ':', '!', '?', '\'', '*', '…'];
+    // A mark after a chunk stays as a chunk of its own: no number goes on past it.
+    let parted = text.split(between).flat_map(|chunk| {
+        let marked = chunk.ends_with(MARKS).then_some(",");
+        [Some(chunk.trim_matches(MARKS)), marked].into_iter().flatten()
+    });
+    let mut chunks = parted.filter(|chunk| !chunk.is_empty()).peekable();
     let mut found = Vec::new();
     while let Some(chunk) = chunks.next() {
         if let Some(written) = written_amounts(chunk) {
@@ -184,7 +190,8 @@ fn of_digits(text: &str) -> Option<Amount> {
     let mut groups = whole.split(['.', ',', '\'']);
     let first = groups.next()?;
     let rest: Vec<&str> = groups.collect();
-    if !rest.is_empty() && !(first.len() <= 3 && rest.iter().all(|group| group.len() == 3)) {
+    let are_thousands = first.len() <= 3 && rest.iter().all(|group| group.len() == 3);
+    if !rest.is_empty() && !are_thousands {
         return None;
     }
     Amount::of_number(&format!("{first}{}{}{fraction}", rest.concat(), if point.is_some() { "." } else { "" }))
@@ -192,33 +199,56 @@ fn of_digits(text: &str) -> Option<Amount> {
 
 /// A number in words that begins with `first`: `twenty-five`, `two hundred and fifty`, `a thousand`.
 fn spelt_amount<'t>(first: &'t str, rest: &mut Peekable<impl Iterator<Item = &'t str>>) -> Option<Amount> {
-    let (mut total, mut group) = (0, i128::from(spelt(first)?));
-    loop {
-        let Some(next) = rest.peek() else { break };
+    let a_scale =
+        is_one_of(first, &["a", "an"]) && rest.peek().is_some_and(|next| next.len() > 2 && scale(next).is_some());
+    let first = if a_scale { 1 } else { spelt(first)? };
+    let (mut total, mut group) = (0_i128, i128::from(first));
+    while let Some(next) = rest.peek() {
+        // `twenty` takes `five` after it, `hundred` anything below, `five` nothing.
+        let takes_more = group % 100 == 0 || group % 10 == 0 && group % 100 >= 20;
         if let Some(scale) = scale(next) {
             if scale == 100 {
-                group = group.checked_mul(100)?;
+                group = group.checked_mul(scale)?;
             } else {
-                total += group.checked_mul(scale)?;
+                total = total.checked_add(group.checked_mul(scale)?)?;
                 group = 0;
             }
-        } else if let Some(more) = spelt(next).filter(|_| group == 0 || group % 100 == 0 || group % 10 == 0 && group % 100 >= 20) {
-            group += i128::from(more);
+        } else if let Some(more) = spelt(next).filter(|_| takes_more) {
+            group = group.checked_add(i128::from(more))?;
         } else if !next.eq_ignore_ascii_case("and") || group == 0 || group % 100 != 0 {
             break;
         }
         rest.next();
     }
-    Amount(ONE).times(total + group)
+    Amount(ONE).times(total.checked_add(group)?)
 }
 
 fn spelt(word: &str) -> Option<u8> {
     const SMALL: [&str; 20] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-        "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
     ];
     const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
-    let place = |words: &[&str]| words.iter().position(|is| is.eq_ignore_ascii_case(word)).and_then(|at| u8::try_from(at).ok());
+    let place =
+        |words: &[&str]| words.iter().position(|is| is.eq_ignore_ascii_case(word)).and_then(|at| u8::try_from(at).ok());
     if let Some((tens, ones)) = word.split_once('-') {
         return spelt(tens).filter(|tens| *tens >= 20)?.checked_add(spelt(ones).filter(|ones| (1..10).contains(ones))?);
     }

@@ -7,14 +7,25 @@ use crate::intent::Intent;
 
 /// A day, its year perhaps unsaid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Day {
+struct Date {
     year: Option<i32>,
     month: u32,
     day: u32,
 }
 
 const MONTHS: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
 ];
 /// From the weekday of 1970-01-01 on.
 const WEEKDAYS: [&str; 7] = ["thursday", "friday", "saturday", "sunday", "monday", "tuesday", "wednesday"];
@@ -26,7 +37,8 @@ const ZONE_MS: (i64, i64) = (12 * HOUR_MS, 14 * HOUR_MS);
 /// Does the intent name the day with which the value begins? A time of day after it is not judged.
 pub(super) fn date_has_ground(value: &str, intent: &Intent) -> bool {
     let value = value.trim();
-    let (head, rest) = value.split_at(value.find(['T', ' ']).filter(|at| value[..*at].len() >= 8).unwrap_or(value.len()));
+    let (head, rest) =
+        value.split_at(value.find(['T', ' ']).filter(|at| value[..*at].len() >= 8).unwrap_or(value.len()));
     let wanted = numeric(head).filter(|_| is_time_like(rest)).or_else(|| Some(spelt(&tokens(value))));
     let (Some([day]), true) = (wanted.as_deref(), value.len() <= 40) else { return false };
     let said = tokens(intent.text());
@@ -47,7 +59,7 @@ pub(super) fn time_has_ground(value: &str, intent: &Intent) -> bool {
     value.len() <= 16 && self::times(intent.text()).contains(wanted)
 }
 
-impl Day {
+impl Date {
     fn new(year: Option<i32>, month: u32, day: u32) -> Option<Self> {
         let days = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
         let longest = *days.get(usize::try_from(month.checked_sub(1)?).ok()?)?;
@@ -88,20 +100,22 @@ fn is_named(number: i64, said: &[String], now_ms: u64) -> bool {
 /// Small-letter words and numbers, without the marks around them.
 fn tokens(text: &str) -> Vec<String> {
     let between = |character: char| character.is_whitespace() || ",;()[]\"<>".contains(character);
-    let tokens = text.split(between).map(|token| token.trim_matches(|mark| ".:!?'".contains(mark)).to_ascii_lowercase());
+    let tokens =
+        text.split(between).map(|token| token.trim_matches(|mark| ".:!?'".contains(mark)).to_ascii_lowercase());
     tokens.filter(|token| !token.is_empty()).collect()
 }
 
 /// `2024-05-26`, `2024/05/26`, `26.05.2024`, `5/26/2024`, in each order that makes a day.
-fn numeric(token: &str) -> Option<Vec<Day>> {
+fn numeric(token: &str) -> Option<Vec<Date>> {
     let token = token.split_once(['t', 'T']).map_or(token, |(day, _)| day);
     let mark = token.chars().find(|character| !character.is_ascii_digit()).filter(|mark| "-/.".contains(*mark))?;
     let parts: Vec<&str> = token.split(mark).collect();
     let [first, second, third] = parts.as_slice() else { return None };
-    let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit()));
+    let number =
+        |text: &str| text.parse::<u32>().ok().filter(|_| text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit()));
     let year = |text: &str| number(text).filter(|_| text.len() == 4).and_then(|year| i32::try_from(year).ok());
-    let (second_number, days) = (number(second)?, |year, month, day| Day::new(Some(year), month, day));
-    let found: Vec<Day> = match (year(first), year(third)) {
+    let (second_number, days) = (number(second)?, |year, month, day| Date::new(Some(year), month, day));
+    let found: Vec<Date> = match (year(first), year(third)) {
         (Some(year), None) => days(year, second_number, number(third)?).into_iter().collect(),
         (None, Some(year)) => {
             let first = number(first)?;
@@ -117,20 +131,22 @@ fn numeric(token: &str) -> Option<Vec<Day>> {
 }
 
 /// Days with the month's name: up to two days before or after it, and a year after.
-fn spelt(tokens: &[String]) -> Vec<Day> {
+fn spelt(tokens: &[String]) -> Vec<Date> {
     let mut found = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
         let Some(month) = month(token) else { continue };
         let after = days(tokens[at + 1..].iter());
         let days = days(tokens[..at].iter().rev()).into_iter().chain(after.iter().copied());
         let year = tokens[at + 1..].iter().take(5).find_map(|token| token.parse().ok().filter(|_| token.len() == 4));
-        found.extend(days.filter_map(|day| Day::new(year, month, day)));
+        found.extend(days.filter_map(|day| Date::new(year, month, day)));
     }
     found
 }
 
 fn month(token: &str) -> Option<u32> {
-    let fits = |name: &&str| *name == token || token.len() == 3 && name.starts_with(token) || *name == "september" && token == "sept";
+    let fits = |name: &&str| {
+        *name == token || token.len() == 3 && name.starts_with(token) || *name == "september" && token == "sept"
+    };
     MONTHS.iter().position(fits).and_then(|at| u32::try_from(at + 1).ok())
 }
 
@@ -168,7 +184,8 @@ fn times(text: &str) -> Vec<u32> {
             "noon" | "midday" => found.push(720),
             "midnight" => found.push(0),
             token => {
-                let clock = token.split_once('t').filter(|(day, _)| numeric(day).is_some()).map_or(token, |(_, time)| time);
+                let clock =
+                    token.split_once('t').filter(|(day, _)| numeric(day).is_some()).map_or(token, |(_, time)| time);
                 let next = tokens.get(at + 1).map(|next| next.replace('.', ""));
                 found.extend(time(clock.trim_end_matches('z'), next.as_deref().unwrap_or_default()));
             }
@@ -182,7 +199,14 @@ fn time(token: &str, next: &str) -> Option<u32> {
     let halves = [("am", 0), ("a.m", 0), ("pm", 12), ("p.m", 12)];
     let (digits, half) = match halves.iter().find_map(|(ending, hours)| Some((token.strip_suffix(ending)?, *hours))) {
         Some((digits, hours)) => (digits, Some(hours)),
-        None => (token, match next { "am" => Some(0), "pm" => Some(12), _ => None }),
+        None => (
+            token,
+            match next {
+                "am" => Some(0),
+                "pm" => Some(12),
+                _ => None,
+            },
+        ),
     };
     let mut parts = digits.split(':').map(|part| {
         part.parse::<u32>().ok().filter(|_| part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit()))

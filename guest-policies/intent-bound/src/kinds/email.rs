@@ -18,7 +18,9 @@ pub(super) fn judge<'v>(value: &'v str, param: &Param, intent: &Intent) -> Resul
 
 fn is_grounded(piece: &str, param: &Param, intent: &Intent) -> bool {
     is_address(piece)
-        && (is_in(piece, intent) || is_allowed(piece, &param.allow) || param.named && is_of_a_named_person(piece, intent))
+        && (is_in(piece, intent)
+            || is_allowed(piece, &param.allow)
+            || param.named && is_of_a_named_person(piece, intent))
 }
 
 /// Is the whole text one address?
@@ -54,7 +56,8 @@ pub(super) fn addresses(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices('@').filter_map(move |(at, _)| {
         let (before, after) = (&text[..at], &text[at + 1..]);
         let local = before.trim_end_matches(|character| is_word_character(character) || "._%+-".contains(character));
-        let start = local.len() + before[local.len()..].len() - before[local.len()..].trim_start_matches(['.', '-']).len();
+        let start =
+            local.len() + before[local.len()..].len() - before[local.len()..].trim_start_matches(['.', '-']).len();
         let domain = after.trim_start_matches(|character| is_word_character(character) || "._-".contains(character));
         let reach = &after[..after.len() - domain.len()];
         let reach = reach.trim_end_matches(['.', '-', '_']);

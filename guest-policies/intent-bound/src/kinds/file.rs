@@ -20,7 +20,8 @@ pub(super) fn has_ground(value: &str, allow: &Allow, intent: &Intent) -> bool {
 
 /// A path's parts, if it can be read in one way only: no way up, no backslash, no home folder, no drive or scheme.
 fn segments(path: &str) -> Option<Vec<&str>> {
-    let ambiguous = path.contains(['\\', ':']) || path.starts_with('~') || path.split('/').any(|segment| segment == "..");
+    let ambiguous =
+        path.contains(['\\', ':']) || path.starts_with('~') || path.split('/').any(|segment| segment == "..");
     let segments: Vec<&str> = path.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
     (!ambiguous && !segments.is_empty()).then_some(segments)
 }

@@ -26,7 +26,9 @@ pub(super) fn judge<'v>(value: &'v str, param: &Param, intent: &Intent) -> Resul
         let at = from;
         from += piece.len() + value[at + piece.len()..].chars().next().map_or(0, char::len_utf8);
         let plain = plain(piece);
-        if !plain.is_empty() && (!links_pass(&plain, param, intent) || !accounts_pass(&value[at..], &plain, param, intent)) {
+        if !plain.is_empty()
+            && (!links_pass(&plain, param, intent) || !accounts_pass(&value[at..], &plain, param, intent))
+        {
             return Err(piece);
         }
     }
@@ -41,7 +43,9 @@ fn is_space(character: char) -> bool {
 fn plain(piece: &str) -> String {
     let narrow = |character: char| match character {
         '\u{3002}' | '\u{ff61}' | '\u{2024}' => '.',
-        '\u{ff01}'..='\u{ff5e}' => u32::from(character).checked_sub(0xfee0).and_then(char::from_u32).unwrap_or(character),
+        '\u{ff01}'..='\u{ff5e}' => {
+            u32::from(character).checked_sub(0xfee0).and_then(char::from_u32).unwrap_or(character)
+        }
         other => other,
     };
     let seen = piece.chars().filter(|character| !is_invisible(*character)).map(narrow).collect::<String>();
@@ -49,9 +53,9 @@ fn plain(piece: &str) -> String {
 }
 
 fn links_pass(piece: &str, param: &Param, intent: &Intent) -> bool {
-    let grounded = |link: &str| url::Page::parse(link).is_some_and(|page| {
-        page.is_allowed(&param.allow) || page.is_in(intent, param.below)
-    });
+    let grounded = |link: &str| {
+        url::Page::parse(link).is_some_and(|page| page.is_allowed(&param.allow) || page.is_in(intent, param.below))
+    };
     if let Some(at) = piece.find("://") {
         let before = piece[..at].trim_end_matches(|character: char| character.is_ascii_alphanumeric());
         return grounded(&piece[before.len()..]);
@@ -60,7 +64,8 @@ fn links_pass(piece: &str, param: &Param, intent: &Intent) -> bool {
         let mut found = email::addresses(piece).peekable();
         // `@name` is no address, nor is `a @ b`; but what is like one and cannot be read is not let pass.
         let readable = found.peek().is_some() || !piece.split('@').skip(1).any(|after| after.contains('.'));
-        return readable && found.all(|address| email::is_in(address, intent) || email::is_allowed(address, &param.allow));
+        return readable
+            && found.all(|address| email::is_in(address, intent) || email::is_allowed(address, &param.allow));
     }
     let mut rest = piece;
     while let Some(start) = rest.find(is_word_character) {
@@ -84,7 +89,8 @@ fn is_linked(host: &str, after: &str) -> bool {
     }
     let numeric = host.split('.').count() == 4 && host.split('.').all(|part| part.parse::<u8>().is_ok());
     let lettered = top.chars().count() >= 2 && top.chars().all(char::is_alphabetic);
-    let followed = after.starts_with(['/', '?', '#']) || after.starts_with(':') && after[1..].starts_with(|c: char| c.is_ascii_digit());
+    let followed = after.starts_with(['/', '?', '#'])
+        || after.starts_with(':') && after[1..].starts_with(|c: char| c.is_ascii_digit());
     let known = TOP_LEVELS.split(' ').any(|known| known == top) || top.starts_with("xn--") || !top.is_ascii();
     host.starts_with("www.") || numeric || lettered && (followed || known)
 }
@@ -92,7 +98,8 @@ fn is_linked(host: &str, after: &str) -> bool {
 /// Judges the account that begins with the first piece of `text`, if one does.
 fn accounts_pass(text: &str, piece: &str, param: &Param, intent: &Intent) -> bool {
     let passes = |number: &str| {
-        account::normal(number).is_some_and(|account| param.allow.names_fit(&account) || account::is_in(&account, intent))
+        account::normal(number)
+            .is_some_and(|account| param.allow.names_fit(&account) || account::is_in(&account, intent))
     };
     if let Some(number) = piece.strip_prefix('+') {
         let line = text.split(|c: char| !c.is_ascii_digit() && !" +-.()".contains(c)).next().unwrap_or(number);
@@ -106,7 +113,8 @@ fn accounts_pass(text: &str, piece: &str, param: &Param, intent: &Intent) -> boo
     // In groups of four, as banks print it.
     let groups: Vec<&str> = text.split(is_space).take_while(|group| group.len() <= 4 && !group.is_empty()).collect();
     let grouped = groups.concat();
-    !(piece.len() == 4 && begins_iban(piece) && grouped.len() >= *IBAN_LENGTH.start()) || passes_grouped(&groups, &passes)
+    !(piece.len() == 4 && account::begins_iban(piece) && grouped.len() >= *IBAN_LENGTH.start())
+        || passes_grouped(&groups, &passes)
 }
 
 /// Words after the account may be short too, so some number of groups must be one that has a ground.
@@ -117,14 +125,8 @@ fn passes_grouped(groups: &[&str], passes: &impl Fn(&str) -> bool) -> bool {
 }
 
 fn is_iban(run: &str) -> bool {
-    begins_iban(run)
+    account::begins_iban(run)
         && IBAN_LENGTH.contains(&run.len())
         && run.bytes().all(|byte| byte.is_ascii_alphanumeric())
         && run.bytes().filter(u8::is_ascii_digit).count() >= IBAN_DIGITS_MIN
-}
-
-/// Two letters and two digits.
-fn begins_iban(run: &str) -> bool {
-    let bytes = run.as_bytes();
-    bytes.len() >= 4 && bytes[..2].iter().all(u8::is_ascii_alphabetic) && bytes[2..4].iter().all(u8::is_ascii_digit)
 }

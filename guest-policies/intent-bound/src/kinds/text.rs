@@ -10,11 +10,11 @@ const SIGNIFICANT_BYTES_MIN: usize = 3;
 
 /// Words that stand in prompts whatever they are about.
 const COMMON_WORDS: [&str; 64] = [
-    "about", "above", "after", "all", "also", "and", "any", "are", "before", "both", "but", "can", "could", "did", "does",
-    "each", "every", "everyone", "for", "from", "give", "has", "have", "her", "here", "him", "his", "how", "into", "its",
-    "just", "let", "make", "mine", "more", "most", "not", "now", "off", "one", "only", "other", "our", "out", "please",
-    "same", "she", "should", "some", "than", "that", "the", "their", "them", "then", "they", "this", "was", "what",
-    "when", "which", "will", "with", "you",
+    "about", "above", "after", "all", "also", "and", "any", "are", "before", "both", "but", "can", "could", "did",
+    "does", "each", "every", "everyone", "for", "from", "give", "has", "have", "her", "here", "him", "his", "how",
+    "into", "its", "just", "let", "make", "mine", "more", "most", "not", "now", "off", "one", "only", "other", "our",
+    "out", "please", "same", "she", "should", "some", "than", "that", "the", "their", "them", "then", "they", "this",
+    "was", "what", "when", "which", "will", "with", "you",
 ];
 
 /// Do the value's words stand in the intent in a row?

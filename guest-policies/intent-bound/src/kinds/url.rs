@@ -38,7 +38,8 @@ impl<'t> Page<'t> {
         };
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let host = host.strip_prefix("www.").unwrap_or(&host).to_owned();
-        let label = |label: &str| !label.is_empty() && label.chars().all(|c| is_word_character(c) || c == '-' || c == '_');
+        let label =
+            |label: &str| !label.is_empty() && label.chars().all(|c| is_word_character(c) || c == '-' || c == '_');
         let is_host = host.split('.').all(label) && (host.contains('.') || host == "localhost");
         let path = if path.contains(['?', '#']) { path } else { path.strip_suffix('/').unwrap_or(path) };
         is_host.then_some(Self { host, port, path })

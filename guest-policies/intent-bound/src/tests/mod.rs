@@ -7,7 +7,7 @@ mod properties;
 mod recorded;
 mod suites;
 
-use gavel_policy::read_configuration;
+use gavel_policy::{ToolCall, read_configuration};
 use serde_json::Value;
 
 use super::*;
