@@ -131,26 +131,31 @@ fn written_amounts(chunk: &str) -> Option<Vec<Amount>> {
         Some(rest) => (chunk.starts_with('-'), rest),
         None => (false, chunk),
     };
-    let rest = rest.trim_start_matches(|mark| CURRENCY_MARKS.contains(mark));
-    let rest = if rest.get(..3).is_some_and(is_currency) { &rest[3..] } else { rest };
-    let end = rest.find(|c: char| !c.is_ascii_digit() && !".,'".contains(c)).unwrap_or(rest.len());
-    let (digits, unit) = rest.split_at(end);
-    let mut amount = of_digits(digits)?;
-    if negative {
-        amount = amount.times(-1)?;
-    }
-    let unit = unit.trim_start_matches(|mark| CURRENCY_MARKS.contains(mark));
-    if unit.is_empty() || is_currency(unit) || unit.strip_prefix(['-', '/']).is_some_and(is_letters) {
+    let (amount, unit) = leading_amount(rest)?;
+    let amount = if negative { amount.times(-1)? } else { amount };
+    if let Some(amount) = with_unit(amount, unit) {
         return Some(vec![amount]);
     }
-    if let Some(scale) = scale(unit) {
-        return Some(vec![amount.times(scale)?]);
-    }
     // A range of two; three numbers with dashes are a date, or no amounts in any case.
-    match unit.strip_prefix('-').and_then(written_amounts)?.as_slice() {
-        [other] => Some(vec![amount, *other]),
-        _ => None,
+    let (other, unit) = leading_amount(unit.strip_prefix('-')?)?;
+    Some(vec![amount, with_unit(other, unit)?])
+}
+
+/// The amount at the beginning, perhaps after its currency, and what follows it.
+fn leading_amount(text: &str) -> Option<(Amount, &str)> {
+    let text = text.trim_start_matches(|mark| CURRENCY_MARKS.contains(mark));
+    let text = if text.get(..3).is_some_and(is_currency) { &text[3..] } else { text };
+    let end = text.find(|c: char| !c.is_ascii_digit() && !".,'".contains(c)).unwrap_or(text.len());
+    Some((of_digits(&text[..end])?, &text[end..]))
+}
+
+/// The amount that is meant with what follows it, if that makes an amount.
+fn with_unit(amount: Amount, unit: &str) -> Option<Amount> {
+    let unit = unit.trim_start_matches(|mark| CURRENCY_MARKS.contains(mark));
+    if unit.is_empty() || is_currency(unit) || unit.strip_prefix(['-', '/']).is_some_and(is_letters) {
+        return Some(amount);
     }
+    amount.times(scale(unit)?)
 }
 
 fn is_letters(text: &str) -> bool {

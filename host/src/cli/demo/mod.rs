@@ -18,8 +18,8 @@ use gavel_kernel::Decision;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use told::{Answer, Call, Told};
 use tokio::sync::oneshot;
+use told::{Answer, Call, Told};
 
 /// Put recorded tool calls of real agents, and attacks on them, through a running server.
 ///
