@@ -504,10 +504,8 @@ fn demo_figures(scenario: &str) -> serde_json::Value {
         let figures = figures[suite].as_object_mut().unwrap();
         assert!(figures["evidence"]["root_hash"].is_string() && figures["evidence"]["verified"] == true);
         let entries = figures.remove("evidence").unwrap()["entries"].clone();
-        assert_eq!(
-            entries.as_u64().unwrap(),
-            ["benign_calls", "attack_calls"].map(|of| figures[of].as_u64().unwrap()).iter().sum()
-        );
+        let calls = ["benign_calls", "attack_calls"].map(|of| figures[of].as_u64().unwrap());
+        assert_eq!(entries.as_u64().unwrap(), calls.iter().sum::<u64>());
         figures.remove("reasons");
     }
     figures
@@ -560,37 +558,11 @@ fn demo_shows_figures_and_verified_evidence() {
 
 #[test]
 fn demo_of_least_privilege() {
-    check(
-        &redacted(&demo_figures("least-privilege"), &[]),
-        &[],
-        &expect![[r#"
-        {
-          "banking": {
-            "attack_calls": 192,
-            "attack_calls_allowed": 16,
-            "attack_calls_denied": 176,
-            "attack_calls_escalated": 0,
-            "attack_sessions": 144,
-            "attack_sessions_stopped": 144,
-            "benign_allowed": 21,
-            "benign_calls": 33,
-            "benign_denied": 12,
-            "benign_escalated": 0
-          },
-          "workspace": {
-            "attack_calls": 400,
-            "attack_calls_allowed": 120,
-            "attack_calls_denied": 280,
-            "attack_calls_escalated": 0,
-            "attack_sessions": 240,
-            "attack_sessions_stopped": 240,
-            "benign_allowed": 70,
-            "benign_calls": 84,
-            "benign_denied": 14,
-            "benign_escalated": 0
-          }
-        }"#]],
-    );
+    let figures = demo_figures("least-privilege");
+    for (suite, stopped, allowed, denied) in [("banking", 144, 21, 12), ("workspace", 240, 70, 14)] {
+        let told = ["attack_sessions_stopped", "benign_allowed", "benign_denied", "benign_escalated"];
+        assert_eq!(told.map(|name| figures[suite][name].as_u64().unwrap()), [stopped, allowed, denied, 0], "{suite}");
+    }
 }
 
 #[test]

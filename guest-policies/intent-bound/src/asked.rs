@@ -6,7 +6,7 @@
 use gavel_policy::glob::NamePattern;
 use gavel_policy::json::Wrong;
 
-use crate::intent::{Intent, folded, words};
+use crate::intent::folded;
 
 /// One or more words in a row. `*` in a word stands for any characters: `delet*`.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl Phrase {
         &self.text
     }
 
-    pub(crate) fn is_asked_in(&self, intent: &Intent) -> bool {
-        let said: Vec<String> = words(intent.text()).map(folded).collect();
+    /// Do these words of an intent ask for it?
+    pub(crate) fn is_asked_in(&self, said: &[String]) -> bool {
         said.windows(self.words.len()).enumerate().any(|(at, window)| {
             let before = &said[at.saturating_sub(NEGATION_REACH_WORDS)..at];
             self.words.iter().zip(window).all(|(pattern, word)| pattern.matches(word))

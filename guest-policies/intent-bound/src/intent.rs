@@ -23,6 +23,11 @@ impl<'r> Intent<'r> {
         &self.text
     }
 
+    /// The prompt's words in small letters.
+    pub(crate) fn words(&self) -> Vec<String> {
+        words(&self.text).map(folded).collect()
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -122,7 +127,8 @@ pub(crate) fn lower(letter: char) -> char {
 pub(crate) fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let between = |character: char| character.is_whitespace() || "\"<>()[]{}|`;".contains(character);
     let at_an_end = |character: char| ".,:;!?'*…".contains(character);
-    text.split(between).map(move |chunk| chunk.trim_matches(at_an_end)).filter(|chunk| !chunk.is_empty())
+    let trimmed = text.split(between).map(move |chunk| chunk.trim_matches(at_an_end));
+    trimmed.map(|chunk| chunk.strip_suffix("'s").unwrap_or(chunk)).filter(|chunk| !chunk.is_empty())
 }
 
 /// See [`Intent::whole`].

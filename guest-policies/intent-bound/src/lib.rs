@@ -91,8 +91,12 @@ fn judge(config: &Config, request: &Request) -> Verdict {
 impl Rule {
     /// Does the intent ask for such an act at all?
     fn judge_act(&self, intent: &Intent, findings: &mut Findings) {
+        if self.asked.is_empty() && self.about.is_empty() {
+            return;
+        }
+        let said = intent.words();
         let missing =
-            |phrases: &&[Phrase]| !phrases.is_empty() && !phrases.iter().any(|phrase| phrase.is_asked_in(intent));
+            |phrases: &&[Phrase]| !phrases.is_empty() && !phrases.iter().any(|phrase| phrase.is_asked_in(&said));
         let words = |phrases: &[Phrase]| shown(&phrases.iter().map(Phrase::as_str).collect::<Vec<_>>().join(", "));
         if let Some(asked) = Some(&*self.asked).filter(missing) {
             findings.add(self.otherwise, format!("the intent asks for none of: {}", words(asked)));

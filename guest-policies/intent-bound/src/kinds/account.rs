@@ -35,7 +35,13 @@ fn is_separator(character: char) -> bool {
 pub(super) fn is_in(account: &str, intent: &Intent) -> bool {
     let text = intent.text();
     let starts = text.char_indices().filter(|(at, _)| begins_there(account, &text[..*at]));
-    starts.into_iter().any(|(at, _)| rest_after(account, &text[at..]).is_some_and(ends_there))
+    starts.into_iter().any(|(at, _)| {
+        // An IBAN in one piece ends with the piece, whatever number follows.
+        let in_one_piece =
+            begins_iban(account) && text.get(at..at + account.len()).is_some_and(|t| t.eq_ignore_ascii_case(account));
+        rest_after(account, &text[at..])
+            .is_some_and(|after| ends_there(after) || in_one_piece && after.starts_with(' '))
+    })
 }
 
 /// What follows `account` at the beginning of `text`, which may have a separator or two between its groups.

@@ -12,6 +12,9 @@ const DISTINCT_DIGITS_MIN: usize = 5;
 const LABELS: [&str; 5] = ["id", "no", "nr", "number", "code"];
 
 pub(super) fn has_ground(value: &str, labels: &[String], intent: &Intent) -> bool {
+    if value != value.trim() {
+        return false; // between two quotations there are quotation marks on both sides too
+    }
     let distinct = is_distinct(value);
     if intent.whole(value).any(|place| distinct || is_quoted(place) || is_labelled(place.0, labels)) {
         return true;

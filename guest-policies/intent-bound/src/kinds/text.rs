@@ -19,7 +19,7 @@ const COMMON_WORDS: [&str; 64] = [
 
 /// Do the value's words stand in the intent in a row?
 pub(super) fn has_ground(value: &str, optional: &[String], intent: &Intent) -> bool {
-    let value = &*cleaned(value);
+    let value = &*cleaned(value.trim());
     if intent.whole(value).any(is_quoted) {
         return true;
     }
@@ -36,7 +36,7 @@ pub(super) fn has_ground(value: &str, optional: &[String], intent: &Intent) -> b
 
 /// Does each of the value's words stand somewhere in the intent?
 pub(super) fn words_have_ground(value: &str, optional: &[String], intent: &Intent) -> bool {
-    let value = &*cleaned(value);
+    let value = &*cleaned(value.trim());
     let mut wanted = wanted(value, optional);
     wanted.retain(|word| !is_common(word));
     are_significant(&wanted)

@@ -347,6 +347,21 @@ fn ids() {
 }
 
 #[test]
+fn values_beside_other_words() {
+    let intent = "Send GB29NWBK60161331926819 50 EUR, or 12345678 50, and read www.our-company.com's news. Mail bob@x.com's boss.";
+    check(&json!("account"), intent, &["GB29NWBK60161331926819"], &["GB29NWBK601613319268", "12345678"]);
+    check(&json!("url"), intent, &["our-company.com"], &["our-company.com's"]);
+    check(&json!("email"), intent, &["bob@x.com"], &["bob@x.com's"]);
+    check(&json!("amount"), intent, &["50"], &["12345678.5"]);
+}
+
+#[test]
+fn between_two_quotations_nothing_is_quoted() {
+    check(&json!("text"), "the 'one' and 'other'", &["one"], &[" and ", "and", ","]);
+    check(&json!("id"), "the 'one' and 'other'", &["one"], &[" and ", "and", " one"]);
+}
+
+#[test]
 fn prose() {
     let intent = "Send the news of www.our-company.com to bob@x.com and pay GB29NWBK60161331926819; my number is +44 20 7946 0958.";
     check(
