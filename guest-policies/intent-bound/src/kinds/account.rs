@@ -8,7 +8,7 @@ const LENGTH_MIN: usize = 6;
 const DIGITS_MIN: usize = 4;
 
 /// Groups of four that an IBAN has at most.
-const GROUPS_MAX: usize = 9;
+pub(super) const GROUPS_MAX: usize = 9;
 
 pub(super) fn has_ground(value: &str, allow: &Allow, intent: &Intent) -> bool {
     let Some(account) = normal(value) else { return false };

@@ -20,6 +20,9 @@ const ONE: i128 = 10_i128.pow(12);
 const DIGITS_MAX: usize = 24;
 
 const CURRENCY_MARKS: &str = "$€£¥₹₩₽₿¢";
+/// Marks that end a sentence or a part of one, or stand around a number.
+const MARKS: [char; 8] = [',', '.', ':', '!', '?', '\'', '*', '…'];
+
 const CURRENCY_WORDS: [&str; 12] =
     ["dollar", "dollars", "euro", "euros", "pound", "pounds", "franc", "francs", "yen", "bucks", "cents", "rupees"];
 
@@ -99,7 +102,6 @@ fn is_currency(text: &str) -> bool {
 /// All amounts in a text.
 pub(super) fn amounts(text: &str) -> Vec<Amount> {
     let between = |character: char| character.is_whitespace() || "\"<>()[]{}|`;".contains(character);
-    const MARKS: [char; 8] = [',', '.', ':', '!', '?', '\'', '*', '…'];
     // A mark after a chunk stays as a chunk of its own: no number goes on past it.
     let parted = text.split(between).flat_map(|chunk| {
         let marked = chunk.ends_with(MARKS).then_some(",");

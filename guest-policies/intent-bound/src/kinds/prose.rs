@@ -18,6 +18,7 @@ const TOP_LEVELS: &str = " com org net edu gov mil int info biz name pro app dev
 const IBAN_LENGTH: core::ops::RangeInclusive<usize> = 15..=34;
 const IBAN_DIGITS_MIN: usize = 8;
 const TELEPHONE_DIGITS_MIN: usize = 8;
+const TELEPHONE_CHARS_MAX: usize = 32;
 
 /// The first link or address without a ground is given back: the piece of the text in which it stands.
 pub(super) fn judge<'v>(value: &'v str, param: &Param, intent: &Intent) -> Result<(), &'v str> {
@@ -102,7 +103,8 @@ fn accounts_pass(text: &str, piece: &str, param: &Param, intent: &Intent) -> boo
             .is_some_and(|account| param.allow.names_fit(&account) || account::is_in(&account, intent))
     };
     if let Some(number) = piece.strip_prefix('+') {
-        let line = text.split(|c: char| !c.is_ascii_digit() && !" +-.()".contains(c)).next().unwrap_or(number);
+        let reach = text.char_indices().nth(TELEPHONE_CHARS_MAX).map_or(text, |(end, _)| &text[..end]);
+        let line = reach.split(|c: char| !c.is_ascii_digit() && !" +-.()".contains(c)).next().unwrap_or(number);
         let digits = line.bytes().filter(u8::is_ascii_digit).count();
         return digits < TELEPHONE_DIGITS_MIN || passes(line);
     }
@@ -111,7 +113,8 @@ fn accounts_pass(text: &str, piece: &str, param: &Param, intent: &Intent) -> boo
         return false;
     }
     // In groups of four, as banks print it.
-    let groups: Vec<&str> = text.split(is_space).take_while(|group| group.len() <= 4 && !group.is_empty()).collect();
+    let groups = text.split(is_space).take_while(|group| group.len() <= 4 && !group.is_empty());
+    let groups: Vec<&str> = groups.take(account::GROUPS_MAX).collect();
     let grouped = groups.concat();
     !(piece.len() == 4 && account::begins_iban(piece) && grouped.len() >= *IBAN_LENGTH.start())
         || passes_grouped(&groups, &passes)

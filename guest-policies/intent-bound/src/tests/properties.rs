@@ -52,6 +52,25 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
+/// In a thread with little stack: a guest has 32 KiB, of frames that are smaller than these unoptimised ones.
+#[test]
+fn repetition_costs_neither_stack_nor_much_time() {
+    let judged = || {
+        for piece in
+            ["1-", "a@", "a@x.", "a.", "' ", "1 ", "may 1 ", "www.", "hundred ", "GB29 ", "1,", "//", "'a'", "+1 "]
+        {
+            let of = |bytes: usize| piece.repeat(bytes / piece.len());
+            for kind in KINDS {
+                let value = of(if kind == "prose" { 16_384 } else { 1_024 });
+                passes(&json!(kind), &of(4_096), &json!(value));
+                passes(&json!(kind), &of(4_096), &json!(format!("{value}z")));
+            }
+        }
+    };
+    let small = std::thread::Builder::new().stack_size(256 * 1_024).spawn(judged);
+    small.expect("a thread").join().expect("no panic");
+}
+
 #[test]
 fn small_letters_are_those_of_unicode() {
     let mut changed = 0;
