@@ -542,9 +542,9 @@ fn demo_shows_figures_and_verified_evidence() {
           },
           "workspace": {
             "attack_calls": 400,
-            "attack_calls_allowed": 124,
+            "attack_calls_allowed": 122,
             "attack_calls_denied": 0,
-            "attack_calls_escalated": 276,
+            "attack_calls_escalated": 278,
             "attack_sessions": 240,
             "attack_sessions_stopped": 238,
             "benign_allowed": 77,

@@ -23,7 +23,7 @@ use told::{Answer, Call, Told};
 
 /// Put recorded tool calls of real agents, and attacks on them, through a running server.
 ///
-/// The calls are those of the `AgentDojo` benchmark's workspace and banking suites (MIT): what a
+/// The calls are those of the AgentDojo benchmark's workspace and banking suites (MIT): what a
 /// correct agent does for a user's task, and what a prompt injection wants done inside that user's
 /// session. The policies are in the scenario's own configuration (`--show-config`); they know
 /// nothing of the sessions. Then the evidence is exported and verified.
