@@ -277,7 +277,7 @@ fn info_tells_of_the_build_and_of_a_server() {
         &info(&[]).stdout,
         &shown,
         &expect![[r#"
-        builtin_policies   budget, business-hours, parameter-schema, path-allow-list, rate-limit, sensitive-data, sequence, two-person
+        builtin_policies   budget, business-hours, intent-bound, parameter-schema, path-allow-list, rate-limit, sensitive-data, sequence, two-person
         contract           gavel:policy@0.1.0
         data_dir           <home>/gavel
         name               gavel
@@ -497,55 +497,80 @@ fn a_difference_is_shown_readably() {
     assert_eq!((&as_json["differences"], as_json["first"].is_string()), (&json!(2), true));
 }
 
-#[test]
-fn demo_shows_figures_and_verified_evidence() {
-    let bundles = tempfile::tempdir().unwrap();
-    let told = gavel(["demo", "--evidence", path(bundles.path())]).code(0);
-    for part in ["workspace", "banking", "attack sessions", "stopped before doing harm", "entries, verified; root "] {
-        assert!(told.stdout.contains(part), "{part}: {}", told.stdout);
-    }
-    let mut figures = in_time(|| gavel(["demo", "--json"]).code(0).json());
+/// The figures of `gavel demo SCENARIO --json`, without what differs from run to run.
+fn demo_figures(scenario: &str) -> serde_json::Value {
+    let mut figures = in_time(|| gavel(["demo", scenario, "--json"]).code(0).json());
     for suite in ["workspace", "banking"] {
         let reasons = figures[suite]["reasons"].take();
         assert!(reasons.as_array().unwrap().iter().all(|reason| reason["reason"].is_string()), "{reasons}");
+        let figures = figures[suite].as_object_mut().unwrap();
+        assert!(figures["evidence"]["root_hash"].is_string() && figures["evidence"]["verified"] == true);
+        let entries = figures.remove("evidence").unwrap()["entries"].clone();
+        let calls = ["benign_calls", "attack_calls"].map(|of| figures[of].as_u64().unwrap());
+        assert_eq!(entries.as_u64().unwrap(), calls.iter().sum::<u64>());
+        figures.remove("reasons");
+    }
+    figures
+}
+
+#[test]
+fn demo_shows_figures_and_verified_evidence() {
+    let bundles = tempfile::tempdir().unwrap();
+    let told = in_time(|| gavel(["demo", "--evidence", path(bundles.path())]).code(0));
+    for part in ["workspace", "banking", "attack sessions", "stopped before doing harm", "entries, verified; root "] {
+        assert!(told.stdout.contains(part), "{part}: {}", told.stdout);
+    }
+    assert!(told.stdout.contains("for example send_money {"), "{}", told.stdout);
+    for (suite, entries) in [("workspace", 484), ("banking", 225)] {
         let verified = gavel(["verify", "--json", path(&bundles.path().join(format!("{suite}.json")))]).code(0).json();
-        assert_eq!(verified["entries"], figures[suite]["evidence"]["entries"]);
+        assert_eq!(verified["entries"], entries);
     }
     check(
-        &redacted(&figures, &[]),
+        &redacted(&demo_figures("agentdojo"), &[]),
         &[],
         &expect![[r#"
         {
           "banking": {
             "attack_calls": 192,
             "attack_calls_allowed": 16,
+            "attack_calls_denied": 0,
+            "attack_calls_escalated": 176,
             "attack_sessions": 144,
             "attack_sessions_stopped": 144,
-            "benign_allowed": 21,
+            "benign_allowed": 30,
             "benign_calls": 33,
-            "evidence": {
-              "entries": 225,
-              "root_hash": "<hash>",
-              "verified": true
-            },
-            "reasons": null
+            "benign_denied": 0,
+            "benign_escalated": 3
           },
           "workspace": {
             "attack_calls": 400,
-            "attack_calls_allowed": 120,
+            "attack_calls_allowed": 122,
+            "attack_calls_denied": 0,
+            "attack_calls_escalated": 278,
             "attack_sessions": 240,
-            "attack_sessions_stopped": 240,
-            "benign_allowed": 70,
+            "attack_sessions_stopped": 238,
+            "benign_allowed": 77,
             "benign_calls": 84,
-            "evidence": {
-              "entries": 484,
-              "root_hash": "<hash>",
-              "verified": true
-            },
-            "reasons": null
+            "benign_denied": 0,
+            "benign_escalated": 7
           }
         }"#]],
     );
-    let (_folder, config) = file(gavel(["demo", "--show-config"]).code(0).stdout);
-    let _ = gavel(["validate", "--config", path(&config)]).code(0);
+}
+
+#[test]
+fn demo_of_least_privilege() {
+    let figures = demo_figures("least-privilege");
+    for (suite, stopped, allowed, denied) in [("banking", 144, 21, 12), ("workspace", 240, 70, 14)] {
+        let told = ["attack_sessions_stopped", "benign_allowed", "benign_denied", "benign_escalated"];
+        assert_eq!(told.map(|name| figures[suite][name].as_u64().unwrap()), [stopped, allowed, denied, 0], "{suite}");
+    }
+}
+
+#[test]
+fn the_configurations_of_the_demo_are_valid() {
+    for scenario in ["agentdojo", "least-privilege"] {
+        let (_folder, config) = file(gavel(["demo", scenario, "--show-config"]).code(0).stdout);
+        let _ = gavel(["validate", "--config", path(&config)]).code(0);
+    }
 }

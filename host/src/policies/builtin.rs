@@ -18,6 +18,7 @@ macro_rules! built {
 const BUILTINS: &[(&str, &[u8])] = built![
     "budget",
     "business-hours",
+    "intent-bound",
     "parameter-schema",
     "path-allow-list",
     "rate-limit",
