@@ -356,7 +356,8 @@ async fn a_cache_entry_is_good_for_its_own_name_only() {
     let load_it = |bytes: Vec<u8>| {
         let sandbox = Sandbox::new(options.clone()).unwrap();
         async move {
-            let source = PolicySource { config: json!({"do": "allow"}), limits: patient(), ..PolicySource::new("p", bytes) };
+            let source =
+                PolicySource { config: json!({"do": "allow"}), limits: patient(), ..PolicySource::new("p", bytes) };
             ask(&sandbox.load(source).await.unwrap()).await.verdict
         }
     };
