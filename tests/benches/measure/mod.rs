@@ -2,7 +2,26 @@
 //! figure beside a reference of the same run.
 #![allow(dead_code, reason = "not every benchmark uses every helper")]
 
+use gavel_runtime::{Request, ToolCall};
 use std::time::Duration;
+
+/// Noon of a Monday.
+const NOON_MS: u64 = 1_705_320_000_000;
+
+/// A typical request, as a policy gets it.
+pub(crate) fn request() -> Request {
+    Request {
+        id: "req-000123".into(),
+        now_ms: NOON_MS,
+        ts_ms: NOON_MS,
+        actor: "agent-001".into(),
+        intent: "Read the quarterly report and summarise it for the board".into(),
+        tool_call: Some(ToolCall { name: "read_file".into(), params: r#"{"path":"reports/2025/q1.md"}"#.into() }),
+        params: "{}".into(),
+        evidence: Vec::new(),
+        constraints: None,
+    }
+}
 
 /// CPU time that the living threads of a process used so far, to the nanosecond (Linux). It shrinks when one ends.
 pub(crate) fn cpu_of(process: u32) -> Duration {
