@@ -229,7 +229,7 @@ impl fmt::Display for Language {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "name: no-deletes\nversion: 0.1.0\ndescription: Denies deletes.\nlanguage: rust\nbuild: ./build\ncomponent: build/no-deletes.wasm\n";
+    const TEXT: &str = "name: no-deletes\nversion: 0.1.0\ndescription: Denies deletes.\nlanguage: rust\nbuild: ./build\ncomponent: target/no-deletes.wasm\n";
 
     fn read(more: &str) -> Result<Manifest, String> {
         Manifest::from_yaml(Path::new(FILE), &format!("{TEXT}{more}")).map_err(|why| why.to_string())

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// business-hours, measured in the same run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  gavel policy bench build/no-deletes.wasm
+  gavel policy bench target/no-deletes.wasm
   gavel policy bench builtin:path-allow-list --request request.json --seconds 5")]
 pub(super) struct Args {
     /// A project's folder, a package's file, or builtin:NAME.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// files. The build commands of projects use this.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  gavel policy componentize build/core.wasm -o build/no-deletes.wasm
+  gavel policy componentize target/core.wasm -o target/no-deletes.wasm
   gavel policy componentize core.wasm --wit wit/policy.wit -o no-deletes.wasm")]
 pub(super) struct Args {
     /// The core module.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// signature of a given --key is on it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  gavel policy inspect build/no-deletes.wasm
+  gavel policy inspect target/no-deletes.wasm
   gavel policy inspect no-deletes.wasm --key ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
   gavel policy inspect builtin:business-hours --json")]
 pub(super) struct Args {

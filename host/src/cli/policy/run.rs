@@ -21,7 +21,7 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   echo '{\"tool_call\": {\"name\": \"read_file\"}}' | gavel policy run --request -
   gavel policy run builtin:business-hours --request request.yaml --now 2026-01-05T20:00:00Z
-  gavel policy run build/no-deletes.wasm --request request.json --config config.yaml")]
+  gavel policy run target/no-deletes.wasm --request request.json --config config.yaml")]
 pub(super) struct Args {
     /// A project's folder, a package's file, or builtin:NAME.
     #[arg(default_value = ".")]

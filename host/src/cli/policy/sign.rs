@@ -22,7 +22,7 @@ pub(super) struct KeyArgs {
 ///
 /// Signing again with the same key replaces its signature; other keys' signatures stay.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  gavel policy sign build/no-deletes.wasm --key release.pem")]
+#[command(after_help = "Example:\n  gavel policy sign target/no-deletes.wasm --key release.pem")]
 pub(super) struct Args {
     /// The package's file.
     file: PathBuf,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel policy test
-  gavel policy test build/no-deletes.wasm
+  gavel policy test target/no-deletes.wasm
   gavel policy test builtin:business-hours --tests tests.yaml")]
 pub(super) struct Args {
     /// A project's folder, a package's file, or builtin:NAME.
