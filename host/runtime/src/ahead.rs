@@ -30,8 +30,10 @@ const REST_AFTER_FAILURE_MAX: u32 = 1 << 12;
 #[derive(Default)]
 pub(crate) struct Stock {
     target: usize,
+    #[allow(clippy::vec_box, reason = "an instance is large and goes from hand to hand")]
     ready: Mutex<Vec<Box<Instance>>>,
     /// Used ones, to be taken down.
+    #[allow(clippy::vec_box, reason = "as above")]
     used: Mutex<Vec<Box<Instance>>>,
     /// Whether the slow lane is at it.
     filling: AtomicBool,

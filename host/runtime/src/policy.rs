@@ -29,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) metadata: Metadata,
     pub(crate) sandbox: Sandbox,
     pub(crate) pre: PolicyPre<Guest>,
+    #[allow(clippy::vec_box, reason = "an instance is large and goes from hand to hand")]
     pub(crate) warm: Mutex<Vec<Box<Instance>>>,
     pub(crate) stock: Stock,
 }
@@ -157,6 +158,7 @@ impl Policy {
         }
     }
 
+    #[allow(clippy::vec_box, reason = "as the field")]
     fn warm(&self) -> std::sync::MutexGuard<'_, Vec<Box<Instance>>> {
         self.inner.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }

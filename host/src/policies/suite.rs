@@ -125,6 +125,7 @@ pub enum Expectation {
     Output,
     CounterCalls,
     CounterKey,
+    Instances,
     Trap,
     Undecodable,
 }
@@ -247,6 +248,7 @@ impl Expectation {
             Self::Output => "output",
             Self::CounterCalls => "counter_calls",
             Self::CounterKey => "counter_key",
+            Self::Instances => "instances",
             Self::Trap => "trap",
             Self::Undecodable => "undecodable",
         }

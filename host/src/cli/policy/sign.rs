@@ -38,8 +38,9 @@ pub(super) fn make_key(args: &KeyArgs, as_json: bool) -> Result<Outcome> {
         return Ok(Outcome::Yes);
     }
     note(&format!("The private key is in {}; keep it where only you can read it.", args.out.display()));
-    note("The public key, for the list of keys that a configuration trusts:");
-    line(&format!("  - {public}"))?;
+    note("The public key, under a name of your choice, for a configuration that trusts it:");
+    let name = args.out.file_stem().and_then(|stem| stem.to_str()).unwrap_or("release");
+    line(&format!("signatures: {{keys: {{{name}: \"{public}\"}}}}"))?;
     Ok(Outcome::Yes)
 }
 
