@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn refusal(core: &[u8]) -> String {
-        format!("{:#}", componentize(core, None).err().expect("it must be refused"))
+        format!("{:#}", componentize(core, None).expect_err("it must be refused"))
     }
 
     /// The interfaces that a component imports, in order of their names.
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_wit_of_ones_own_must_be_one() {
-        let told = format!("{:#}", componentize(&policy("", ""), Some("world {")).err().unwrap());
+        let told = format!("{:#}", componentize(&policy("", ""), Some("world {")).unwrap_err());
         assert!(told.contains("policy.wit is no valid WIT"), "{told}");
     }
 }
