@@ -22,7 +22,9 @@ def reported[T](call: Callable[..., T], *arguments: object) -> T:
     try:
         return call(*arguments)
     except BaseException as error:
-        # The message first: Gavel shortens long lines.
-        message = "".join(traceback.format_exception_only(error))
-        log.write(log.Level.ERROR, message + "".join(traceback.format_tb(error.__traceback__)[1:]))
+        # Not traceback.format_exception(): it opens the source files, and there are none in the sandbox.
+        lines = [f"{type(error).__name__}: {error}"]
+        for frame, line in reversed([*traceback.walk_tb(error.__traceback__)][1:]):
+            lines.append(f"  {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{line})")
+        log.write(log.Level.ERROR, "\n".join(lines))
         raise

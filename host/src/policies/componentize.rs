@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_wit_of_ones_own_must_be_one() {
-        let told = format!("{:#}", componentize(&policy("", ""), Some("world {")).err().unwrap());
+        let told = format!("{:#}", componentize(&policy("", ""), Some("world {")).unwrap_err());
         assert!(told.contains("policy.wit is no valid WIT"), "{told}");
     }
 }
