@@ -4,6 +4,9 @@
 //! What belongs here: what stands between a file and a policy that judges. How an admitted
 //! candidate comes to serve is in `life.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+
 use gavel::policies::manifest::Manifest;
 use gavel::policies::package::Package;
 use gavel::policies::suite::Suite;
@@ -183,6 +186,7 @@ fn signatures_count_where_they_are_required() {
 
 #[test]
 fn a_component_that_is_too_large_is_not_read() {
-    let server = Server::start(&config().with("limits", json!({"max_component_bytes": 60_000, "decision_deadline_ms": 10_000})));
+    let server =
+        Server::start(&config().with("limits", json!({"max_component_bytes": 60_000, "decision_deadline_ms": 10_000})));
     assert!(server.post_bytes("/policies/components", &[0; 60_001]).error(413).contains("limits.max_component_bytes"));
 }

@@ -4,6 +4,9 @@
 //! recorded, that it survives a restart, and that a bad candidate changes nothing. What a candidate
 //! is refused for is in `candidates.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+
 use gavel_tests::{Config, Key, Server, Site, intent, repository};
 use serde_json::{Value, json};
 use std::fs;

@@ -3,6 +3,9 @@
 //! What belongs here: that the policies of a record give the words of the record, that a difference
 //! is found, and what another policy would have changed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+
 use gavel_tests::{Config, Server, Site, call, file, gavel, intent, path, repository};
 use serde_json::{Value, json};
 

@@ -3,6 +3,9 @@
 //! What belongs here: that the components which are built in say what their tests say. What their
 //! rules mean in detail is tested in `guest-policies/`, natively.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+
 use gavel_tests::{gavel, path, repository};
 
 #[test]

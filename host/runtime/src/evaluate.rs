@@ -181,7 +181,9 @@ impl Guest {
         if text.contains("fuel allocated for hostcalls") {
             return FailedClosed::Output { limit: self.call.terms.limits.max_output_bytes };
         }
-        if why.is::<PoolConcurrencyLimitError>() || text.contains("resource limit exceeded") {
+        // What the system refuses the machine (memory, a mapping) is no fault of the guest.
+        let refused = text.contains("resource limit exceeded") || text.contains("(os error ");
+        if why.is::<PoolConcurrencyLimitError>() || refused {
             return FailedClosed::Instances { why: text };
         }
         FailedClosed::Undecodable(text)

@@ -47,6 +47,9 @@ pub struct Inspection {
     pub metadata: Metadata,
 }
 
+/// How often a new component is asked to describe itself while there is no instance to be had.
+const DESCRIBE_TRIES_MAX: usize = 3;
+
 impl Sandbox {
     /// Make a policy ready: compile it (or take it from the cache), check its imports, exports and
     /// configuration, and ask it to describe itself.
@@ -108,7 +111,16 @@ impl Sandbox {
     async fn describe(&self, source: &PolicySource, pre: &PolicyPre<Guest>) -> Result<Metadata, Error> {
         let limits = Limits { deadline_ms: crate::limits::DESCRIBE_DEADLINE_MS, ..source.limits.clone() };
         let terms = Terms { name: source.name.clone().into(), config: "null".into(), limits };
-        let described = Instance::describe(self, pre, Call::describe(terms.into())).await;
+        let terms = Arc::new(terms);
+        let mut described = Instance::describe(self, pre, Call::describe(Arc::clone(&terms))).await;
+        // The first instance of a component maps its memory image, which the system refuses now and
+        // then for a moment: sealing a memfd is EBUSY while the kernel itself looks at its pages.
+        for _ in 1..DESCRIBE_TRIES_MAX {
+            if !matches!(described, Err((FailedClosed::Instances { .. }, _))) {
+                break;
+            }
+            described = Instance::describe(self, pre, Call::describe(Arc::clone(&terms))).await;
+        }
         described.map_err(|why| Error::Describe { policy: source.name.clone(), why: with_guest_words(why) })
     }
 }

@@ -67,12 +67,7 @@ async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
     let (verified, records) = gavel_ledger::read_dir(ledger).with_context(|| ledger.display().to_string())?;
     let root = match &args.catalogue {
         Some(root) => root.clone(),
-        None => {
-            let absolute = ledger.canonicalize().with_context(|| ledger.display().to_string())?;
-            let data =
-                absolute.ancestors().nth(3).context("the ledger lies in no data folder: give `--catalogue DIR`")?;
-            catalogue_dir(data)
-        }
+        None => catalogue_beside(ledger)?,
     };
     let options = || SandboxOptions { cache_dir: component_cache(), ..SandboxOptions::default() };
     let mut bench = Bench::new(Catalogue::read_only(&root), options())?;
@@ -94,6 +89,13 @@ async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
         print(&report, args, seconds)?;
     }
     Ok(if args.rejudge && report.differing > 0 { Outcome::No } else { Outcome::Yes })
+}
+
+/// The catalogue of the data folder that a ledger lies in.
+fn catalogue_beside(ledger: &Path) -> Result<PathBuf> {
+    let absolute = ledger.canonicalize().with_context(|| ledger.display().to_string())?;
+    let data = absolute.ancestors().nth(3).context("the ledger lies in no data folder: give `--catalogue DIR`")?;
+    Ok(catalogue_dir(data))
 }
 
 fn bar(records: u64) -> ProgressBar {

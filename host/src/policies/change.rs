@@ -175,13 +175,12 @@ impl Kernel {
     fn trial(&self, set: Arc<Deployed>, mode: TrialMode) -> Result<Trial, ChangeError> {
         // The same candidate goes on with what it has seen.
         let known = self.life.line().trial.as_ref().filter(|trial| trial.set.digest() == set.digest()).cloned();
-        let shadow = match known {
-            Some(trial) => trial.shadow,
-            None => {
-                let file = self.dir.as_deref().map(|dir| shadow::file_of(dir, set.digest()));
-                let shadow = Shadow::new(self.admission.shadow(), file.as_deref());
-                Arc::new(shadow.map_err(|why| ChangeError::Candidate(format!("differences cannot be kept: {why}")))?)
-            }
+        let shadow = if let Some(trial) = known {
+            trial.shadow
+        } else {
+            let file = self.dir.as_deref().map(|dir| shadow::file_of(dir, set.digest()));
+            let shadow = Shadow::new(self.admission.shadow(), file.as_deref());
+            Arc::new(shadow.map_err(|why| ChangeError::Candidate(format!("differences cannot be kept: {why}")))?)
         };
         Ok(Trial { set, mode, shadow })
     }

@@ -216,9 +216,9 @@ mod tests {
             |set| set.policies.reverse(),
         ];
         for change in changes {
-            let mut changed = base.clone();
-            change(&mut changed);
-            assert_ne!(changed.digest(), base.digest(), "{changed:?}");
+            let mut other = base.clone();
+            change(&mut other);
+            assert_ne!(other.digest(), base.digest(), "{other:?}");
         }
     }
 

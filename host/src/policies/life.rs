@@ -97,6 +97,9 @@ pub enum Impossible {
 
 impl Deployed {
     /// A set of these policies, whose digest is `digest`.
+    ///
+    /// # Panics
+    /// When they are not as many as the document's members.
     #[must_use]
     pub fn new(digest: &str, document: SetDocument, policies: Vec<(Policy, Arc<Health>)>) -> Self {
         assert_eq!(policies.len(), document.policies.len(), "each member is loaded");
@@ -242,8 +245,8 @@ mod tests {
         Arc::new(Deployed::new(digest, SetDocument::default(), Vec::new()))
     }
 
-    fn on_trial(digest: &str, mode: TrialMode) -> Option<Trial> {
-        Some(Trial { set: deployed(digest), mode, shadow: Arc::new(Shadow::idle()) })
+    fn on_trial(digest: &str, mode: TrialMode) -> Trial {
+        Trial { set: deployed(digest), mode, shadow: Arc::new(Shadow::idle()) }
     }
 
     fn serving(line: &Line) -> &str {
@@ -255,7 +258,7 @@ mod tests {
         let line = Line::of(deployed("a"));
         assert_eq!(line.promoted(None).unwrap_err(), Impossible::NoCandidate("promote"));
         assert_eq!(line.rolled_back().unwrap_err(), Impossible::NoPrevious);
-        let line = line.with_trial(on_trial("b", TrialMode::Shadow));
+        let line = line.with_trial(Some(on_trial("b", TrialMode::Shadow)));
         assert!(matches!(line.promoted(Some("c")), Err(Impossible::OtherCandidate { .. })));
         let line = line.promoted(Some("b")).unwrap();
         assert_eq!((serving(&line), line.trial.is_none()), ("b", true));
@@ -267,7 +270,7 @@ mod tests {
     #[test]
     fn only_a_canary_decides_and_only_its_share() {
         let share = |mode| {
-            let line = Line::of(deployed("a")).with_trial(on_trial("b", mode));
+            let line = Line::of(deployed("a")).with_trial(Some(on_trial("b", mode)));
             let ids = (0..10_000).map(|n| format!("request-{n}"));
             ids.filter(|id| &**line.decides(id).digest() == "b").count()
         };
@@ -286,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_state_that_is_recorded_is_read_back() {
-        let line = Line::of(deployed("a")).serving(deployed("b")).with_trial(on_trial("c", TrialMode::Canary(7)));
+        let line = Line::of(deployed("a")).serving(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(7))));
         let saved: SavedLine = serde_json::from_value(line.to_state()).unwrap();
         let text = |text: &str| Some(text.to_owned());
         assert_eq!((saved.configured.as_str(), saved.serving.as_str()), ("a", "b"));

@@ -53,14 +53,10 @@ pub async fn what_if(
                 continue;
             }
         };
-        let set = match sets.get(&recorded.set) {
-            Some(set) => set.clone(),
-            None => {
-                let set = load(bench, candidate, &recorded, components).await?;
-                sets.insert(recorded.set.clone(), set.clone());
-                set
-            }
-        };
+        if !sets.contains_key(&recorded.set) {
+            sets.insert(recorded.set.clone(), load(bench, candidate, &recorded, components).await?);
+        }
+        let set = &sets[&recorded.set];
         let judged = set.judge(Arc::new(recorded.request.clone()), Arc::clone(&counters)).await;
         let now = word(judged.denial().as_ref());
         report.count((now != recorded.word).then(|| difference(recorded, now, None)));

@@ -133,9 +133,9 @@ impl ChangeArgs {
 
 fn tell(status: &Value, as_json: bool) -> Result<Outcome> {
     if as_json {
-        print_json(status)?
+        print_json(status)?;
     } else {
-        print_status(status)?
+        print_status(status)?;
     }
     Ok(Outcome::Yes)
 }
@@ -220,10 +220,7 @@ pub(super) fn differences(args: &DifferencesArgs, as_json: bool) -> Result<Outco
 pub(super) fn history(args: &HistoryArgs, as_json: bool) -> Result<Outcome> {
     let steps = match &args.ledger {
         Some(ledger) => recorded(ledger)?,
-        None => {
-            let told = args.remote.client()?.get_json("/policies/history")?;
-            serde_json::from_value(told["steps"].clone()).context("the server's answer is no history")?
-        }
+        None => told(&args.remote)?,
     };
     if as_json {
         print_json(&json!({"steps": steps}))?;
@@ -236,6 +233,11 @@ pub(super) fn history(args: &HistoryArgs, as_json: bool) -> Result<Outcome> {
         print_step(step)?;
     }
     Ok(Outcome::Yes)
+}
+
+fn told(remote: &Remote) -> Result<Vec<Step>> {
+    let told = remote.client()?.get_json("/policies/history")?;
+    serde_json::from_value(told["steps"].clone()).context("the server's answer is no history")
 }
 
 fn recorded(ledger: &Path) -> Result<Vec<Step>> {
