@@ -6,9 +6,11 @@
 /// What a configuration writes before the name of a builtin policy.
 pub const PREFIX: &str = "builtin:";
 
-const BUILTINS: [(&str, &[u8]); 2] = [
+const BUILTINS: [(&str, &[u8]); 4] = [
     ("business-hours", include_bytes!("../../../guest-policies/built/business-hours.wasm")),
+    ("cedar", include_bytes!("../../../guest-policies/built/cedar.wasm")),
     ("path-allow-list", include_bytes!("../../../guest-policies/built/path-allow-list.wasm")),
+    ("rego", include_bytes!("../../../guest-policies/built/rego.wasm")),
 ];
 
 /// The component of the builtin policy `name`.

@@ -81,7 +81,7 @@ impl Mapping {
         let name = request.tool_call.as_ref().map(|call| call.name.as_str());
         let tool = self.tools.iter().find(|(is, _)| Some(is.as_str()) == name).map(|(_, tool)| tool);
         let principal = self.principal.uid(document, "principal")?;
-        let action = uid(&self.action, self.action_id(name, tool)?);
+        let action = uid(&self.action, action_id(name, tool)?);
         let resource = match (tool.and_then(|tool| tool.resource.as_ref()).or(self.resource.as_ref()), name) {
             (Some(resource), _) => resource.uid(document, "resource")?,
             (None, Some(name)) => uid(&self.tool_type, name),
@@ -95,16 +95,16 @@ impl Mapping {
         Question::new(principal, action, resource, context, schema)
             .map_err(|error| Wrong::new(format!("it does not fit the schema: {error}")))
     }
+}
 
-    fn action_id<'a>(&self, name: Option<&'a str>, tool: Option<&'a Tool>) -> Result<&'a str, Wrong> {
-        match (tool.and_then(|tool| tool.action.as_deref()), name) {
-            (Some(action), _) => Ok(action),
-            // Otherwise it would be permitted by what permits requests without a tool call.
-            (None, Some(INTENT)) => {
-                Err(Wrong::new(format!("its tool is named '{INTENT}': give it an action in `mapping.tools`")))
-            }
-            (None, name) => Ok(name.unwrap_or(INTENT)),
+fn action_id<'a>(name: Option<&'a str>, tool: Option<&'a Tool>) -> Result<&'a str, Wrong> {
+    match (tool.and_then(|tool| tool.action.as_deref()), name) {
+        (Some(action), _) => Ok(action),
+        // Otherwise it would be permitted by what permits requests without a tool call.
+        (None, Some(INTENT)) => {
+            Err(Wrong::new(format!("its tool is named '{INTENT}': give it an action in `mapping.tools`")))
         }
+        (None, name) => Ok(name.unwrap_or(INTENT)),
     }
 }
 

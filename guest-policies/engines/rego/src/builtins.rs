@@ -13,24 +13,24 @@ use regorus::{Engine, Value};
 /// When regorus has one of them already: never, for an interpreter without extensions.
 pub(crate) fn add(interpreter: &mut Engine, now_ms: u64) -> Result<()> {
     // In 128 bits no time of 64 overflows.
-    let now_ns = Value::from(u128::from(now_ms) * 1_000_000);
-    interpreter.add_extension("time.now_ns".into(), 0, Box::new(move |_: Vec<Value>| Ok(now_ns.clone())))?;
-    interpreter.add_extension("net.cidr_is_valid".into(), 1, Box::new(|of: Vec<Value>| cidr_is_valid(&of)))?;
-    interpreter.add_extension("net.cidr_contains".into(), 2, Box::new(|of: Vec<Value>| cidr_contains(&of)))
+    let clock = Value::from(u128::from(now_ms) * 1_000_000);
+    interpreter.add_extension("time.now_ns".into(), 0, Box::new(move |_: Vec<Value>| Ok(clock.clone())))?;
+    interpreter.add_extension("net.cidr_is_valid".into(), 1, Box::new(|of: Vec<Value>| Ok(cidr_is_valid(&of))))?;
+    interpreter.add_extension("net.cidr_contains".into(), 2, Box::new(|of: Vec<Value>| Ok(cidr_contains(&of))))
 }
 
-fn cidr_is_valid(of: &[Value]) -> Result<Value> {
-    let [Value::String(text)] = of else { return Ok(Value::Bool(false)) };
-    Ok(Value::Bool(Block::read(text).is_ok()))
+fn cidr_is_valid(of: &[Value]) -> Value {
+    let [Value::String(text)] = of else { return Value::Bool(false) };
+    Value::Bool(Block::read(text).is_ok())
 }
 
 /// Undefined where an argument is no network, as in OPA.
-fn cidr_contains(of: &[Value]) -> Result<Value> {
-    let [Value::String(outer), Value::String(inner)] = of else { return Ok(Value::Undefined) };
+fn cidr_contains(of: &[Value]) -> Value {
+    let [Value::String(outer), Value::String(inner)] = of else { return Value::Undefined };
     let inner = if inner.contains('/') { Block::read(inner) } else { Block::address(inner) };
     match (Block::read(outer), inner) {
-        (Ok(outer), Ok(inner)) => Ok(Value::Bool(outer.contains(&inner))),
-        _ => Ok(Value::Undefined),
+        (Ok(outer), Ok(inner)) => Value::Bool(outer.contains(&inner)),
+        _ => Value::Undefined,
     }
 }
 

@@ -40,7 +40,9 @@ impl Policy for Rego {
         match ENGINE.get(Engine::read) {
             Ok(engine) => {
                 let (verdict, printed) = judge(engine, &request);
-                printed.iter().for_each(|line| log::write(log::Level::Info, line));
+                for line in &printed {
+                    log::write(log::Level::Info, line);
+                }
                 verdict
             }
             Err(broken) => Verdict::Deny(bounded(broken.to_string())),

@@ -165,7 +165,7 @@ fn policies_of_before_rego_1_run_unchanged() {
 fn the_request_is_the_input() {
     for condition in [
         r#"input.id == "r1""#,
-        r#"input.actor == input.request.actor"#,
+        "input.actor == input.request.actor",
         "input.now_ms == 1767607200000",
         "input.request.ts_ms == 7",
         r#"input.tool_call.name == "t""#,
@@ -216,7 +216,7 @@ fn functions_answer_from_the_request_or_not_at_all() {
         let engine = module(&format!("package a\nallow if {{ {condition} }}"), "data.a.allow");
         assert_eq!(verdict(&engine, &request("t", "{}")) == Verdict::Allow, expected, "{condition}");
     }
-    for absent in [r#"http.send({})"#, "rand.intn(\"a\", 2)", "uuid.rfc4122(\"a\")", "opa.runtime()"] {
+    for absent in ["http.send({})", "rand.intn(\"a\", 2)", "uuid.rfc4122(\"a\")", "opa.runtime()"] {
         let engine = module(&format!("package a\nallow if {{ {absent} }}"), "data.a.allow");
         let reason = denied(&engine, &request("t", "{}"));
         let name = absent.split('(').next().expect("a name");
@@ -226,7 +226,7 @@ fn functions_answer_from_the_request_or_not_at_all() {
 
 #[test]
 fn a_builtin_that_fails_is_undefined_or_denies() {
-    let text = r#"package a\nallow if not to_number(input.intent)"#;
+    let text = r"package a\nallow if not to_number(input.intent)";
     let lenient = engine(&format!(r#"{{"modules":{{"a":"{text}"}},"query":"data.a.allow"}}"#));
     assert_eq!(verdict(&lenient, &request("t", "{}")), Verdict::Allow);
     let strict =

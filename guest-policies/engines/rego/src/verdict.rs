@@ -64,9 +64,8 @@ fn object(query: &str, value: &Value) -> Verdict {
         let Some(found) = field(value, name) else { continue };
         known = true;
         match (found, messages(found)) {
-            (Value::Bool(false), _) => {}
             (Value::Bool(true), _) => return verdict(reason.unwrap_or_else(|| format!("{query}.{name} is true"))),
-            (Value::Set(_) | Value::Array(_), None) => {}
+            (Value::Bool(false), _) | (Value::Set(_) | Value::Array(_), None) => {}
             (Value::Set(_) | Value::Array(_), Some(messages)) => return verdict(messages),
             (other, _) => return unexpected(&format!("{query}.{name}"), other),
         }
@@ -130,7 +129,7 @@ fn messages(value: &Value) -> Option<String> {
 
 fn message(item: &Value) -> String {
     let text = ["msg", "message", "reason"].iter().find_map(|name| field(item, name)).unwrap_or(item);
-    text.as_string().map_or_else(|_| text.to_string(), |text| text.to_string())
+    text.as_string().map_or_else(|_| text.to_string(), ToString::to_string)
 }
 
 fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {

@@ -62,12 +62,12 @@ fn tools(setting: &Json) -> Result<Vec<(String, Tool)>, Wrong> {
 }
 
 fn context(setting: &Json) -> Result<Vec<(String, Attribute)>, Wrong> {
-    named(setting, |attribute| match attribute {
-        Json::Text(_) => Ok(Attribute { from: Pointer::read(attribute)?, kind: Kind::Plain }),
-        _ => {
-            let attribute = attribute.object(&["from", "as", "type"])?;
-            Ok(Attribute { from: attribute.require("from", Pointer::read)?, kind: kind(&attribute)? })
+    named(setting, |attribute| {
+        if let Json::Text(_) = attribute {
+            return Ok(Attribute { from: Pointer::read(attribute)?, kind: Kind::Plain });
         }
+        let attribute = attribute.object(&["from", "as", "type"])?;
+        Ok(Attribute { from: attribute.require("from", Pointer::read)?, kind: kind(&attribute)? })
     })
 }
 
