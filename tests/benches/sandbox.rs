@@ -74,10 +74,10 @@ const AHEAD: u64 = 16;
 async fn measure_ready(policy: &Policy, asked: &Arc<Request>, counters: &Arc<dyn Counters>) -> Vec<f64> {
     let mut each = Vec::new();
     while each.len() < 4_000 {
-        while policy.instances_ready() <= 3 * AHEAD as usize / 4 {
+        while policy.instances_ready() as u64 <= 3 * AHEAD / 4 {
             std::thread::sleep(Duration::from_micros(100));
             // A stock is topped up when half of it was used; one call more, and it may be due.
-            if policy.instances_ready() <= 3 * AHEAD as usize / 4 {
+            if policy.instances_ready() as u64 <= 3 * AHEAD / 4 {
                 _ = policy.evaluate(Arc::clone(asked), Arc::clone(counters), Duration::from_secs(1)).await;
             }
         }

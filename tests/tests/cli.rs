@@ -277,7 +277,7 @@ fn info_tells_of_the_build_and_of_a_server() {
         &info(&[]).stdout,
         &shown,
         &expect![[r#"
-        builtin_policies   budget, business-hours, intent-bound, parameter-schema, path-allow-list, rate-limit, sensitive-data, sequence, two-person
+        builtin_policies   budget, business-hours, cedar, intent-bound, parameter-schema, path-allow-list, rate-limit, rego, sensitive-data, sequence, two-person
         contract           gavel:policy@0.1.0
         data_dir           <home>/gavel
         name               gavel

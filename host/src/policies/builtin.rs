@@ -18,10 +18,12 @@ macro_rules! built {
 const BUILTINS: &[(&str, &[u8])] = built![
     "budget",
     "business-hours",
+    "cedar",
     "intent-bound",
     "parameter-schema",
     "path-allow-list",
     "rate-limit",
+    "rego",
     "sensitive-data",
     "sequence",
     "two-person",
