@@ -188,5 +188,7 @@ fn signatures_count_where_they_are_required() {
 fn a_component_that_is_too_large_is_not_read() {
     let server =
         Server::start(&config().with("limits", json!({"max_component_bytes": 60_000, "decision_deadline_ms": 10_000})));
-    assert!(server.post_bytes("/policies/components", &vec![0; 60_001]).error(413).contains("limits.max_component_bytes"));
+    assert!(
+        server.post_bytes("/policies/components", &vec![0; 60_001]).error(413).contains("limits.max_component_bytes")
+    );
 }

@@ -3,6 +3,7 @@
 //! What belongs here: commands as a person or a script runs them. Files that are not what they
 //! should be are in `bad_files.rs`; the commands that the README shows are run by `readme.rs`.
 #![allow(clippy::needless_raw_string_hashes, reason = "expect_test writes them so")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
 
 use expect_test::{Expect, expect};
 use gavel_tests::{Config, Gavel, Server, Site, call, file, gavel, in_time, intent, path, redacted, repository};

@@ -11,8 +11,9 @@ use gavel_tests::{gavel, path, repository};
 #[test]
 fn each_passes_its_tests_in_the_sandbox() {
     for name in gavel::policies::builtin::names() {
-        let tests = repository().join("guest-policies").join(name).join("tests.yaml");
-        assert!(tests.is_file(), "{name} ships no tests: {}", tests.display());
+        let folders = ["guest-policies", "guest-policies/engines"].map(|folder| repository().join(folder).join(name));
+        let tests = folders.into_iter().map(|folder| folder.join("tests.yaml")).find(|tests| tests.is_file());
+        let tests = tests.unwrap_or_else(|| panic!("{name} ships no tests.yaml"));
         let policy = format!("builtin:{name}");
         let report = gavel(["policy", "test", "--json", &policy, "--tests", path(&tests)]).code(0).json();
         assert!(report["passed"].as_u64().is_some_and(|passed| passed > 3), "{name}: {report}");
