@@ -5,7 +5,7 @@
 
 use crate::bindings::{Policy as World, PolicyPre};
 use crate::evaluate::{Call, Guest};
-use crate::lanes::Run;
+use crate::lanes::{Pace, Run};
 use crate::limits::TRANSFER_BYTES_MAX;
 use crate::{Evaluation, FailedClosed, Metadata, Request, Sandbox, Verdict};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Instance {
                 described.map_err(|why| (instance.failure(&why), instance.store.data().words()))
             }
         };
-        let run: Run<_> = sandbox.inner.lane.run(Box::pin(asked), until);
+        let run: Run<_> = sandbox.inner.lane.run(Box::pin(asked), until, &Pace::default());
         run.ended().await.unwrap_or(Err((late, None)))
     }
 

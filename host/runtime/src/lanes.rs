@@ -5,10 +5,15 @@
 //! at its second tick (after 0.5 to 1 ms) yields, and is moved to the *slow lane*: a few threads
 //! of lower priority that run all such guests in turns, a tick at a time. The caller meanwhile
 //! waits without holding a thread, and is answered at the deadline even if the slow lane is busy.
+//!
+//! A policy that was moved several times in a row begins in the slow lane from then on ([`Pace`]):
+//! otherwise callers of a policy that never ends would take a millisecond of a good thread each
+//! time. Now and then it is tried again where the decision is made.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -56,17 +61,22 @@ impl SlowLane {
         Ok(Self { queue })
     }
 
-    /// Run the first slice of `future` here and now; the rest, if any, goes to the slow lane.
+    /// Run the first slice of `future` here and now, unless its `pace` is known to be slow; the rest,
+    /// if any, goes to the slow lane.
     ///
     /// The future must be one that is always ready to go on (guests yield but never wait).
-    pub(crate) fn run<T, F>(&self, mut future: Pin<Box<F>>, until: Instant) -> Run<T>
+    pub(crate) fn run<T, F>(&self, mut future: Pin<Box<F>>, until: Instant, pace: &Pace) -> Run<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        if let Poll::Ready(done) = poll_once(future.as_mut()) {
+        if pace.begins_here()
+            && let Poll::Ready(done) = poll_once(future.as_mut())
+        {
+            pace.ended_here();
             return Run::Done(done);
         }
+        pace.moved();
         let (answer, wait) = oneshot::channel();
         self.spawn(async move {
             // Nobody waits any more after the deadline: the answer is dropped.
@@ -78,6 +88,33 @@ impl SlowLane {
     /// Run all of `future` in the slow lane. It, too, must always be ready to go on.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.queue.push(Box::pin(future));
+    }
+}
+
+/// Evaluations of a policy in a row that went to the slow lane, after which the next begin there.
+const MOVED_MAX: u32 = 3;
+/// Of those that begin in the slow lane, one in so many is tried outside it.
+const TRIED_AGAIN: u32 = 64;
+
+/// How a policy has done lately: evaluations in a row that were in the slow lane.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(AtomicU32);
+
+impl Pace {
+    fn begins_here(&self) -> bool {
+        let moved = self.0.load(Ordering::Relaxed);
+        moved < MOVED_MAX || moved.is_multiple_of(TRIED_AGAIN)
+    }
+
+    fn ended_here(&self) {
+        // Nearly always 0 already: then nothing is written that other threads read.
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn moved(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -146,5 +183,27 @@ fn serve(queue: &Queue) {
         if poll_once(task.as_mut()).is_pending() {
             queue.push(task);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_slow_begins_in_the_slow_lane_and_is_tried_again() {
+        let pace = Pace::default();
+        for _ in 0..MOVED_MAX {
+            assert!(pace.begins_here());
+            pace.moved();
+        }
+        let mut here = 0;
+        for _ in 0..10 * TRIED_AGAIN {
+            here += u32::from(pace.begins_here());
+            pace.moved();
+        }
+        assert_eq!(here, 10);
+        pace.ended_here();
+        assert!(pace.begins_here());
     }
 }

@@ -5,6 +5,7 @@ use crate::ahead::Stock;
 use crate::bindings::PolicyPre;
 use crate::evaluate::{Call, Guest, Terms};
 use crate::instance::Instance;
+use crate::lanes::Pace;
 use crate::policy::{Inner, Policy};
 use crate::world::Surface;
 use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOptions};
@@ -74,6 +75,7 @@ impl Sandbox {
                 sandbox: self.clone(),
                 pre,
                 warm: Mutex::default(),
+                pace: Pace::default(),
             }),
         };
         policy.restock();
@@ -160,6 +162,7 @@ impl Policy {
                 sandbox: inner.sandbox.clone(),
                 pre: inner.pre.clone(),
                 warm: Mutex::default(),
+                pace: Pace::default(),
                 stock: Stock::new(terms.limits.instances_ahead),
             }),
         };

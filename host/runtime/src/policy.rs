@@ -4,7 +4,7 @@ use crate::ahead::Stock;
 use crate::bindings::PolicyPre;
 use crate::evaluate::{Call, Guest, Terms};
 use crate::instance::Instance;
-use crate::lanes::Run;
+use crate::lanes::{Pace, Run};
 use crate::{Counters, Evaluation, FailedClosed, Limits, Metadata, Request, Sandbox};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     #[allow(clippy::vec_box, reason = "an instance is large and goes from hand to hand")]
     pub(crate) warm: Mutex<Vec<Box<Instance>>>,
     pub(crate) stock: Stock,
+    /// In which lane its evaluations begin.
+    pub(crate) pace: Pace,
 }
 
 impl std::fmt::Debug for Policy {
@@ -97,7 +99,8 @@ impl Policy {
         };
         let late = call.late();
         let asked = Box::pin(self.clone().ask(place, call, request));
-        let answered = match self.inner.sandbox.inner.lane.run(asked, until) {
+        let (lane, pace) = (&self.inner.sandbox.inner.lane, &self.inner.pace);
+        let answered = match lane.run(asked, until, pace) {
             Run::Done(evaluation) => return evaluation,
             Run::Moved(rest) => rest.await,
         };
