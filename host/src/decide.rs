@@ -166,7 +166,8 @@ impl Kernel {
         let denial = judged.denial();
         case.evaluations = judged.evaluations;
         for (policy, quarantined) in self.note(case) {
-            self.tell_quarantine(&policy, &quarantined, line).await;
+            // Boxed, because it is rare: the futures of all other requests carry no room for it.
+            Box::pin(self.tell_quarantine(&policy, &quarantined, line)).await;
         }
         if let Some(trial) = line.shadow() {
             trial.shadow.show(&self.tasks, &trial.set, &asked, Word::from(denial.as_ref()));

@@ -7,6 +7,7 @@ use gavel_ledger::{Error, RecordView, Records};
 use gavel_runtime::{CounterAnswer, CounterOperation, Request, ToolCall};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// A decision that can be judged again.
 #[derive(Debug, Clone)]
@@ -14,7 +15,7 @@ pub struct Recorded {
     /// The record.
     pub index: u64,
     /// What the policies were asked.
-    pub request: Request,
+    pub request: Arc<Request>,
     /// The digest of the set that judged.
     pub set: String,
     /// What each policy said, in order, up to the one that decided.
@@ -149,7 +150,7 @@ fn read(record: &RecordView) -> Result<Recorded, Skipped> {
         },
     };
     let object = |map: Map<String, Value>| json::canonical(&Value::Object(map));
-    let request = Request {
+    let request = Arc::new(Request {
         id: named.request_id,
         now_ms: asked.now_ms,
         ts_ms: asked.ts_ms,
@@ -162,6 +163,6 @@ fn read(record: &RecordView) -> Result<Recorded, Skipped> {
         params: object(asked.params),
         evidence: asked.evidence,
         constraints: asked.constraints.map(|constraints| json::canonical(&constraints)),
-    };
+    });
     Ok(Recorded { index: record.index(), request, set: meta.policy_set, said: meta.policies, word })
 }

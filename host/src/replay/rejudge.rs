@@ -62,9 +62,8 @@ async fn judge_all(batch: Vec<(PolicySet, Recorded)>) -> Vec<Option<Difference>>
 
 async fn judge(set: &PolicySet, recorded: Recorded) -> Option<Difference> {
     let answers = Arc::new(Answers::new(&recorded.said));
-    let request = Arc::new(recorded.request.clone());
     let counters: Arc<dyn Counters> = Arc::clone(&answers) as _;
-    let judged = set.judge(request, counters).await;
+    let judged = set.judge(Arc::clone(&recorded.request), counters).await;
     let now = word(judged.denial().as_ref());
     let note = answers.mismatch().or_else(|| verdicts_differ(&recorded.said, &judged.evaluations));
     (now != recorded.word || note.is_some()).then(|| difference(recorded, now, note))
@@ -85,9 +84,9 @@ pub(super) fn difference(recorded: Recorded, now: Word, note: Option<String>) ->
     Difference {
         index: recorded.index,
         ts_ms: recorded.request.now_ms,
-        request_id: recorded.request.id,
-        actor: recorded.request.actor,
-        tool: recorded.request.tool_call.map(|call| call.name),
+        request_id: recorded.request.id.clone(),
+        actor: recorded.request.actor.clone(),
+        tool: recorded.request.tool_call.as_ref().map(|call| call.name.clone()),
         recorded: recorded.word,
         now,
         note,

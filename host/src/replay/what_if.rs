@@ -57,7 +57,7 @@ pub async fn what_if(
             sets.insert(recorded.set.clone(), load(bench, candidate, &recorded, components).await?);
         }
         let set = &sets[&recorded.set];
-        let judged = set.judge(Arc::new(recorded.request.clone()), Arc::clone(&counters)).await;
+        let judged = set.judge(Arc::clone(&recorded.request), Arc::clone(&counters)).await;
         let now = word(judged.denial().as_ref());
         report.count((now != recorded.word).then(|| difference(recorded, now, None)));
     }

@@ -49,7 +49,8 @@ impl Subject {
                     builtin::names().collect::<Vec<_>>().join(", ")
                 )
             })?;
-            let tests = builtin::tests(name).map(|tests| Suite::from_text(Path::new("tests.yaml"), tests)).transpose()?;
+            let tests =
+                builtin::tests(name).map(|tests| Suite::from_text(Path::new("tests.yaml"), tests)).transpose()?;
             return Ok(Self { tests, ..Self::of(policy, bytes)? });
         }
         let path = Path::new(policy);
