@@ -275,7 +275,7 @@ fn info_tells_of_the_build_and_of_a_server() {
         &info(&[]).stdout,
         &shown,
         &expect![[r#"
-        builtin_policies   business-hours, path-allow-list
+        builtin_policies   business-hours, cedar, path-allow-list, rego
         contract           gavel:policy@0.1.0
         data_dir           <home>/gavel
         name               gavel

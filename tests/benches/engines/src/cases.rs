@@ -1,4 +1,4 @@
-//! The policies that are measured: for each engine one that decides, among as many others as make up the bytes asked for.
+//! The policies that are measured: for each engine one that decides, among as many others as make up the bytes wanted.
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicySet, RestrictedExpression,
