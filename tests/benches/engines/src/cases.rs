@@ -1,6 +1,8 @@
-//! The policies that are measured: for each engine one that decides, among as many others as make up the bytes asked for.
+//! The policies that are measured: for each engine one that decides, among as many others as make up the bytes wanted.
 
-use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, RestrictedExpression};
+use cedar_policy::{
+    Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicySet, RestrictedExpression,
+};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -34,21 +36,22 @@ unless {{ context has constraints && context.params.amount < {index} && context.
         );
     }
     let (policies, parsed) = (text.parse::<PolicySet>().expect("Cedar"), text.clone());
+    // Types are parsed once, ids are not parsed at all, as in the component.
+    let [agent, action, tool] = ["Agent", "Action", "Tool"].map(|name| name.parse::<EntityTypeName>().expect("a type"));
+    let uid = |name: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(name.clone(), EntityId::new(id));
     Case {
         engine: "cedar",
         component: include_bytes!("../../../../guest-policies/built/cedar.wasm"),
-        config: json!({"policies": text}),
+        config: json!({"policies": text, "mapping": {"context": {"params": "/tool_call/params"}}}),
         policy_bytes: text.len(),
         parse: Box::new(move || _ = std::hint::black_box(parsed.parse::<PolicySet>().expect("Cedar"))),
         evaluate: Box::new(move || {
-            let uid = |text: &str| text.parse::<EntityUid>().expect("an entity");
             let path = RestrictedExpression::new_string("reports/2025/q1.md".into());
             let params = RestrictedExpression::new_record([("path".into(), path)]).expect("a record");
             let context = Context::from_pairs([("params".into(), params)]).expect("a context");
-            let (who, what) = (uid(r#"Agent::"agent-001""#), uid(r#"Action::"read_file""#));
-            let request = cedar_policy::Request::new(who, what, uid(r#"Tool::"read_file""#), context, None);
-            let response =
-                Authorizer::new().is_authorized(&request.expect("a request"), &policies, &Entities::empty());
+            let (who, what, on) = (uid(&agent, "agent-001"), uid(&action, "read_file"), uid(&tool, "read_file"));
+            let request = cedar_policy::Request::new(who, what, on, context, None);
+            let response = Authorizer::new().is_authorized(&request.expect("a request"), &policies, &Entities::empty());
             response.decision() == Decision::Allow
         }),
     }
