@@ -99,8 +99,7 @@ impl Policy {
         };
         let late = call.late();
         let asked = Box::pin(self.clone().ask(place, call, request));
-        let (lane, pace) = (&self.inner.sandbox.inner.lane, &self.inner.pace);
-        let answered = match lane.run(asked, until, pace) {
+        let answered = match self.inner.sandbox.inner.lane.run(asked, until, &self.inner.pace) {
             Run::Done(evaluation) => return evaluation,
             Run::Moved(rest) => rest.await,
         };
