@@ -167,7 +167,7 @@ impl Kernel {
         case.evaluations = judged.evaluations;
         for (policy, quarantined) in self.note(case) {
             // Boxed, because it is rare: the futures of all other requests carry no room for it.
-            Box::pin(self.tell_quarantine(&policy, &quarantined, line)).await;
+            Box::pin(self.tell_quarantine(&policy, &quarantined, case.deployed.digest())).await;
         }
         if let Some(trial) = line.shadow() {
             trial.shadow.show(&self.tasks, &trial.set, &asked, Word::from(denial.as_ref()));
@@ -176,11 +176,11 @@ impl Kernel {
     }
 
     /// The policy is not asked from now on; the operator learns of it.
-    async fn tell_quarantine(&self, policy: &str, quarantined: &Quarantined, line: &Line) {
+    async fn tell_quarantine(&self, policy: &str, quarantined: &Quarantined, set: &str) {
         let why = &*quarantined.why;
         tracing::error!(kernel = self.id, policy, why, "policy in quarantine: every decision that asks it is denied");
         self.observe_quarantine(policy, true);
-        let recorded = self.record_about("quarantined", policy, line, Reason { who: "gavel", why }).await;
+        let recorded = self.record_about("quarantined", policy, set, Reason { who: "gavel", why }).await;
         if let Err(error) = recorded {
             tracing::error!(kernel = self.id, policy, %error, "the quarantine could not be recorded");
         }

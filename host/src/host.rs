@@ -64,7 +64,7 @@ impl Host {
             // A policy of several kernels is compiled once.
             let known: Vec<&Deployed> = warm.iter().map(|deployed| &**deployed).collect();
             let document = policies::configured(&file, kernel, &admission)?;
-            let deployed = admission.deploy(document, &known).await?;
+            let deployed = Arc::new(admission.deploy(document, &known).await?.apart());
             let parts = Parts {
                 policies: Arc::clone(&deployed),
                 admission: Arc::clone(&admission),

@@ -102,7 +102,7 @@ impl Kernel {
         let options = Options {
             queue_max: parts.max_ledger_queue,
             sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
-            recall: record::is_policy_event,
+            recall: record::is_policy_change,
             ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
         };
         let (ledger, open_decisions, last_change) = match memory {
@@ -159,8 +159,13 @@ impl Kernel {
             if let Some(permit_use) = record::permit_use(&record) {
                 uses.restore(&permit_use)?;
             }
-            for (policy, counted) in record::counted(&record, self.started_ms) {
-                self.counters.add(&policy, &counted.key, counted.amount, counted.window_ms, record.ts_ms());
+            for counted in record::counted(&record) {
+                let record::Counted { policy, key, added, window_ms } = counted;
+                // Reading first: amounts are kept for the longest window that was ever asked for.
+                self.counters.read(&policy, &key, window_ms, record.ts_ms());
+                if let Some(amount) = added {
+                    self.counters.add(&policy, &key, amount, window_ms, record.ts_ms());
+                }
             }
             if let Some(reason) = record::halt_reason(&record) {
                 let _ = self.halted.set(reason);

@@ -157,8 +157,8 @@ pub(crate) struct PolicyEvent<'a> {
     pub(crate) policies: Vec<(&'a str, &'a str)>,
     /// The one policy that it is about, if it is about one.
     pub(crate) policy: Option<&'a str>,
-    /// What requests are judged by after the step.
-    pub(crate) line: Value,
+    /// What requests are judged by after the step; absent where it did not change.
+    pub(crate) line: Option<Value>,
 }
 
 /// What begins the `meta` of a [`PolicyEvent`], and of nothing else.
@@ -176,8 +176,10 @@ impl PolicyEvent<'_> {
             "old_set": self.old_set,
             "new_set": self.new_set,
             "policies": policies.collect::<Vec<_>>(),
-            "line": self.line,
         });
+        if let Some(line) = &self.line {
+            meta["line"] = line.clone();
+        }
         if let Some(policy) = self.policy {
             meta["policy"] = json!(policy);
         }
@@ -189,6 +191,11 @@ impl PolicyEvent<'_> {
 pub(crate) fn is_policy_event(meta: &str) -> bool {
     // Quickly no for most; the text of an author cannot hold an unescaped quote.
     meta.contains(POLICY_EVENT)
+}
+
+/// Whether it also says what requests are judged by from then on.
+pub(crate) fn is_policy_change(meta: &str) -> bool {
+    is_policy_event(meta) && meta.contains("\"line\":{")
 }
 
 /// The state that the last step left, as the ledger tells it.
@@ -277,16 +284,18 @@ pub(crate) fn permit_use(record: &RecordView) -> Option<PermitUse> {
     serde_json::from_value(meta.get("permit_use")?.clone()).ok()
 }
 
-/// What a policy added to a counter.
+/// What a policy did with a counter.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Counted {
+    pub(crate) policy: String,
     pub(crate) key: String,
-    pub(crate) amount: u64,
+    pub(crate) added: Option<u64>,
     pub(crate) window_ms: u64,
 }
 
-/// What the policies of a decision added to their counters, as far as it still counts at `now_ms`.
-pub(crate) fn counted(record: &RecordView, now_ms: u64) -> Vec<(String, Counted)> {
+/// What the policies of a decision did with their counters: reads before additions, so that whoever
+/// does it again knows the longest window first.
+pub(crate) fn counted(record: &RecordView) -> Vec<Counted> {
     #[derive(Deserialize)]
     struct Meta {
         policies: Vec<Said>,
@@ -304,19 +313,19 @@ pub(crate) fn counted(record: &RecordView, now_ms: u64) -> Vec<(String, Counted)
         added: Option<u64>,
     }
     // Quickly no for most.
-    if !record.meta().contains("\"added\":") {
+    if !record.meta().contains("\"counters\":[") {
         return Vec::new();
     }
     let Ok(meta) = serde_json::from_str::<Meta>(record.meta()) else { return Vec::new() };
-    let still = |window_ms: u64| record.ts_ms().saturating_add(window_ms) > now_ms;
-    let said = meta
-        .policies
-        .into_iter()
-        .flat_map(|Said { name, counters }| counters.into_iter().map(move |answer| (name.clone(), answer)));
-    let added = said.filter_map(|(policy, Answer { key, window_ms, added })| {
-        Some((policy, Counted { key, amount: added?, window_ms }))
+    let said = meta.policies.into_iter().flat_map(|Said { name: policy, counters }| {
+        counters.into_iter().map(move |answer| {
+            let Answer { key, window_ms, added } = answer;
+            Counted { policy: policy.clone(), key, added, window_ms }
+        })
     });
-    added.filter(|(_, counted)| still(counted.window_ms)).collect()
+    let mut counted: Vec<Counted> = said.collect();
+    counted.sort_by_key(|counted| counted.added.is_some());
+    counted
 }
 
 /// The reason of a halt record.

@@ -21,7 +21,6 @@ use gavel::policies::document::Edit;
 use gavel::policies::life::TrialMode;
 use gavel::replay::{Bench, Past, rejudge};
 use gavel_kernel::Request;
-use gavel_runtime::SandboxOptions;
 use measure::{cpu_of, percentile};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -182,8 +181,7 @@ async fn replay(data: &Path) {
     let parsed = u32::try_from(parsed.count()).unwrap_or(u32::MAX);
     let parse = cpu_of(std::process::id()).saturating_sub(before).as_secs_f64() * 1e6 / f64::from(parsed);
     let (_, records) = gavel_ledger::read_dir(&ledger_dir(data, "bench")).expect("a sound ledger");
-    let mut bench =
-        Bench::new(Catalogue::read_only(&catalogue_dir(data)), SandboxOptions::default()).expect("a sandbox");
+    let mut bench = Bench::new(Catalogue::read_only(&catalogue_dir(data)), None).expect("a sandbox");
     let before = cpu_of(std::process::id());
     let report = rejudge(Past::new(records), &mut bench, |_| {}).await.expect("a report");
     let cpu = cpu_of(std::process::id()).saturating_sub(before);

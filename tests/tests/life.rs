@@ -304,3 +304,75 @@ fn what_policies_counted_outlives_a_crash() {
     assert_eq!(word(&server, "r-3"), "");
     assert!(word(&server, "r-4").contains("4 is more than 3"));
 }
+
+#[test]
+fn a_quarantine_does_not_change_what_serves_after_a_restart() {
+    let server = Server::start(&open_gate());
+    let edit = json!({"name": "gate", "config": {"do": "trap"}, "quarantine": {"failures": 2, "within_ms": 600_000}});
+    stage(&server, edit, json!("staged"));
+    let serving = server.post("/policies/promote", &json!({})).expect(200)["serving"]["set"].clone();
+    for n in 0..3 {
+        assert!(word(&server, &format!("r-{n}")).contains("failed closed"));
+    }
+    assert_eq!(actions(&server).last().unwrap(), "quarantined");
+    let gauge = "gavel_policy_quarantined{kernel=\"k\",policy=\"gate\"}";
+    assert!((server.metrics().get(gauge) - 1.0).abs() < 0.1);
+    let site = server.stop();
+    let server = site.serve();
+    assert_eq!(server.get("/policies").expect(200)["serving"]["set"], serving);
+    assert!(word(&server, "r").contains("failed closed: trap"), "a restart asks it again");
+}
+
+#[test]
+fn a_roll_back_ends_the_alarm_of_a_quarantine() {
+    let server = Server::start(&open_gate());
+    let edit = json!({"name": "gate", "config": {"do": "trap"}, "quarantine": {"failures": 1, "within_ms": 600_000}});
+    stage(&server, edit, json!("staged"));
+    change(&server, "/policies/promote", json!({}));
+    assert!(word(&server, "r-1").contains("failed closed"));
+    let gauge = "gavel_policy_quarantined{kernel=\"k\",policy=\"gate\"}";
+    assert!((server.metrics().get(gauge) - 1.0).abs() < 0.1);
+    change(&server, "/policies/rollback", json!({}));
+    assert_eq!(word(&server, "r-2"), "");
+    assert!(server.metrics().get(gauge).abs() < 0.1);
+}
+
+#[test]
+fn what_was_taken_back_does_not_come_again_from_the_folder() {
+    let site = Site::new(&Config::open());
+    let folder = site.path().join("policies");
+    fs::create_dir(&folder).unwrap();
+    let mut kernel = Config::ruled_kernel("k", &[]);
+    kernel["watch"] = json!({"folder": "policies", "every_ms": 20});
+    site.configure(&Config::of(json!([kernel])).with("limits", json!({"decision_deadline_ms": 10_000})));
+    let server = site.serve();
+    let beside = |reason: &str| json!({"config": {"do": "deny", "reason": reason}, "limits": limits()}).to_string();
+    fs::write(folder.join("gate.yaml"), beside("first")).unwrap();
+    fs::copy(hostile(), folder.join("gate.wasm")).unwrap();
+    server.wait_for("/policies", |told| told["serving"]["policies"][0]["name"] == "gate");
+    change(&server, "/policies/rollback", json!({}));
+    let steps = actions(&server).len();
+    let server = server.stop().serve();
+    // Another policy in the folder shows that it is looked at.
+    fs::write(folder.join("other.yaml"), beside("other")).unwrap();
+    fs::copy(hostile(), folder.join("other.wasm")).unwrap();
+    server.wait_for("/policies", |told| told["serving"]["policies"][0]["name"] == "other");
+    assert_eq!(actions(&server)[steps..], ["staged", "promoted"]);
+}
+
+#[test]
+fn kernels_that_share_a_policy_do_not_share_its_health() {
+    let trap = json!({"component": hostile(), "config": {"do": "trap"}, "limits": limits(),
+        "quarantine": {"failures": 2, "within_ms": 600_000}});
+    let kernels = json!([Config::ruled_kernel("a", &["gate"]), Config::ruled_kernel("b", &["gate"])]);
+    let config = Config::of(kernels).policy("gate", trap).with("limits", json!({"decision_deadline_ms": 10_000}));
+    let server = Server::start(&config);
+    for n in 0..3 {
+        drop(server.decide("a", &intent(&format!("r-{n}"))));
+    }
+    let quarantined = |id: &str| {
+        let told = server.get(&format!("/kernels/{id}/policies")).expect(200);
+        !told["serving"]["policies"][0]["health"]["quarantined"].is_null()
+    };
+    assert_eq!((quarantined("a"), quarantined("b")), (true, false));
+}

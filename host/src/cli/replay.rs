@@ -10,9 +10,9 @@ use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::document::Edit;
 use crate::policies::shadow::Word;
-use crate::replay::{Bench, Candidate, Difference, Past, Report, rejudge, what_if};
+use crate::replay::{self, Bench, Candidate, Difference, Past, Report, rejudge, what_if};
 use anyhow::{Context, Result, ensure};
-use gavel_runtime::{Limits, Sandbox, SandboxOptions};
+use gavel_runtime::{Limits, Sandbox};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -69,8 +69,7 @@ async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
         Some(root) => root.clone(),
         None => catalogue_beside(ledger)?,
     };
-    let options = || SandboxOptions { cache_dir: component_cache(), ..SandboxOptions::default() };
-    let mut bench = Bench::new(Catalogue::read_only(&root), options())?;
+    let mut bench = Bench::new(Catalogue::read_only(&root), component_cache())?;
     let progress = bar(verified.records);
     let started = Instant::now();
     let seen = |decisions| progress.set_position(decisions);
@@ -135,7 +134,7 @@ fn configured(path: &Path, kernel: &str) -> Result<(Candidate, Catalogue)> {
     let file = config::read(path)?;
     let found = file.kernels.iter().find(|found| found.id == kernel);
     let found = found.with_context(|| format!("{}: there is no kernel '{kernel}'", path.display()))?;
-    let admission = Admission::new(&file, Sandbox::new(SandboxOptions::default())?, Catalogue::in_memory());
+    let admission = Admission::new(&file, Sandbox::new(replay::options(None))?, Catalogue::in_memory());
     let document = policies::configured(&file, found, &admission)?;
     Ok((Candidate::Set(document), admission.into_catalogue()))
 }

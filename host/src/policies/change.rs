@@ -5,6 +5,7 @@
 //! a compiler; if meanwhile another set came to serve, the edits are applied to that one.
 
 use super::document::{Edit, SetDocument};
+use super::health::Health;
 use super::life::{Deployed, Impossible, Line, SavedLine, Trial, TrialMode};
 use super::shadow::{self, Shadow};
 use crate::carry::{Panicked, carry};
@@ -137,7 +138,7 @@ impl Kernel {
             Change::Release { policy } => return self.release(&policy, &line, reason).await,
             Change::Configure(_) => {
                 let set = configured.ok_or_else(|| ChangeError::Candidate("there is no configured set".into()))?;
-                let line = Line { configured: Arc::clone(set.digest()), ..line.serving(Arc::clone(&set)) };
+                let line = Line { configured: Arc::clone(set.digest()), ..line.serve(Arc::clone(&set)) };
                 Step { action: "configured", set, line }
             }
         };
@@ -196,42 +197,65 @@ impl Kernel {
             new_set: step.set.digest(),
             policies: step.set.document.policies.iter().map(|member| (&*member.name, &*member.component)).collect(),
             policy: None,
-            line: step.line.to_state(),
+            line: Some(step.line.to_state()),
         };
         self.record_policy_event(&event).await?;
         self.life.exchange(step.line);
+        self.observe_quarantines(&before);
         tracing::info!(kernel = self.id(), action = step.action, set = %step.set.digest(), who = reason.who, "policies changed");
         Ok(self.policy_status())
     }
 
+    /// Bring the gauges of quarantine up to date with what is judged by now.
+    fn observe_quarantines(&self, before: &Line) {
+        let now = self.life.line();
+        let sets =
+            |line: &Line| [Some(Arc::clone(&line.serving)), line.trial.as_ref().map(|trial| Arc::clone(&trial.set))];
+        let now: Vec<Arc<Deployed>> = sets(&now).into_iter().flatten().collect();
+        let quarantined = |name: &str| {
+            let mut members = now.iter().flat_map(|set| set.members());
+            members.any(|(member, _, health)| member.name == name && health.quarantined().is_some())
+        };
+        for set in sets(before).iter().flatten() {
+            for (member, ..) in set.members().filter(|(_, _, health)| health.quarantined().is_some()) {
+                self.observe_quarantine(&member.name, quarantined(&member.name));
+            }
+        }
+        for (member, _, health) in now.iter().flat_map(|set| set.members()) {
+            if health.quarantined().is_some() {
+                self.observe_quarantine(&member.name, true);
+            }
+        }
+    }
+
     async fn release(&self, policy: &str, line: &Line, reason: Reason<'_>) -> Result<Value, ChangeError> {
-        let sets = [Some(&line.serving), line.trial.as_ref().map(|trial| &trial.set)];
-        let mut members = sets.into_iter().flatten().flat_map(|set| set.members());
-        let found = members.find(|(member, _, health)| member.name == policy && health.quarantined().is_some());
-        let Some((_, _, health)) = found else { return Err(ChangeError::NotQuarantined(policy.to_owned())) };
-        self.record_about("released", policy, line, reason).await?;
+        let Some((set, health)) = in_quarantine(line, policy) else {
+            return Err(ChangeError::NotQuarantined(policy.to_owned()));
+        };
+        self.record_about("released", policy, &set, reason).await?;
         health.release();
         self.observe_quarantine(policy, false);
         Ok(self.policy_status())
     }
 
-    /// Record that something befell one policy: quarantine, release, a candidate refused.
+    /// Record that something befell one policy of a set: quarantine, release, a candidate refused. It
+    /// says nothing of what requests are judged by, which it does not change.
     pub(crate) async fn record_about(
         &self,
         action: &'static str,
         policy: &str,
-        line: &Line,
+        set: &str,
         reason: Reason<'_>,
     ) -> Result<(), Refused> {
         self.record_policy_event(&PolicyEvent {
             action,
             who: reason.who,
             why: reason.why,
-            old_set: line.serving.digest(),
-            new_set: line.serving.digest(),
+            old_set: set,
+            new_set: set,
             policies: Vec::new(),
             policy: Some(policy),
-            line: line.to_state(),
+            line: None,
         })
         .await
     }
@@ -275,12 +299,12 @@ impl Kernel {
         let mut line = Line { serving, ..Line::clone(&configured) };
         // Without these two the kernel judges all the same.
         if let Some(digest) = &saved.previous {
-            line.previous = self.spare(digest, &configured).await;
+            line.previous = self.spare(digest, &line).await;
         }
         if let (Some(digest), Some(mode)) = (&saved.candidate, saved.trial)
-            && let Some(set) = self.spare(digest, &configured).await
+            && let Some(set) = self.spare(digest, &line).await
         {
-            line.trial = Some(self.trial(set, mode)?);
+            line.trial = self.trial(set, mode).inspect_err(|why| tracing::error!(kernel = self.id(), "{why}")).ok();
         }
         self.life.exchange(line);
         Ok(())
@@ -345,6 +369,19 @@ fn action_of(mode: TrialMode, new: bool) -> &'static str {
         TrialMode::Staged if new => "staged",
         TrialMode::Staged => "paused",
     }
+}
+
+/// The set in which a policy is in quarantine, and its health.
+fn in_quarantine(line: &Line, policy: &str) -> Option<(Arc<str>, Arc<Health>)> {
+    let trial = line.trial.as_ref().map(|trial| &trial.set);
+    for set in [Some(&line.serving), trial].into_iter().flatten() {
+        for (member, _, health) in set.members() {
+            if member.name == policy && health.quarantined().is_some() {
+                return Some((Arc::clone(set.digest()), Arc::clone(health)));
+            }
+        }
+    }
+    None
 }
 
 /// The sets that are loaded.

@@ -1,7 +1,8 @@
 //! How a policy is doing: calls, verdicts, failures, latency; and the quarantine of one that keeps
 //! failing.
 //!
-//! A failure is a trap or a limit that was hit, never a denial. A policy in quarantine is no longer
+//! A failure is a trap or a limit that was hit, never a denial. What a busy host did (no instance to
+//! be had, the decision's time used up by others) does not count towards quarantine. A policy in quarantine is no longer
 //! asked; every decision that would ask it is denied, which is what its failures did too, only
 //! without the wait. It comes out when an operator releases it or when the host starts anew.
 //!
@@ -11,7 +12,7 @@
 
 use crate::config::Quarantine;
 use crate::record::verdict_label;
-use gavel_runtime::Evaluation;
+use gavel_runtime::{Evaluation, FailedClosed};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -117,6 +118,10 @@ impl Health {
         let mut notes = self.notes();
         notes.note(evaluation, now_ms);
         let (Err(failure), Some(limit)) = (&evaluation.verdict, limit) else { return None };
+        // What others used up is no fault of this policy.
+        if matches!(failure, FailedClosed::Instances { .. } | FailedClosed::DecisionDeadline { .. }) {
+            return None;
+        }
         if !notes.fails(limit, now_ms) || notes.quarantined.is_some() {
             return None;
         }
@@ -157,7 +162,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_runtime::{FailedClosed, Verdict};
+    use gavel_runtime::Verdict;
 
     const LIMIT: Option<Quarantine> = Some(Quarantine { failures: 3, within_ms: 100 });
 
@@ -195,9 +200,11 @@ mod tests {
         for now_ms in 0..10 {
             assert_eq!(health.note(&evaluation(Ok(Verdict::Deny("no".into()))), LIMIT, now_ms), None);
             assert_eq!(health.note(&failed(), None, now_ms), None);
+            let busy = evaluation(Err(FailedClosed::Instances { why: "all taken".into() }));
+            assert_eq!(health.note(&busy, LIMIT, now_ms), None);
         }
         let told = health.to_value();
-        assert_eq!((&told["calls"], &told["failures"], &told["traps"]), (&json!(20), &json!(10), &json!(10)));
-        assert_eq!(told["verdicts"], json!({"deny": 10, "trap": 10}));
+        assert_eq!((&told["calls"], &told["failures"], &told["traps"]), (&json!(30), &json!(20), &json!(10)));
+        assert_eq!(told["verdicts"], json!({"deny": 10, "instances": 10, "trap": 10}));
     }
 }

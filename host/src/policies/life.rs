@@ -120,6 +120,13 @@ impl Deployed {
         policies.zip(&self.health).map(|((member, policy), health)| (member, policy, health))
     }
 
+    /// The same policies in the service of another kernel: with a health of their own.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let health = self.health.iter().map(|_| Arc::default()).collect();
+        Self { set: self.set.clone(), document: self.document.clone(), health }
+    }
+
     /// The same set, known by another digest: that of a document which an older version wrote.
     #[must_use]
     pub fn under(&self, digest: &str) -> Self {
@@ -192,19 +199,24 @@ impl Line {
             Some(expected) if **candidate.digest() != *expected => {
                 Err(Impossible::OtherCandidate { expected: expected.into(), found: candidate.digest().to_string() })
             }
-            _ => Ok(self.serving(candidate)),
+            _ => Ok(Self { trial: None, ..self.serve(candidate) }),
         }
     }
 
-    /// `set` serves; what served before stays warm.
-    pub(super) fn serving(&self, set: Arc<Deployed>) -> Self {
+    /// `set` serves; what served before stays warm. The same set again changes nothing: what served
+    /// before it must stay within reach.
+    pub(super) fn serve(&self, set: Arc<Deployed>) -> Self {
+        if set.digest() == self.serving.digest() {
+            return self.clone();
+        }
         Self { serving: set, previous: Some(Arc::clone(&self.serving)), trial: None, ..self.clone() }
     }
 
-    /// What served before serves again, and the other way round. A candidate on trial stays.
+    /// What served before serves again, and the other way round. A candidate on trial is dropped: it
+    /// was made of the set that is taken back.
     pub(super) fn rolled_back(&self) -> Result<Self, Impossible> {
         let previous = self.previous.clone().ok_or(Impossible::NoPrevious)?;
-        Ok(Self { serving: previous, previous: Some(Arc::clone(&self.serving)), ..self.clone() })
+        Ok(Self { serving: previous, previous: Some(Arc::clone(&self.serving)), trial: None, ..self.clone() })
     }
 
     /// What the next process needs to stand where this one stood.
@@ -268,6 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn the_same_set_again_leaves_the_way_back_open() {
+        let line = Line::of(deployed("a")).serve(deployed("b"));
+        let again = line.with_trial(Some(on_trial("b", TrialMode::Staged))).promoted(None).unwrap();
+        assert!(again.trial.is_none());
+        assert_eq!(serving(&again.rolled_back().unwrap()), "a");
+    }
+
+    #[test]
+    fn a_roll_back_takes_the_candidate_with_it() {
+        let line = Line::of(deployed("a")).serve(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(50))));
+        assert!(line.rolled_back().unwrap().trial.is_none());
+    }
+
+    #[test]
     fn only_a_canary_decides_and_only_its_share() {
         let share = |mode| {
             let line = Line::of(deployed("a")).with_trial(Some(on_trial("b", mode)));
@@ -289,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_state_that_is_recorded_is_read_back() {
-        let line = Line::of(deployed("a")).serving(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(7))));
+        let line = Line::of(deployed("a")).serve(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(7))));
         let saved: SavedLine = serde_json::from_value(line.to_state()).unwrap();
         let text = |text: &str| Some(text.to_owned());
         assert_eq!((saved.configured.as_str(), saved.serving.as_str()), ("a", "b"));

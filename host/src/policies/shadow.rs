@@ -196,12 +196,19 @@ impl Notes {
             std::fs::create_dir_all(folder)?;
         }
         let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-        for line in BufReader::new(&file).lines() {
+        let mut whole = true;
+        for line in BufReader::new(&file).split(b'\n') {
+            let line = line?;
             // A line that a crash tore is not counted, and not shown.
-            if let Ok(difference) = serde_json::from_str(&line?) {
+            let read = serde_json::from_slice(&line);
+            whole = read.is_ok();
+            if let Ok(difference) = read {
                 self.remember(difference);
                 self.tally.kept += 1;
             }
+        }
+        if !whole {
+            (&file).write_all(b"\n")?;
         }
         self.file = Some(file);
         Ok(())

@@ -6,11 +6,15 @@
 //! as it was; it is told in the log and in the ledger, once, until its files change again. A file
 //! that goes away changes nothing: to remove a policy, say so.
 //!
+//! What was taken is remembered across restarts (`watched.json` in the kernel's folder), so that a
+//! policy which an operator rolled back or replaced does not come back by itself.
+//!
 //! Looking once a second costs nothing and works on every file system, which watching does not.
 
-use super::change::{Change, Reason};
-use super::document::{Edit, SetDocument};
+use super::change::{Change, ChangeError, Reason};
+use super::document::Edit;
 use super::life::TrialMode;
+use super::package::digest_of;
 use super::read_package;
 use crate::config::{Quarantine, WatchFile, WatchMode, typed};
 use crate::kernel::Kernel;
@@ -19,6 +23,7 @@ use gavel_runtime::Limits;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,6 +34,9 @@ const FILES_MAX: usize = 256;
 
 /// Who a change by a folder is recorded as.
 const WHO: &str = "watch";
+
+/// Where a kernel's folder remembers what was taken.
+const TAKEN: &str = "watched.json";
 
 /// What tells that a file changed: time and size, of the component and of the file beside it.
 type Stamp = [Option<(SystemTime, u64)>; 2];
@@ -49,9 +57,16 @@ struct Watched {
     done: BTreeMap<String, Stamp>,
 }
 
+/// What was taken from the folder: a digest over both files, by policy.
+struct Taken {
+    file: Option<PathBuf>,
+    digests: BTreeMap<String, String>,
+}
+
 /// Look into the folder for ever.
 pub async fn watch(kernel: Arc<Kernel>, file: WatchFile) {
     let mut watched = Watched { folder: file.folder.clone(), seen: BTreeMap::new(), done: BTreeMap::new() };
+    let mut taken = Taken::read(kernel.dir.as_deref());
     let mut tick = tokio::time::interval(Duration::from_millis(file.every_ms));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -66,10 +81,38 @@ pub async fn watch(kernel: Arc<Kernel>, file: WatchFile) {
         if changed.is_empty() || kernel.state() != gavel_kernel::State::Idle {
             continue;
         }
-        if let Err(why) = take(&kernel, &file, &changed).await {
-            refuse(&kernel, &changed, &format!("{why:#}")).await;
+        if take(&kernel, &file, &changed, &mut taken).await {
+            watched.done.extend(changed);
         }
-        watched.done.extend(changed);
+    }
+}
+
+impl Taken {
+    fn read(dir: Option<&Path>) -> Self {
+        let file = dir.map(|dir| dir.join(TAKEN));
+        let text = file.as_deref().and_then(|file| std::fs::read(file).ok());
+        let digests = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { file, digests }
+    }
+
+    fn is(&self, name: &str, digest: &str) -> bool {
+        self.digests.get(name).is_some_and(|known| known == digest)
+    }
+
+    /// Remember; where that fails, the folder is taken again after the next start.
+    fn note(&mut self, names: &[(String, String)]) {
+        self.digests.extend(names.iter().cloned());
+        let Some(file) = &self.file else { return };
+        let write = || -> std::io::Result<()> {
+            let mut aside = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
+            aside.write_all(&serde_json::to_vec(&self.digests)?)?;
+            aside.as_file().sync_all()?;
+            aside.persist(file).map_err(|why| why.error)?;
+            Ok(())
+        };
+        if let Err(why) = write() {
+            tracing::error!(file = %file.display(), %why, "what was taken from a folder cannot be remembered");
+        }
     }
 }
 
@@ -101,18 +144,50 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     Some((found.modified().ok()?, found.len()))
 }
 
-/// Bring what changed into service as the configuration says.
-async fn take(kernel: &Arc<Kernel>, file: &WatchFile, changed: &BTreeMap<String, Stamp>) -> Result<()> {
-    let mut edits = Vec::with_capacity(changed.len());
+/// Bring what changed into service as the configuration says. False: try again at the next look.
+async fn take(kernel: &Arc<Kernel>, file: &WatchFile, changed: &BTreeMap<String, Stamp>, taken: &mut Taken) -> bool {
+    let (mut edits, mut names) = (Vec::new(), Vec::new());
     for name in changed.keys() {
-        edits.push(edit(kernel, &file.folder, name)?);
+        match edit(kernel, &file.folder, name) {
+            Ok((_, digest)) if taken.is(name, &digest) => {}
+            Ok((edit, digest)) => {
+                edits.push(edit);
+                names.push((name.clone(), digest));
+            }
+            Err(why) => refuse(kernel, name, &format!("{why:#}")).await,
+        }
     }
-    if is_known(kernel, &edits)? {
+    if edits.is_empty() {
+        return true;
+    }
+    match serve(kernel, file, edits, &names).await {
+        Ok(()) => taken.note(&names),
+        // The host is busy, not the policy wrong.
+        Err(ChangeError::Kernel(why)) => {
+            tracing::warn!(kernel = kernel.id(), %why, "a changed policy waits");
+            return false;
+        }
+        Err(why) => {
+            let policies: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+            refuse(kernel, &policies.join(", "), &why.to_string()).await;
+        }
+    }
+    true
+}
+
+async fn serve(
+    kernel: &Arc<Kernel>,
+    file: &WatchFile,
+    edits: Vec<Edit>,
+    names: &[(String, String)],
+) -> Result<(), ChangeError> {
+    let policies: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+    let why = format!("changed in {}: {}", file.folder.display(), policies.join(", "));
+    let reason = Reason { who: WHO, why: &why };
+    let line = kernel.policies();
+    if line.serving.document.edited(&edits, None)? == line.serving.document {
         return Ok(());
     }
-    let why =
-        format!("changed in {}: {}", file.folder.display(), changed.keys().cloned().collect::<Vec<_>>().join(", "));
-    let reason = Reason { who: WHO, why: &why };
     let mode = match (file.mode, file.percent) {
         (WatchMode::Promote, _) => TrialMode::Staged,
         (WatchMode::Shadow, _) => TrialMode::Shadow,
@@ -126,44 +201,37 @@ async fn take(kernel: &Arc<Kernel>, file: &WatchFile, changed: &BTreeMap<String,
     Ok(())
 }
 
-fn edit(kernel: &Kernel, folder: &Path, name: &str) -> Result<Edit> {
+/// What the files of a policy ask for, and the digest over both.
+fn edit(kernel: &Kernel, folder: &Path, name: &str) -> Result<(Edit, String)> {
     let what = format!("policy {name}");
     let package = read_package(&what, &folder.join(format!("{name}.wasm")), &kernel.admission)?;
     let beside = folder.join(format!("{name}.yaml"));
-    let beside: Beside = if beside.is_file() {
-        let text = std::fs::read_to_string(&beside).with_context(|| beside.display().to_string())?;
-        typed(&beside, serde_saphyr::from_str(&text).with_context(|| beside.display().to_string())?)?
+    let text = if beside.is_file() {
+        std::fs::read_to_string(&beside).with_context(|| beside.display().to_string())?
     } else {
-        Beside::default()
+        String::new()
     };
-    Ok(Edit {
+    let asked: Beside = if text.trim().is_empty() {
+        Beside::default()
+    } else {
+        typed(&beside, serde_saphyr::from_str(&text).with_context(|| beside.display().to_string())?)?
+    };
+    let digest = digest_of(format!("{}\n{text}", package.digest).as_bytes());
+    let edit = Edit {
         name: name.to_owned(),
         component: Some(package.digest),
-        config: beside.config,
-        limits: beside.limits,
-        quarantine: beside.quarantine,
+        config: asked.config,
+        limits: asked.limits,
+        quarantine: asked.quarantine,
         remove: false,
-    })
+    };
+    Ok((edit, digest))
 }
 
-/// Whether this is what serves, or what is on trial, already: after a start, as a rule.
-fn is_known(kernel: &Kernel, edits: &[Edit]) -> Result<bool> {
-    let line = kernel.policies();
-    let edited: SetDocument = line.serving.document.edited(edits, None)?;
-    let on_trial = line.trial.as_ref().is_some_and(|trial| trial.set.document == edited);
-    Ok(edited == line.serving.document || on_trial)
-}
-
-async fn refuse(kernel: &Arc<Kernel>, changed: &BTreeMap<String, Stamp>, why: &str) {
-    let names = changed.keys().cloned().collect::<Vec<_>>().join(", ");
-    tracing::error!(
-        kernel = kernel.id(),
-        policies = names,
-        why,
-        "a changed policy is not taken; what served goes on serving"
-    );
-    let line = kernel.policies();
-    if let Err(error) = kernel.record_about("refused", &names, &line, Reason { who: WHO, why }).await {
+async fn refuse(kernel: &Arc<Kernel>, policies: &str, why: &str) {
+    tracing::error!(kernel = kernel.id(), policies, why, "a changed policy is not taken; what served goes on serving");
+    let serving = Arc::clone(kernel.policies().serving.digest());
+    if let Err(error) = kernel.record_about("refused", policies, &serving, Reason { who: WHO, why }).await {
         tracing::error!(kernel = kernel.id(), %error, "that could not be recorded");
     }
 }

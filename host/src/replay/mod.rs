@@ -21,10 +21,18 @@ use anyhow::{Context, Result};
 use gavel_runtime::{Isolation, Limits, PolicySet, PolicySource, Sandbox, SandboxOptions};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Wall time for one policy, in milliseconds. What a policy says does not depend on it, and a
 /// machine that replays may be busier than the one that decided.
 const DEADLINE_MS: u64 = 10_000;
+
+/// Instances at the same time: more than any machine has processors for.
+const INSTANCES_MAX: u32 = 64;
+/// What a 32-bit memory can have at most, and a table that no toolchain makes; only addresses are
+/// set aside for them.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+const TABLE_ELEMENTS_MAX: u64 = 1 << 20;
 
 /// Differences that a report holds; more are counted.
 const DIFFERENCES_MAX: usize = 10_000;
@@ -87,6 +95,18 @@ impl Report {
     }
 }
 
+/// A sandbox that can grant whatever the host granted that decided.
+pub(crate) fn options(cache_dir: Option<PathBuf>) -> SandboxOptions {
+    SandboxOptions {
+        cache_dir,
+        decision_deadline_ms: DEADLINE_MS,
+        max_instances: INSTANCES_MAX,
+        max_memory_bytes: MEMORY_BYTES_MAX,
+        max_table_elements: TABLE_ELEMENTS_MAX,
+        ..SandboxOptions::default()
+    }
+}
+
 /// The policies of a catalogue, loaded to judge again.
 pub struct Bench {
     sandbox: Sandbox,
@@ -99,8 +119,8 @@ impl Bench {
     ///
     /// # Errors
     /// When the machine cannot run the sandbox.
-    pub fn new(catalogue: Catalogue, options: SandboxOptions) -> Result<Self> {
-        let sandbox = Sandbox::new(SandboxOptions { decision_deadline_ms: DEADLINE_MS, ..options })?;
+    pub fn new(catalogue: Catalogue, cache_dir: Option<PathBuf>) -> Result<Self> {
+        let sandbox = Sandbox::new(options(cache_dir))?;
         Ok(Self { sandbox, catalogue, sets: BTreeMap::new() })
     }
 
@@ -127,7 +147,12 @@ impl Bench {
         for member in &document.policies {
             let component =
                 self.component(&member.component, more).with_context(|| format!("policy {}", member.name))?;
-            let limits = Limits { deadline_ms: DEADLINE_MS, isolation: Isolation::Fresh, ..member.limits.clone() };
+            let limits = Limits {
+                deadline_ms: DEADLINE_MS,
+                isolation: Isolation::Fresh,
+                instances_ahead: 0,
+                ..member.limits.clone()
+            };
             let (name, config) = (member.name.clone(), member.config.clone());
             policies.push(self.sandbox.load(PolicySource { name, bytes: component, config, limits }).await?);
         }
