@@ -554,7 +554,7 @@ fn bench_measures_beside_a_reference() {
     let text = policy(&["bench", "builtin:business-hours", "--seconds", "0.1"]).code(0).stdout;
     assert!(text.contains("  fresh p50 ") && text.contains("business-hours    ratio"), "{text}");
     assert!(refused(&["bench", "builtin:business-hours", "--seconds", "0"]).contains("give more than 0"));
-    let told = refused(&["bench", "builtin:path-allow-list"]);
+    let told = refused(&["bench", path(&hostile())]);
     assert!(told.contains("(give one with --config FILE)"), "{told}");
 }
 
