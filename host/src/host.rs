@@ -146,6 +146,13 @@ pub fn ledger_dir(data: &Path, kernel: &str) -> PathBuf {
     kernel_dir(data, kernel).join(LEDGER)
 }
 
+/// The folder of the ledger that a command line names: the ledger's own, or the kernel's around it.
+#[must_use]
+pub fn ledger_folder(named: &Path) -> PathBuf {
+    let inner = named.join(LEDGER);
+    if inner.is_dir() { inner } else { named.to_owned() }
+}
+
 /// Where the catalogue of policies lies in a data folder.
 #[must_use]
 pub fn catalogue_dir(data: &Path) -> PathBuf {

@@ -4,7 +4,7 @@ use super::Outcome;
 use super::output::{line, print_json, shown};
 use super::policy::subject::{Subject, read_value};
 use crate::config;
-use crate::host::{catalogue_dir, component_cache};
+use crate::host::{catalogue_dir, component_cache, ledger_folder};
 use crate::policies;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
@@ -61,9 +61,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
 }
 
 async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
-    // The ledger's folder itself, or the kernel's folder around it.
-    let inner = args.ledger.join("ledger");
-    let ledger = if inner.is_dir() { &inner } else { &args.ledger };
+    let ledger = &ledger_folder(&args.ledger);
     let (verified, records) = gavel_ledger::read_dir(ledger).with_context(|| ledger.display().to_string())?;
     let root = match &args.catalogue {
         Some(root) => root.clone(),

@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::output::{line, print_json};
 use crate::evidence::verify_bundle_file;
+use crate::host::ledger_folder;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -43,9 +44,7 @@ fn verify_file(path: &Path) -> Result<Value> {
 }
 
 fn verify_folder(path: &Path) -> Result<Value> {
-    // The ledger's folder itself, or the kernel's folder around it.
-    let inner = path.join("ledger");
-    let report = gavel_ledger::verify_dir(if inner.is_dir() { &inner } else { path })?;
+    let report = gavel_ledger::verify_dir(&ledger_folder(path))?;
     Ok(json!({
         "verified": true,
         "kernel_id": report.identity.kernel_id,

@@ -13,10 +13,10 @@ use crate::policies::change::{Change, ChangeError, Reason};
 use crate::policies::document::Edit;
 use crate::policies::history::steps;
 use crate::policies::life::TrialMode;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use gavel_kernel::json;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,12 +41,62 @@ pub(super) fn router() -> Router<App> {
         .route("/policies/history", get(history))
 }
 
-async fn status(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    Ok(Json(permitted(&app, &caller, id.as_deref(), &SEEING)?.policy_status()))
+/// A kernel whose policies the caller may see.
+struct Seen(Arc<Kernel>);
+
+impl FromRequestParts<App> for Seen {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
+        Ok(Self(reached(parts, app, &SEEING).await?.0))
+    }
 }
 
-async fn differences(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    let line = permitted(&app, &caller, id.as_deref(), &SEEING)?.policies();
+/// A kernel whose policies the caller may change, and what it asks for.
+struct Asked<T> {
+    kernel: Arc<Kernel>,
+    caller: Caller,
+    body: T,
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for Asked<T> {
+    type Rejection = ApiError;
+
+    /// An empty body is an empty object.
+    async fn from_request(request: Request, app: &App) -> Answer<Self> {
+        let (mut parts, body) = request.into_parts();
+        let (kernel, caller) = reached(&mut parts, app, &[Role::Operator]).await?;
+        let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
+        let value = if bytes.is_empty() { Ok(json!({})) } else { json::parse(&bytes) };
+        let value = value.map_err(|why| ApiError::Unreadable(format!("the body is not JSON: {why}")))?;
+        let body =
+            serde_path_to_error::deserialize(value).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
+        Ok(Self { kernel, caller, body })
+    }
+}
+
+impl<T> Asked<T> {
+    /// Take the step, and tell what the kernel judges by then.
+    async fn take(&self, change: Change, why: &str) -> Answer<Json<Value>> {
+        Ok(Json(self.kernel.change_policies(change, Reason { who: self.caller.name(), why }).await?))
+    }
+}
+
+/// The kernel of a path and who calls, who must have one of `roles`.
+async fn reached(parts: &mut Parts, app: &App, roles: &[Role]) -> Answer<(Arc<Kernel>, Caller)> {
+    let Id(id) = Id::from_request_parts(parts, app).await?;
+    // Every request passes the guard, which says who calls; whoever did not is nobody.
+    let caller = parts.extensions.get::<Caller>().cloned().unwrap_or(Caller::Unknown);
+    let kernel = Arc::clone(permitted(app, &caller, id.as_deref(), roles)?);
+    Ok((kernel, caller))
+}
+
+async fn status(Seen(kernel): Seen) -> Json<Value> {
+    Json(kernel.policy_status())
+}
+
+async fn differences(Seen(kernel): Seen) -> Answer<Json<Value>> {
+    let line = kernel.policies();
     let told = line.trial.as_ref().map(|trial| {
         json!({
             "candidate": **trial.set.digest(),
@@ -58,8 +108,7 @@ async fn differences(State(app): State<App>, Extension(caller): Extension<Caller
     told.map(Json).ok_or_else(|| ApiError::Conflict("there is no candidate on trial".into()))
 }
 
-async fn history(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = Arc::clone(permitted(&app, &caller, id.as_deref(), &SEEING)?);
+async fn history(Seen(kernel): Seen) -> Answer<Json<Value>> {
     let read = tokio::task::spawn_blocking(move || {
         let snapshot = kernel.ledger().snapshot();
         steps(kernel.ledger().records(&snapshot), STEPS_MAX)
@@ -73,13 +122,9 @@ async fn history(State(app): State<App>, Extension(caller): Extension<Caller>, I
 }
 
 /// A component into the catalogue. It decides nothing until it is part of a set that serves.
-async fn upload(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let kernel = operated(&app, &caller, id.as_deref())?;
+async fn upload(State(app): State<App>, request: Request) -> Answer<Json<Value>> {
+    let (mut parts, body) = request.into_parts();
+    let (kernel, _) = reached(&mut parts, &app, &[Role::Operator]).await?;
     let limit = usize::try_from(kernel.admission.max_component_bytes()).unwrap_or(usize::MAX);
     let bytes = read_body(body, limit, "limits.max_component_bytes").await?;
     let admission = Arc::clone(&kernel.admission);
@@ -147,91 +192,34 @@ fn staged() -> TrialMode {
     TrialMode::Staged
 }
 
-async fn stage(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let (kernel, asked) = asked::<Stage>(&app, &caller, id.as_deref(), body).await?;
-    check(asked.mode)?;
-    let edits = asked.edits.into_iter().map(|edit| resolved(kernel, edit)).collect::<Result<_, _>>()?;
-    change(kernel, Change::Stage { edits, order: asked.order, mode: asked.mode }, &caller, &asked.why).await
+async fn stage(asked: Asked<Stage>) -> Answer<Json<Value>> {
+    let Stage { edits, order, mode, why } = &asked.body;
+    check(*mode)?;
+    let edits = edits.iter().map(|edit| resolved(&asked.kernel, edit.clone())).collect::<Result<_, _>>()?;
+    asked.take(Change::Stage { edits, order: order.clone(), mode: *mode }, why).await
 }
 
-async fn try_candidate(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let (kernel, asked) = asked::<Try>(&app, &caller, id.as_deref(), body).await?;
-    check(asked.mode)?;
-    change(kernel, Change::Try(asked.mode), &caller, &asked.why).await
+async fn try_candidate(asked: Asked<Try>) -> Answer<Json<Value>> {
+    check(asked.body.mode)?;
+    asked.take(Change::Try(asked.body.mode), &asked.body.why).await
 }
 
-async fn promote(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let (kernel, asked) = asked::<Promote>(&app, &caller, id.as_deref(), body).await?;
-    change(kernel, Change::Promote { expected: asked.candidate }, &caller, &asked.why).await
+async fn promote(asked: Asked<Promote>) -> Answer<Json<Value>> {
+    let expected = asked.body.candidate.clone();
+    asked.take(Change::Promote { expected }, &asked.body.why).await
 }
 
-async fn roll_back(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let (kernel, asked) = asked::<Why>(&app, &caller, id.as_deref(), body).await?;
-    change(kernel, Change::RollBack, &caller, &asked.why).await
+async fn roll_back(asked: Asked<Why>) -> Answer<Json<Value>> {
+    asked.take(Change::RollBack, &asked.body.why).await
 }
 
-async fn discard(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let (kernel, asked) = asked::<Why>(&app, &caller, id.as_deref(), body).await?;
-    change(kernel, Change::Discard, &caller, &asked.why).await
+async fn discard(asked: Asked<Why>) -> Answer<Json<Value>> {
+    asked.take(Change::Discard, &asked.body.why).await
 }
 
-async fn release(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Json<Value>> {
-    let (kernel, asked) = asked::<Release>(&app, &caller, id.as_deref(), body).await?;
-    change(kernel, Change::Release { policy: asked.policy }, &caller, &asked.why).await
-}
-
-async fn change(kernel: &Arc<Kernel>, change: Change, caller: &Caller, why: &str) -> Answer<Json<Value>> {
-    Ok(Json(kernel.change_policies(change, Reason { who: caller.name(), why }).await?))
-}
-
-fn operated<'a>(app: &'a App, caller: &Caller, id: Option<&str>) -> Answer<&'a Arc<Kernel>> {
-    permitted(app, caller, id, &[Role::Operator])
-}
-
-/// What an operator asks, and of which kernel. An empty body is an empty object.
-async fn asked<'a, T: DeserializeOwned>(
-    app: &'a App,
-    caller: &Caller,
-    id: Option<&str>,
-    body: Body,
-) -> Answer<(&'a Arc<Kernel>, T)> {
-    let kernel = operated(app, caller, id)?;
-    let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
-    let value = if bytes.is_empty() { Ok(json!({})) } else { json::parse(&bytes) };
-    let value = value.map_err(|why| ApiError::Unreadable(format!("the body is not JSON: {why}")))?;
-    let asked =
-        serde_path_to_error::deserialize(value).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
-    Ok((kernel, asked))
+async fn release(asked: Asked<Release>) -> Answer<Json<Value>> {
+    let policy = asked.body.policy.clone();
+    asked.take(Change::Release { policy }, &asked.body.why).await
 }
 
 fn check(mode: TrialMode) -> Answer<()> {

@@ -16,6 +16,7 @@ use crate::record::{self, PolicyEvent};
 use anyhow::{Context, Result};
 use gavel_ledger::{Draft, Kind};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A step in the life of a kernel's policies.
@@ -208,32 +209,19 @@ impl Kernel {
 
     /// Bring the gauges of quarantine up to date with what is judged by now.
     fn observe_quarantines(&self, before: &Line) {
-        let now = self.life.line();
-        let sets =
-            |line: &Line| [Some(Arc::clone(&line.serving)), line.trial.as_ref().map(|trial| Arc::clone(&trial.set))];
-        let now: Vec<Arc<Deployed>> = sets(&now).into_iter().flatten().collect();
-        let quarantined = |name: &str| {
-            let mut members = now.iter().flat_map(|set| set.members());
-            members.any(|(member, _, health)| member.name == name && health.quarantined().is_some())
-        };
-        for set in sets(before).iter().flatten() {
-            for (member, ..) in set.members().filter(|(_, _, health)| health.quarantined().is_some()) {
-                self.observe_quarantine(&member.name, quarantined(&member.name));
-            }
-        }
-        for (member, _, health) in now.iter().flat_map(|set| set.members()) {
-            if health.quarantined().is_some() {
-                self.observe_quarantine(&member.name, true);
-            }
+        let names = |line: &Line| -> BTreeSet<String> { in_quarantine(line).map(|found| found.name).collect() };
+        let (was, is) = (names(before), names(&self.life.line()));
+        for name in was.union(&is) {
+            self.observe_quarantine(name, is.contains(name));
         }
     }
 
     async fn release(&self, policy: &str, line: &Line, reason: Reason<'_>) -> Result<Value, ChangeError> {
-        let Some((set, health)) = in_quarantine(line, policy) else {
+        let Some(found) = in_quarantine(line).find(|found| found.name == policy) else {
             return Err(ChangeError::NotQuarantined(policy.to_owned()));
         };
-        self.record_about("released", policy, &set, reason).await?;
-        health.release();
+        self.record_about("released", policy, &found.set, reason).await?;
+        found.health.release();
         self.observe_quarantine(policy, false);
         Ok(self.policy_status())
     }
@@ -371,17 +359,26 @@ fn action_of(mode: TrialMode, new: bool) -> &'static str {
     }
 }
 
-/// The set in which a policy is in quarantine, and its health.
-fn in_quarantine(line: &Line, policy: &str) -> Option<(Arc<str>, Arc<Health>)> {
+/// A policy in quarantine, and the set that it belongs to.
+struct InQuarantine {
+    name: String,
+    set: Arc<str>,
+    health: Arc<Health>,
+}
+
+/// The policies in quarantine among those that are asked.
+fn in_quarantine(line: &Line) -> impl Iterator<Item = InQuarantine> {
     let trial = line.trial.as_ref().map(|trial| &trial.set);
+    let mut found = Vec::new();
     for set in [Some(&line.serving), trial].into_iter().flatten() {
-        for (member, _, health) in set.members() {
-            if member.name == policy && health.quarantined().is_some() {
-                return Some((Arc::clone(set.digest()), Arc::clone(health)));
-            }
-        }
+        let members = set.members().filter(|(_, _, health)| health.quarantined().is_some());
+        found.extend(members.map(|(member, _, health)| InQuarantine {
+            name: member.name.clone(),
+            set: Arc::clone(set.digest()),
+            health: Arc::clone(health),
+        }));
     }
-    None
+    found.into_iter()
 }
 
 /// The sets that are loaded.

@@ -11,6 +11,7 @@
 //!
 //! Looking once a second costs nothing and works on every file system, which watching does not.
 
+use super::catalogue::write_whole;
 use super::change::{Change, ChangeError, Reason};
 use super::document::Edit;
 use super::life::TrialMode;
@@ -23,7 +24,6 @@ use gavel_runtime::Limits;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -103,14 +103,8 @@ impl Taken {
     fn note(&mut self, names: &[(String, String)]) {
         self.digests.extend(names.iter().cloned());
         let Some(file) = &self.file else { return };
-        let write = || -> std::io::Result<()> {
-            let mut aside = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
-            aside.write_all(&serde_json::to_vec(&self.digests)?)?;
-            aside.as_file().sync_all()?;
-            aside.persist(file).map_err(|why| why.error)?;
-            Ok(())
-        };
-        if let Err(why) = write() {
+        let written = serde_json::to_vec(&self.digests).map_err(std::io::Error::from);
+        if let Err(why) = written.and_then(|text| write_whole(file, &text)) {
             tracing::error!(file = %file.display(), %why, "what was taken from a folder cannot be remembered");
         }
     }

@@ -5,6 +5,7 @@ use super::super::Outcome;
 use super::super::client::Remote;
 use super::super::output::{line, print_json, shown};
 use crate::clock::rfc3339;
+use crate::host::ledger_folder;
 use crate::policies::history::{Step, steps};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -242,9 +243,8 @@ fn told(remote: &Remote) -> Result<Vec<Step>> {
 
 fn recorded(ledger: &Path) -> Result<Vec<Step>> {
     ensure!(ledger.is_dir(), "{}: no such folder", ledger.display());
-    let inner = ledger.join("ledger");
-    let folder = if inner.is_dir() { &inner } else { ledger };
-    let (_, records) = gavel_ledger::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let folder = ledger_folder(ledger);
+    let (_, records) = gavel_ledger::read_dir(&folder).with_context(|| folder.display().to_string())?;
     Ok(steps(records, STEPS_MAX)?)
 }
 
