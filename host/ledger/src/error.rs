@@ -5,6 +5,7 @@
 //! ever answered by a silent repair: the only thing that is cut away is a last batch which was
 //! never acknowledged.
 
+use gavel_proof::state::Rule;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -166,5 +167,16 @@ pub enum AppendError {
 impl AppendError {
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::Invalid { what: what.into() }
+    }
+}
+
+impl From<Rule> for AppendError {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Halted => Self::Halted,
+            Rule::NotOpen { decision_index } => Self::NotOpen { decision_index },
+            Rule::Form(what) => Self::invalid(what),
+            other => Self::invalid(other.to_string()),
+        }
     }
 }

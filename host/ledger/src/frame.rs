@@ -6,8 +6,8 @@
 //! ends within this frame", which a crash explains, from "this length is wrong", which it does not.
 //! Encoders and decoders stand side by side; both assert.
 
-use crate::record::{Kind, MAX_RECORD_BYTES};
-use crate::tree::Hash;
+use gavel_proof::record::{Kind, MAX_RECORD_BYTES};
+use gavel_proof::tree::Hash;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u16 = 1;

@@ -1,16 +1,17 @@
 //! The door: open a ledger, append to it, read it, close it.
 
+use crate::draft::Draft;
 use crate::error::{AppendError, Error};
 use crate::file::FileStorage;
 use crate::frames::{Frame, Frames};
 use crate::memory::MemoryStorage;
 use crate::queue::{Job, Limits, Queue};
-use crate::record::{Draft, RecordView};
 use crate::recover::{Ready, recover};
 use crate::stage::{Stage, snapshot_of};
 use crate::storage::{ReadAt, Storage};
-use crate::tree::Hash;
 use crate::writer::{Pace, Shared, Writer};
+use gavel_proof::record::RecordView;
+use gavel_proof::tree::Hash;
 use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;

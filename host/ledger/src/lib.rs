@@ -42,34 +42,32 @@
 //! believed afterwards). The bytes are described in `docs/formats/ledger.md`. Deliberately absent:
 //! async, HTTP, any knowledge of what an entry says, and any repair of what was once acknowledged.
 
+mod draft;
 mod error;
 mod file;
 mod frame;
 mod frames;
-mod hash;
-mod json;
 mod ledger;
 mod memory;
 mod queue;
-mod record;
 mod recover;
 mod scan;
 mod stage;
-mod state;
 mod storage;
 mod tail;
-pub mod tree;
 mod verify;
 mod writer;
 
+pub use draft::Draft;
 pub use error::{AppendError, Error};
 pub use file::FileStorage;
 pub use frame::FORMAT_VERSION;
+pub use gavel_proof::record::{EntryView, GENESIS_HASH, Kind, MAX_RECORD_BYTES, RecordView};
+pub use gavel_proof::tree;
 pub use ledger::{
     ChainPosition, Committed, IDENTITY_BYTES_MAX, Identity, Ledger, OpenDecision, Options, Records, Recovered,
     Snapshot, Stats, SyncMode,
 };
 pub use memory::{Fault, Image, MemoryStorage, SECTOR_BYTES};
-pub use record::{Draft, EntryView, GENESIS_HASH, Kind, MAX_RECORD_BYTES, RecordView};
 pub use storage::{ReadAt, Storage};
 pub use verify::{VerifyReport, read_dir, verify_dir};

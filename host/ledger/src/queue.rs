@@ -5,8 +5,8 @@
 //! is what makes a group commit, and a full queue is known at once. The lock is held for some tens
 //! of nanoseconds.
 
+use crate::draft::Draft;
 use crate::error::AppendError;
-use crate::record::Draft;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -182,7 +182,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Kind;
+    use gavel_proof::record::Kind;
     use std::sync::mpsc::{Receiver, sync_channel};
 
     fn job(meta: &str) -> (Job, Receiver<Result<crate::Committed, AppendError>>) {

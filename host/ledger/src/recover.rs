@@ -8,13 +8,13 @@ use crate::error::Error;
 use crate::frame::{self, Header, Mark, SEGMENT};
 use crate::frames::read_exact_at;
 use crate::ledger::{Identity, OpenDecision, Options, Recovered};
-use crate::record::{self, Facts, Kind, RecordView};
 use crate::scan::{Extent, Passing, Scanned, scan};
 use crate::stage::commit_of;
-use crate::state::State;
 use crate::storage::{ReadAt, Storage};
 use crate::tail::{MarkFound, judge};
-use crate::tree::leaf_hash;
+use gavel_proof::record::{self, Facts, Kind, RecordView};
+use gavel_proof::state::State;
+use gavel_proof::tree::leaf_hash;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -152,9 +152,9 @@ fn identity(found: &Scanned, place: &str, expected: &Identity) -> Result<Identit
 /// A new log: header, the record `opened`, commit frame.
 fn first_bytes(options: &Options) -> Vec<u8> {
     let mut meta = format!("{{\"format\":{},\"kernel_id\":", frame::FORMAT_VERSION);
-    crate::json::push_string(&mut meta, &options.identity.kernel_id);
+    gavel_proof::json::push_string(&mut meta, &options.identity.kernel_id);
     meta.push_str(",\"variant\":");
-    crate::json::push_string(&mut meta, &options.identity.variant);
+    gavel_proof::json::push_string(&mut meta, &options.identity.variant);
     meta.push('}');
 
     let mut batch = Vec::new();

@@ -8,10 +8,10 @@
 use crate::error::Error;
 use crate::frame::{Commit, FORMAT_VERSION, HEADER_BYTES, Header, HeaderFault, Mark, SEGMENT};
 use crate::frames::{Broken, Frame, Frames, read_exact_at};
-use crate::record::{self, EntryView, Facts, Parts, RecordView};
-use crate::state::{Link, State};
 use crate::storage::ReadAt;
-use crate::tree::leaf_hash;
+use gavel_proof::record::{self, EntryView, Facts, Parts, RecordView};
+use gavel_proof::state::{Link, State};
+use gavel_proof::tree::leaf_hash;
 use std::sync::Arc;
 
 /// A record on its way past.

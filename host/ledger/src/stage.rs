@@ -5,13 +5,14 @@
 //! halt here precedes it for ever. The state runs ahead of the disk by the batches under way;
 //! should one of them fail, the ledger is poisoned and the state with it.
 
+use crate::draft::Draft;
 use crate::error::AppendError;
 use crate::frame::{self, Commit, Mark};
 use crate::ledger::{ChainPosition, Committed, Snapshot};
 use crate::queue::{Done, Job};
-use crate::record::{self, Draft, EntryView, MAX_RECORD_BYTES};
-use crate::state::State;
-use crate::tree::leaf_hash;
+use gavel_proof::record::{self, EntryView, MAX_RECORD_BYTES};
+use gavel_proof::state::State;
+use gavel_proof::tree::leaf_hash;
 
 /// The end of the log, as far as batches were built.
 pub(crate) struct Stage {

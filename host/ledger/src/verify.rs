@@ -8,7 +8,7 @@ use crate::ledger::{Identity, Records};
 use crate::recover::recorded_identity;
 use crate::scan::scan;
 use crate::tail::{MarkFound, judge};
-use crate::tree::Hash;
+use gavel_proof::tree::Hash;
 use std::path::Path;
 use std::sync::Arc;
 

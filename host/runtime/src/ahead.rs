@@ -66,6 +66,11 @@ impl Stock {
         }
     }
 
+    /// Whether enough used ones wait.
+    fn is_worth_a_turn(&self) -> bool {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).len() * 2 >= self.target
+    }
+
     fn last_used(&self) -> Option<Box<Instance>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
@@ -163,7 +168,10 @@ async fn fill(policy: Weak<Inner>) {
         let policy = Policy { inner };
         if !policy.restock_one().await {
             policy.inner.stock.filling.store(false, Ordering::Release);
-            return;
+            // What was laid aside since the look and the store found `filling` set, and asked nobody.
+            if !policy.inner.stock.is_worth_a_turn() || policy.inner.stock.filling.swap(true, Ordering::AcqRel) {
+                return;
+            }
         }
         drop(policy);
         if turn.elapsed() >= TICK {

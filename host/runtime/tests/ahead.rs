@@ -14,10 +14,10 @@ fn ahead(instances_ahead: u64) -> Limits {
     Limits { instances_ahead, ..patient() }
 }
 
-/// Wait until so many instances lie ready.
+/// Wait until at least so many instances lie ready.
 async fn until_ready(policy: &Policy, count: usize) {
     let given_up = Instant::now() + Duration::from_secs(30);
-    while policy.instances_ready() != count {
+    while policy.instances_ready() < count {
         assert!(Instant::now() < given_up, "{} ready, not {count}", policy.instances_ready());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -34,7 +34,9 @@ async fn each_is_used_once_and_replaced() {
             assert_eq!(policy.instances_ready(), 3, "the first was taken from the stock");
         }
     }
-    until_ready(&policy, 4).await;
+    // A stock is filled again when half of it was used: at rest one of four may be missing, never two.
+    until_ready(&policy, 3).await;
+    assert!(policy.instances_ready() <= 4, "{} ready", policy.instances_ready());
 }
 
 #[tokio::test]

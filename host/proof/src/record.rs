@@ -9,9 +9,9 @@
 //! not at all. There is one writer, [`push_record`], and one reader, [`parse`], which accepts
 //! exactly what the writer produces.
 
-use crate::error::AppendError;
 use crate::hash::Hash;
 use crate::json::{self, Malformed, Scanner};
+use crate::state::Rule;
 use sha2::{Digest, Sha256};
 
 /// The longest record, in bytes: tlog-tiles serves entries with a 16-bit length.
@@ -61,7 +61,7 @@ impl Kind {
     }
 
     /// The byte in the frame header.
-    pub(crate) fn code(self) -> u8 {
+    pub fn code(self) -> u8 {
         match self {
             Self::Opened => 0,
             Self::Decision => 1,
@@ -72,60 +72,9 @@ impl Kind {
     }
 }
 
-/// A record as its author hands it in; the ledger adds index, position in the chain and hashes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// What it records; not [`Kind::Opened`], which the ledger writes itself.
-    pub kind: Kind,
-    /// The kernel's clock, in milliseconds since 1970.
-    pub ts_ms: u64,
-    /// A canonical JSON object. An outcome's holds `decision_index`, equal to `closes`.
-    pub meta: String,
-    /// The canonical entry data of the KERNELS chain: required for an outcome and a halt, optional
-    /// for a decision, forbidden otherwise.
-    pub entry: Option<String>,
-    /// For an outcome, and only there: the index of the decision that it closes.
-    pub closes: Option<u64>,
-}
-
-impl Draft {
-    /// Everything that can be checked without knowing the ledger's state; done in the caller's
-    /// thread.
-    pub(crate) fn check(&self) -> Result<(), AppendError> {
-        let size = self.bytes();
-        if size > MAX_RECORD_BYTES {
-            return Err(AppendError::TooLarge { size, limit: MAX_RECORD_BYTES });
-        }
-        if self.kind == Kind::Opened {
-            return Err(AppendError::invalid("`opened` is written by the ledger itself"));
-        }
-        let texts = [("meta", Some(&self.meta)), ("entry", self.entry.as_ref())];
-        for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
-            json::check_object(text).map_err(|Malformed { at, what }| {
-                AppendError::invalid(format!("{name} is not a canonical JSON object: byte {at} should be {what}"))
-            })?;
-        }
-        if closes(Some(self.kind), &self.meta) != self.closes {
-            return Err(AppendError::invalid(format!(
-                "closes is {:?}, which only an outcome may have and its meta must repeat as `decision_index`",
-                self.closes
-            )));
-        }
-        self.facts().check_form()
-    }
-
-    /// The bytes of the texts that the caller supplied.
-    pub(crate) fn bytes(&self) -> usize {
-        self.meta.len() + self.entry.as_ref().map_or(0, String::len)
-    }
-
-    pub(crate) fn facts(&self) -> Facts {
-        Facts { kind: Some(self.kind), has_entry: self.entry.is_some(), closes: self.closes, ts_ms: self.ts_ms }
-    }
-}
-
 /// The decision that a record closes, according to its `meta`.
-fn closes(kind: Option<Kind>, meta: &str) -> Option<u64> {
+#[must_use]
+pub fn closes(kind: Option<Kind>, meta: &str) -> Option<u64> {
     match kind {
         Some(Kind::Outcome) => json::member(meta, "decision_index").and_then(json::parse_u64),
         _ => None,
@@ -134,27 +83,25 @@ fn closes(kind: Option<Kind>, meta: &str) -> Option<u64> {
 
 /// What the rules of the log look at; the same for a draft and for a record read back.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts {
-    pub(crate) kind: Option<Kind>,
-    pub(crate) has_entry: bool,
-    pub(crate) closes: Option<u64>,
-    pub(crate) ts_ms: u64,
+pub struct Facts {
+    pub kind: Option<Kind>,
+    pub has_entry: bool,
+    pub closes: Option<u64>,
+    pub ts_ms: u64,
 }
 
 impl Facts {
     /// The rules that tie a kind to its fields.
-    pub(crate) fn check_form(&self) -> Result<(), AppendError> {
+    pub fn check_form(&self) -> Result<(), Rule> {
         match (self.kind, self.has_entry, self.closes) {
             (Some(Kind::Outcome), true, Some(_))
             | (Some(Kind::Halt), true, None)
             | (Some(Kind::Opened | Kind::Event), false, None)
             | (Some(Kind::Decision) | None, _, None) => Ok(()),
-            (Some(Kind::Outcome), _, None) => Err(AppendError::invalid("an outcome must name the decision it closes")),
-            (Some(Kind::Outcome | Kind::Halt), false, _) => {
-                Err(AppendError::invalid("an outcome or a halt must carry an entry"))
-            }
-            (_, _, Some(_)) => Err(AppendError::invalid("only an outcome closes a decision")),
-            (Some(Kind::Opened | Kind::Event), true, _) => Err(AppendError::invalid("this kind carries no entry")),
+            (Some(Kind::Outcome), _, None) => Err(Rule::Form("an outcome must name the decision it closes")),
+            (Some(Kind::Outcome | Kind::Halt), false, _) => Err(Rule::Form("an outcome or a halt must carry an entry")),
+            (_, _, Some(_)) => Err(Rule::Form("only an outcome closes a decision")),
+            (Some(Kind::Opened | Kind::Event), true, _) => Err(Rule::Form("this kind carries no entry")),
         }
     }
 }
@@ -173,19 +120,12 @@ pub struct EntryView<'a> {
 }
 
 /// The hash that links `data` to the chain whose head is `prev_hash`.
-pub(crate) fn entry_hash(prev_hash: &str, data: &str) -> Hash {
+pub fn entry_hash(prev_hash: &str, data: &str) -> Hash {
     Sha256::new().chain_update(prev_hash).chain_update(":").chain_update(data).finalize().into()
 }
 
 /// Appends the canonical bytes of a record.
-pub(crate) fn push_record(
-    out: &mut Vec<u8>,
-    index: u64,
-    kind: Kind,
-    ts_ms: u64,
-    meta: &str,
-    entry: Option<EntryView<'_>>,
-) {
+pub fn push_record(out: &mut Vec<u8>, index: u64, kind: Kind, ts_ms: u64, meta: &str, entry: Option<EntryView<'_>>) {
     let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
     let (mut index_digits, mut seq_digits, mut ts_digits) = (DIGITS, DIGITS, DIGITS);
     put("{");
@@ -237,9 +177,9 @@ impl Span {
 
 /// Where the fields stand in a record's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Parts {
-    pub(crate) index: u64,
-    pub(crate) ts_ms: u64,
+pub struct Parts {
+    pub index: u64,
+    pub ts_ms: u64,
     kind: Span,
     meta: Span,
     entry: Option<EntryParts>,
@@ -254,15 +194,15 @@ struct EntryParts {
 }
 
 impl Parts {
-    pub(crate) fn kind<'a>(&self, text: &'a str) -> &'a str {
+    pub fn kind<'a>(&self, text: &'a str) -> &'a str {
         self.kind.of(text)
     }
 
-    pub(crate) fn meta<'a>(&self, text: &'a str) -> &'a str {
+    pub fn meta<'a>(&self, text: &'a str) -> &'a str {
         self.meta.of(text)
     }
 
-    pub(crate) fn entry<'a>(&self, text: &'a str) -> Option<EntryView<'a>> {
+    pub fn entry<'a>(&self, text: &'a str) -> Option<EntryView<'a>> {
         self.entry.map(|entry| EntryView {
             ledger_seq: entry.ledger_seq,
             prev_hash: entry.prev_hash.of(text),
@@ -271,7 +211,7 @@ impl Parts {
         })
     }
 
-    pub(crate) fn facts(&self, text: &str) -> Facts {
+    pub fn facts(&self, text: &str) -> Facts {
         let kind = Kind::from_text(self.kind(text));
         let closes = closes(kind, self.meta(text));
         Facts { kind, has_entry: self.entry.is_some(), closes, ts_ms: self.ts_ms }
@@ -279,7 +219,7 @@ impl Parts {
 }
 
 /// Takes a record apart, accepting exactly the form that [`push_record`] writes.
-pub(crate) fn parse(text: &str) -> Result<Parts, Malformed> {
+pub fn parse(text: &str) -> Result<Parts, Malformed> {
     let mut scanner = Scanner::new(text);
     scanner.literal("{")?;
     let chained = scanner.take("\"entry\":");
@@ -361,7 +301,7 @@ impl RecordView {
         }
     }
 
-    pub(crate) fn from_parts(text: &str, parts: Parts) -> Self {
+    pub fn from_parts(text: &str, parts: Parts) -> Self {
         Self { text: text.to_owned(), parts }
     }
 
@@ -467,31 +407,5 @@ mod tests {
         ] {
             assert!(parse(&whole.replace(from, to)).is_err(), "{from} as {to}");
         }
-    }
-
-    #[test]
-    fn a_draft_cannot_forge_fields_or_break_the_form() {
-        let good = Draft {
-            kind: Kind::Outcome,
-            ts_ms: 1,
-            meta: r#"{"decision_index":4}"#.into(),
-            entry: Some("{}".into()),
-            closes: Some(4),
-        };
-        assert_eq!(good.check(), Ok(()));
-        let smuggled = r#"{"decision_index":4},"prev_hash":"x","z":{}"#.to_owned();
-        for bad in [
-            Draft { meta: smuggled, ..good.clone() },
-            Draft { closes: Some(5), ..good.clone() },
-            Draft { closes: None, meta: "{}".into(), ..good.clone() },
-            Draft { entry: None, ..good.clone() },
-            Draft { kind: Kind::Opened, entry: None, closes: None, ..good.clone() },
-            Draft { kind: Kind::Event, closes: None, ..good.clone() },
-            Draft { kind: Kind::Decision, ..good.clone() },
-        ] {
-            assert!(matches!(bad.check(), Err(AppendError::Invalid { .. })), "{bad:?}");
-        }
-        let large = Draft { meta: " ".repeat(MAX_RECORD_BYTES + 1), ..good };
-        assert!(matches!(large.check(), Err(AppendError::TooLarge { .. })));
     }
 }

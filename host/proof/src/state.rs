@@ -5,43 +5,60 @@
 //! its order is the order of the log, and `halted` turning true is the one moment at which a kernel
 //! halts.
 
-use crate::error::AppendError;
 use crate::hash::{Hash, HexHash};
 use crate::record::{Facts, Kind, entry_hash};
 use crate::tree::Frontier;
 use std::collections::BTreeSet;
 
+/// Why a record may not stand where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rule {
+    /// A halt stands before it.
+    #[error("the ledger is halted: no decision and no second halt follow a halt")]
+    Halted,
+    /// An outcome for something that is not an open decision.
+    #[error("record {decision_index} is not an open decision: it is no decision, or it is closed already")]
+    NotOpen {
+        /// The record that was to be closed.
+        decision_index: u64,
+    },
+    /// The record breaks the form of its kind.
+    #[error("not a record: {0}")]
+    Form(&'static str),
+}
+
 /// Everything that the next record depends on.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
-    pub(crate) tree: Frontier,
-    pub(crate) chain: Chain,
+pub struct State {
+    pub tree: Frontier,
+    pub chain: Chain,
     /// Decisions without an entry that no outcome has closed. As many as tools are running.
-    pub(crate) open: BTreeSet<u64>,
-    pub(crate) halted: bool,
-    pub(crate) last_ts_ms: u64,
+    pub open: BTreeSet<u64>,
+    pub halted: bool,
+    pub last_ts_ms: u64,
 }
 
 /// The end of the KERNELS chain.
 #[derive(Debug, Clone)]
-pub(crate) struct Chain {
-    pub(crate) len: u64,
-    pub(crate) head: Hash,
+pub struct Chain {
+    pub len: u64,
+    pub head: Hash,
     /// `head` in hex, the form that is hashed and stored.
-    pub(crate) head_hex: HexHash,
+    pub head_hex: HexHash,
 }
 
 /// The next link of the chain.
 #[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) ledger_seq: u64,
-    pub(crate) hash: Hash,
-    pub(crate) hash_hex: HexHash,
+pub struct Link {
+    pub ledger_seq: u64,
+    pub hash: Hash,
+    pub hash_hex: HexHash,
 }
 
 impl Chain {
     /// The link that `data` would become.
-    pub(crate) fn link(&self, data: &str) -> Link {
+    pub fn link(&self, data: &str) -> Link {
         let hash = entry_hash(self.head_hex.as_str(), data);
         Link { ledger_seq: self.len, hash, hash_hex: HexHash::of(&hash) }
     }
@@ -54,33 +71,33 @@ impl Chain {
 
 impl State {
     /// The state before the first record.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let genesis = [0; 32];
         let chain = Chain { len: 0, head: genesis, head_hex: HexHash::of(&genesis) };
         Self { tree: Frontier::new(), chain, open: BTreeSet::new(), halted: false, last_ts_ms: 0 }
     }
 
     /// The index of the next record, which is also the number of records so far.
-    pub(crate) fn records(&self) -> u64 {
+    pub fn records(&self) -> u64 {
         self.tree.size()
     }
 
     /// Whether a record may come next.
-    pub(crate) fn admit(&self, facts: &Facts) -> Result<(), AppendError> {
+    pub fn admit(&self, facts: &Facts) -> Result<(), Rule> {
         if (facts.kind == Some(Kind::Opened)) != (self.records() == 0) {
-            return Err(AppendError::invalid("the first record, and no other, is `opened`"));
+            return Err(Rule::Form("the first record, and no other, is `opened`"));
         }
         match (facts.kind, facts.closes) {
-            (Some(Kind::Decision | Kind::Halt), _) if self.halted => Err(AppendError::Halted),
+            (Some(Kind::Decision | Kind::Halt), _) if self.halted => Err(Rule::Halted),
             (Some(Kind::Outcome), Some(decision_index)) if !self.open.contains(&decision_index) => {
-                Err(AppendError::NotOpen { decision_index })
+                Err(Rule::NotOpen { decision_index })
             }
             _ => Ok(()),
         }
     }
 
     /// Steps over a record that was admitted.
-    pub(crate) fn advance(&mut self, facts: &Facts, leaf: Hash, link: Option<Link>) {
+    pub fn advance(&mut self, facts: &Facts, leaf: Hash, link: Option<Link>) {
         debug_assert_eq!(facts.has_entry, link.is_some());
         match facts.kind {
             Some(Kind::Decision) if !facts.has_entry => {
@@ -109,7 +126,7 @@ mod tests {
         Facts { kind: Some(kind), has_entry, closes, ts_ms: 5 }
     }
 
-    fn step(state: &mut State, facts: Facts) -> Result<(), AppendError> {
+    fn step(state: &mut State, facts: Facts) -> Result<(), Rule> {
         state.admit(&facts)?;
         let link = facts.has_entry.then(|| state.chain.link("{}"));
         state.advance(&facts, [0; 32], link);
@@ -123,13 +140,10 @@ mod tests {
         step(&mut state, facts(Kind::Opened, false, None)).unwrap();
         step(&mut state, facts(Kind::Decision, false, None)).unwrap();
         step(&mut state, facts(Kind::Halt, true, None)).unwrap();
-        assert_eq!(step(&mut state, facts(Kind::Decision, true, None)), Err(AppendError::Halted));
-        assert_eq!(step(&mut state, facts(Kind::Halt, true, None)), Err(AppendError::Halted));
+        assert_eq!(step(&mut state, facts(Kind::Decision, true, None)), Err(Rule::Halted));
+        assert_eq!(step(&mut state, facts(Kind::Halt, true, None)), Err(Rule::Halted));
         step(&mut state, facts(Kind::Outcome, true, Some(1))).unwrap();
-        assert_eq!(
-            step(&mut state, facts(Kind::Outcome, true, Some(1))),
-            Err(AppendError::NotOpen { decision_index: 1 })
-        );
+        assert_eq!(step(&mut state, facts(Kind::Outcome, true, Some(1))), Err(Rule::NotOpen { decision_index: 1 }));
         step(&mut state, facts(Kind::Event, false, None)).unwrap();
         assert!(step(&mut state, facts(Kind::Opened, false, None)).is_err(), "`opened` comes once");
         assert_eq!((state.records(), state.chain.len), (5, 2));

@@ -12,19 +12,19 @@
 use crate::hash::HEX_DIGITS;
 
 /// The deepest nesting of objects and arrays in a text.
-pub(crate) const DEPTH_MAX: usize = 128;
+pub const DEPTH_MAX: usize = 128;
 
 /// What is wrong with a text, and at which byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Malformed {
-    pub(crate) at: usize,
-    pub(crate) what: &'static str,
+pub struct Malformed {
+    pub at: usize,
+    pub what: &'static str,
 }
 
 type Scanned = Result<(), Malformed>;
 
 /// Checks that `text` is exactly one object.
-pub(crate) fn check_object(text: &str) -> Scanned {
+pub fn check_object(text: &str) -> Scanned {
     let mut scanner = Scanner::new(text);
     scanner.object()?;
     scanner.end()
@@ -32,7 +32,7 @@ pub(crate) fn check_object(text: &str) -> Scanned {
 
 /// The raw text of the value under `key` at the top of `object`, which must have passed
 /// [`check_object`].
-pub(crate) fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
+pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     let mut scanner = Scanner::new(object);
     scanner.literal("{").ok()?;
     while !scanner.take("}") {
@@ -51,14 +51,14 @@ pub(crate) fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// A canonical unsigned integer: digits only, no leading zero.
-pub(crate) fn parse_u64(text: &str) -> Option<u64> {
+pub fn parse_u64(text: &str) -> Option<u64> {
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     if canonical { text.parse().ok() } else { None }
 }
 
 /// Appends `text` as a canonical JSON string: all that is not ASCII, or is a control character,
 /// escaped.
-pub(crate) fn push_string(out: &mut String, text: &str) {
+pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
     for character in text.chars() {
         match character {
@@ -87,19 +87,19 @@ fn push_escaped(out: &mut String, character: char) {
 }
 
 /// Walks over a text; the record reader drives it through the parts of a record.
-pub(crate) struct Scanner<'a> {
+pub struct Scanner<'a> {
     bytes: &'a [u8],
-    pub(crate) at: usize,
+    pub at: usize,
 }
 
 impl<'a> Scanner<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
+    pub fn new(text: &'a str) -> Self {
         Self { bytes: text.as_bytes(), at: 0 }
     }
 
     /// Steps over `expected` if it comes next.
     #[inline]
-    pub(crate) fn take(&mut self, expected: &str) -> bool {
+    pub fn take(&mut self, expected: &str) -> bool {
         let found = self.bytes[self.at..].starts_with(expected.as_bytes());
         if found {
             self.at += expected.len();
@@ -108,12 +108,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over `expected`, which must come next.
-    pub(crate) fn literal(&mut self, expected: &'static str) -> Scanned {
+    pub fn literal(&mut self, expected: &'static str) -> Scanned {
         if self.take(expected) { Ok(()) } else { self.fail(expected) }
     }
 
     /// Steps over a digest of 64 hex digits in lower case.
-    pub(crate) fn hex_digest(&mut self) -> Scanned {
+    pub fn hex_digest(&mut self) -> Scanned {
         let is_digit = |byte: u8| byte.is_ascii_digit() | matches!(byte, b'a'..=b'f');
         match self.bytes[self.at..].first_chunk::<HEX_DIGITS>() {
             Some(digits) if digits.iter().fold(true, |all, &byte| all & is_digit(byte)) => {
@@ -126,18 +126,18 @@ impl<'a> Scanner<'a> {
 
     /// Steps over the bytes that satisfy `belongs`.
     #[inline]
-    pub(crate) fn skip_while(&mut self, belongs: impl Fn(u8) -> bool) {
+    pub fn skip_while(&mut self, belongs: impl Fn(u8) -> bool) {
         let rest = &self.bytes[self.at..];
         self.at += rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len());
     }
 
     /// Nothing may follow.
-    pub(crate) fn end(&self) -> Scanned {
+    pub fn end(&self) -> Scanned {
         if self.at == self.bytes.len() { Ok(()) } else { self.fail("the end of the text") }
     }
 
     /// Steps over one object.
-    pub(crate) fn object(&mut self) -> Scanned {
+    pub fn object(&mut self) -> Scanned {
         if self.peek() == Some(b'{') { self.value(0) } else { self.fail("an object") }
     }
 

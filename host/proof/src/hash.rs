@@ -6,15 +6,15 @@ use std::fmt;
 pub type Hash = [u8; 32];
 
 /// The number of hex digits in a hash.
-pub(crate) const HEX_DIGITS: usize = 64;
+pub const HEX_DIGITS: usize = 64;
 
 /// A digest as 64 hex digits in lower case, without an allocation: a full audit makes one for every
 /// entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HexHash([u8; HEX_DIGITS]);
+pub struct HexHash([u8; HEX_DIGITS]);
 
 impl HexHash {
-    pub(crate) fn of(hash: &Hash) -> Self {
+    pub fn of(hash: &Hash) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; HEX_DIGITS];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(hash) {
@@ -24,7 +24,7 @@ impl HexHash {
         Self(digits)
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         // All digits are ASCII, so the fallback is never taken.
         str::from_utf8(&self.0).unwrap_or_default()
     }

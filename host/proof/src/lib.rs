@@ -1,0 +1,13 @@
+//! What anyone needs to check Gavel's evidence, without us and without I/O: records and the rules of the
+//! log, the KERNELS chain, the RFC 6962 tree with its proofs, signed notes, and bundles of all that.
+//!
+//! The ledger writes with this crate and the auditor reads with it, so there is one definition of
+//! each. It compiles for a browser too: no threads, no files, no clock.
+
+pub mod hash;
+pub mod json;
+pub mod record;
+pub mod state;
+pub mod tree;
+
+pub use hash::Hash;
