@@ -15,17 +15,37 @@ use std::sync::Arc;
 use std::time::Duration;
 use tower_service::Service;
 
+/// How long a process may take to begin anew, while nobody gives signs of life: a long ledger that was
+/// not closed takes its time to open.
+const ANEW: Duration = Duration::from_mins(10);
+
 /// Requests are served from now on, again after a reload.
 pub(crate) fn ready() {
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    let mut state = vec![NotifyState::Ready, NotifyState::Status("serving")];
+    state.extend(sd_notify::watchdog_enabled().map(watchdog_limit));
+    tell(&state);
 }
 
-/// The configuration is being read again, or the process is about to begin anew.
+/// The configuration is being read again.
 pub(crate) fn reloading() {
+    tell_reloading(&[NotifyState::Status("reading the configuration")]);
+}
+
+/// The process is about to begin anew.
+pub(crate) fn beginning_anew() {
+    let patience = sd_notify::watchdog_enabled().map(|_| watchdog_limit(ANEW));
+    tell_reloading(&[Some(NotifyState::Status("restarting")), patience].into_iter().flatten().collect::<Vec<_>>());
+}
+
+fn tell_reloading(also: &[NotifyState<'_>]) {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => tell(&[&[NotifyState::Reloading, now], also].concat()),
         Err(why) => tracing::warn!(%why, "systemd is not told of the reload: there is no monotonic clock"),
     }
+}
+
+fn watchdog_limit(limit: Duration) -> NotifyState<'static> {
+    NotifyState::WatchdogUsec(u32::try_from(limit.as_micros()).unwrap_or(u32::MAX))
 }
 
 /// No more requests are taken.

@@ -115,7 +115,7 @@ async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, 
             }
             () = restart.cancelled(), if !stop.is_cancelled() => {
                 tracing::info!("restarting: finishing what is in flight");
-                service::reloading();
+                service::beginning_anew();
                 ended = Ended::Restart(listen);
                 stop.cancel();
             }

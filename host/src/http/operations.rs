@@ -113,7 +113,7 @@ struct Rotate {
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
-struct Restart {
+pub(super) struct Restart {
     why: String,
     /// Keep the evidence; somebody else restarts the process.
     prepare_only: bool,
