@@ -282,7 +282,9 @@ mod tests {
         let after = &whole["ledger_entries"][1]["entry_hash"];
         let text = |seq: u64, prev: &Value| {
             let (rest, root) = (json!(rest), &whole["root_hash"]);
-            format!(r#"{{"continues":{{"ledger_seq":{seq},"prev_hash":{prev}}},"ledger_entries":{rest},"root_hash":{root},"entry_count":3}}"#)
+            format!(
+                r#"{{"continues":{{"ledger_seq":{seq},"prev_hash":{prev}}},"ledger_entries":{rest},"root_hash":{root},"entry_count":3}}"#
+            )
         };
         let report = verify_bundle(text(2, after).as_bytes()).unwrap();
         assert_eq!((report.entries, report.continues.map(|start| start.ledger_seq)), (3, Some(2)));

@@ -78,7 +78,9 @@ pub(crate) async fn watchdog(host: Arc<Host>, mut router: Router) {
 
 /// Whether the server answers anything in time, be it that it is busy.
 async fn answers(router: &mut Router, limit: Duration) -> bool {
-    let Ok(request) = Request::get("/livez").header(header::HOST, "localhost").body(Body::empty()) else { return false };
+    let Ok(request) = Request::get("/livez").header(header::HOST, "localhost").body(Body::empty()) else {
+        return false;
+    };
     tokio::time::timeout(limit, router.call(request)).await.is_ok()
 }
 

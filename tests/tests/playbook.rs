@@ -256,7 +256,10 @@ fn play_3_2_an_investigation_tells_who_did_what() {
     let errors: Vec<&Value> = found["errors"].as_array().unwrap().iter().map(|error| &error["request_id"]).collect();
     assert_eq!((errors, &found["error_count"]), (vec![&json!("r3"), &json!("r4")], &json!(2)));
     let (first, last) = (&found["first"]["request_id"], &found["last"]["request_id"]);
-    assert_eq!((first, last, found["busiest_minutes"][0]["entries"].as_u64() > Some(0)), (&json!("r1"), &json!("r4"), true));
+    assert_eq!(
+        (first, last, found["busiest_minutes"][0]["entries"].as_u64() > Some(0)),
+        (&json!("r1"), &json!("r4"), true)
+    );
     assert!(ask(&server, &["investigate"]).code(0).stdout.contains("no_such_tool"));
 
     let before = server.get(&format!("/investigate?from=0&to={}", start - 1)).expect(200);
@@ -295,7 +298,8 @@ fn play_4_1_an_emergency_halt_exports_halts_records_and_alerts() {
     let webhook = Webhook::start(&[500, 503]);
     let alerts = json!([{"url": webhook.url(), "secret": "s3cret", "headers": {"x-team": "on-call"}},
         {"url": "http://127.0.0.1:1/nobody", "severity_min": "CRITICAL"}]);
-    let config = Config::open().with("alerts", alerts).with("operations", json!({"alert_backoff_ms": 1, "min_free_bytes": 0}));
+    let config =
+        Config::open().with("alerts", alerts).with("operations", json!({"alert_backoff_ms": 1, "min_free_bytes": 0}));
     let server = Server::start(&config);
     work(&server);
     let halt = ["halt", "--emergency", "--json", "--reason", "agent-007 runs wild", "--incident", "INC-1"];
@@ -418,7 +422,10 @@ fn play_5_2_rotations_are_one_chain() {
     assert_eq!((&second["prev_hash"], &second["root_hash"]), (&first["root_hash"], &server.evidence()["root_hash"]));
     for rotated in [&first, &second] {
         let file = file_of(&rotated["archive_path"]);
-        assert_eq!((digest(&file), verified(&file)["entries"].clone()), (rotated["sha256"].as_str().unwrap().to_owned(), rotated["entry_count"].clone()));
+        assert_eq!(
+            (digest(&file), verified(&file)["entries"].clone()),
+            (rotated["sha256"].as_str().unwrap().to_owned(), rotated["entry_count"].clone())
+        );
     }
     let event = event(&server, "EVIDENCE_ROTATED");
     assert_eq!(event["index"], second["event_index"]);

@@ -44,7 +44,8 @@ pub(super) fn print(report: &Value) -> Result<()> {
         let name = check["name"].as_str().unwrap_or("-");
         let seen = check.as_object().into_iter().flatten();
         let seen = seen.filter(|(key, value)| !["name", "passed"].contains(&key.as_str()) && !is_nothing(value));
-        let seen: Vec<String> = seen.map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value))).collect();
+        let seen: Vec<String> =
+            seen.map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value))).collect();
         line(&format!("  {word}  {name:<22} {}", seen.join(", ")))?;
     }
     Ok(())

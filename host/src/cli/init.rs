@@ -83,7 +83,10 @@ fn make_keys(args: &Args) -> Result<Vec<(KeyFile, String)>> {
     let agents = agents.map(|actor| (actor.clone(), vec![Role::Agent], Some(actor.clone())));
     let made = std::iter::once(operator).chain(agents).map(|(name, roles, actor)| {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        anyhow::ensure!(plain && !name.starts_with('.'), "actor `{name}` cannot name a file: make its key by `gavel key`");
+        anyhow::ensure!(
+            plain && !name.starts_with('.'),
+            "actor `{name}` cannot name a file: make its key by `gavel key`"
+        );
         let secret = format!("gavel_{}", random_hex(32)?);
         let hash = format!("sha256:{}", hex::encode(digest_of(&secret)));
         Ok((KeyFile { name, hash, roles, actor, kernels: None }, secret))

@@ -62,7 +62,9 @@ fn print(found: &Value) -> Result<()> {
     let time = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), rfc3339);
     let range = &found["time_range"];
     line(&format!("{} to {}: {} entries", time(&range["start"]), time(&range["end"]), found["entry_count"]))?;
-    for (title, key) in [("decisions", "by_decision"), ("actors", "by_actor"), ("tools", "by_tool"), ("errors", "by_error")] {
+    for (title, key) in
+        [("decisions", "by_decision"), ("actors", "by_actor"), ("tools", "by_tool"), ("errors", "by_error")]
+    {
         print_counts(title, &found[key])?;
     }
     for minute in found["busiest_minutes"].as_array().into_iter().flatten() {

@@ -151,9 +151,8 @@ async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Js
 async fn preserve(State(app): State<App>, asked: Asked<Preserve>) -> Answer<Json<Value>> {
     let Asked { kernel, caller, body: Preserve { incident_id, why } } = asked;
     let operator = operator(&caller, why);
-    let preserved = play(&app, move |operations| async move {
-        operations.preserve(&kernel, &incident_id, &operator).await
-    });
+    let preserved =
+        play(&app, move |operations| async move { operations.preserve(&kernel, &incident_id, &operator).await });
     Ok(Json(json!(preserved.await?)))
 }
 

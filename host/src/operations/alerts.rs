@@ -98,7 +98,10 @@ impl Alerts {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.tasks.close();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
-            tracing::error!(grace_ms = grace.as_millis(), "alerts were still waiting for their webhooks; they are lost");
+            tracing::error!(
+                grace_ms = grace.as_millis(),
+                "alerts were still waiting for their webhooks; they are lost"
+            );
         }
     }
 }
@@ -107,7 +110,10 @@ impl Target {
     fn queue(&self, body: &[u8]) -> bool {
         let queued = self.queue.try_send(body.to_owned());
         if queued.is_err() {
-            tracing::error!(url = self.url, "an alert is dropped: too many wait for this webhook (operations.max_alerts)");
+            tracing::error!(
+                url = self.url,
+                "an alert is dropped: too many wait for this webhook (operations.max_alerts)"
+            );
         }
         queued.is_ok()
     }
@@ -140,7 +146,8 @@ impl Webhook {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("gavel/", env!("CARGO_PKG_VERSION")))
             .build();
-        let client = client.inspect_err(|why| tracing::error!(url = file.url, %why, "no alerts to this webhook")).ok()?;
+        let client =
+            client.inspect_err(|why| tracing::error!(url = file.url, %why, "no alerts to this webhook")).ok()?;
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         for (name, value) in &file.headers {
             // Both were checked when the configuration was read.

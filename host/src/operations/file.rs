@@ -129,7 +129,8 @@ mod tests {
     fn a_file_is_private_verified_and_never_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("incident");
-        let write = |text: &'static str| write_evidence(&inner, "a.json.zst", SEALED, |out| out.write_all(text.as_bytes()));
+        let write =
+            |text: &'static str| write_evidence(&inner, "a.json.zst", SEALED, |out| out.write_all(text.as_bytes()));
         let file = write(EMPTY).unwrap();
         assert_eq!(file.entry_count, 0);
         assert_eq!(std::fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o400);

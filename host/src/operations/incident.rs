@@ -79,7 +79,8 @@ impl Operations {
             "evidence": evidence,
         });
         let recorded = kernel.record_operator("EMERGENCY_HALT", operator, details.clone()).await;
-        let recorded = recorded.inspect_err(|why| tracing::error!(kernel = kernel.id(), %why, "the incident is not recorded"));
+        let recorded =
+            recorded.inspect_err(|why| tracing::error!(kernel = kernel.id(), %why, "the incident is not recorded"));
         let alerted = self.inner.alerts.send(&Alert {
             severity: Severity::Critical,
             event: "EMERGENCY_HALT",
@@ -156,13 +157,20 @@ async fn record_late(kernel: Arc<Kernel>, export: Export, incident_id: String, o
 
 impl Operations {
     /// The evidence of a kernel in a file of its own under `folder` of the data folder.
-    pub(super) async fn export(&self, kernel: &Arc<Kernel>, folder: &str, prefix: &str) -> anyhow::Result<EvidenceFile> {
+    pub(super) async fn export(
+        &self,
+        kernel: &Arc<Kernel>,
+        folder: &str,
+        prefix: &str,
+    ) -> anyhow::Result<EvidenceFile> {
         let (from, folder) = (Arc::clone(kernel), self.inner.data.join(folder));
         let name = format!("{prefix}_{}_{}.json.zst", kernel.id(), self.inner.clock.now_ms());
         let written = self.read(move || {
             let snapshot = from.ledger().snapshot();
             write_evidence(&folder, &name, PRIVATE, |mut out| write_bundle(&from, &snapshot, &mut out))
         });
-        written.await.with_context(|| format!("the evidence of kernel {} at {}", kernel.id(), rfc3339(self.inner.clock.now_ms())))
+        written.await.with_context(|| {
+            format!("the evidence of kernel {} at {}", kernel.id(), rfc3339(self.inner.clock.now_ms()))
+        })
     }
 }
