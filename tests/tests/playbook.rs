@@ -35,8 +35,11 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn digest(path: &Path) -> String {
-    let digest: [u8; 32] = Sha256::digest(fs::read(path).unwrap()).into();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(fs::read(path).unwrap()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// `gavel verify` says that the file holds; what it says.
@@ -161,6 +164,8 @@ fn play_3_1_a_healthy_kernel_passes_every_check() {
     assert_eq!(check(&report, "kernel_state")["value"], "IDLE");
     assert_eq!(check(&report, "recent_activity")["passed"], true);
     assert!(ask(&server, &["health"]).code(0).stdout.starts_with("kernel k is well"));
+    let all = ask(&server, &["health", "--all", "--json"]).code(0).json();
+    assert_eq!((&all["all_passed"], &all["kernels"][0]["kernel_id"]), (&json!(true), &json!("k")));
     drop(server.post("/halt", &json!({})).expect(200));
     let report = ask(&server, &["health", "--json"]).code(0).json();
     assert_eq!(check(&report, "kernel_state")["value"], "HALTED", "as the seeds have it, that is a good state");
@@ -216,6 +221,31 @@ fn play_3_1_what_is_not_well_fails_and_is_alerted_once() {
     for (alert, name) in alerts.iter().zip(["audit_integrity", "disk_space", "recent_activity"]) {
         assert!(alert.contains(name), "{alert}");
     }
+}
+
+#[test]
+fn play_3_1_a_ledger_that_takes_no_more_records_is_alerted() {
+    let webhook = Webhook::start(&[]);
+    let config = Config::open()
+        .with("alerts", json!([{"url": webhook.url()}]))
+        .with("operations", json!({"watch_every_ms": 10, "min_free_bytes": 0}));
+    let site = Site::new(&config);
+    // A real I/O error on the real disk: no file of this process may grow beyond half a MiB.
+    let serve = "trap '' XFSZ; ulimit -f 1024; exec gavel serve --listen 127.0.0.1:0 --config gavel.yaml --data data";
+    let server = Server::spawn(Gavel::shell(serve, site.path()), site);
+    let mut large = intent("r");
+    large["intent"] = json!("x".repeat(4_000));
+    let answers = (0..10_000).map(|_| server.post("/submit", &large).status);
+    assert!(answers.into_iter().any(|status| status == 503), "the ledger never fails");
+    let alert = webhook.wait_for(1)[0].json();
+    assert_eq!([&alert["severity"], &alert["event"]], [&json!("CRITICAL"), &json!("LEDGER_POISONED")], "{alert}");
+    let report = ask(&server, &["health", "--json"]).code(1).json();
+    assert_eq!(check(&report, "ledger_accepts")["passed"], false);
+    assert_eq!(check(&report, "audit_integrity")["passed"], true, "what was acknowledged holds: {report:#}");
+    // It cannot be halted in its ledger, which somebody must know.
+    assert_eq!(server.post("/halt/emergency", &json!({"reason": "now"})).status, 503);
+    let alert = webhook.wait_for(2)[1].json();
+    assert!(alert["message"].as_str().unwrap().contains("COULD NOT BE HALTED"), "{alert}");
 }
 
 #[test]
@@ -336,8 +366,24 @@ fn play_4_1_an_emergency_halt_exports_halts_records_and_alerts() {
 fn hmac_sha256(key: &[u8], message: &[u8]) -> String {
     let pad = |byte: u8| -> Vec<u8> { (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ byte).collect() };
     let inner: [u8; 32] = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize().into();
-    let outer: [u8; 32] = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into();
-    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize())
+}
+
+#[test]
+fn play_4_1_a_server_that_is_overrun_can_still_be_halted() {
+    let server =
+        Server::start(&Config::open().with("limits", json!({"max_in_flight": 1, "request_timeout_ms": 600_000})));
+    // A request whose body never ends holds the only place.
+    let mut holding = server.connect();
+    let head = holding.head("POST", "/submit", &[], Some(1_000));
+    holding.send(&head).unwrap();
+    let until = std::time::Instant::now() + gavel_tests::PATIENCE;
+    while server.get("/status").status != 503 {
+        assert!(std::time::Instant::now() < until, "the place is never taken");
+    }
+    let halted = server.post("/halt/emergency", &json!({"reason": "overrun"})).expect(200);
+    assert_eq!(halted["kernel_state"], "HALTED");
+    drop(holding);
 }
 
 #[test]

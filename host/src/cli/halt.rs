@@ -54,12 +54,11 @@ fn print_incident(answer: &Value) -> Result<()> {
         Some(index) => line(&format!("  incident  {incident}, in record {index} of the ledger"))?,
         None => line(&format!("  incident  {incident}, NOT RECORDED: see the server's log"))?,
     }
-    match answer["evidence"]["path"].as_str() {
-        Some(path) => line(&format!("  exported  {path}, {} entries, verified", answer["evidence"]["entry_count"]))?,
-        None => {
-            let why = answer["pre_halt"]["evidence_export_error"].as_str().unwrap_or("-");
-            line(&format!("  exported  NOT BEFORE THE HALT: {}", shown(why, 1_000)))?;
-        }
+    if let Some(path) = answer["evidence"]["path"].as_str() {
+        line(&format!("  exported  {path}, {} entries, verified", answer["evidence"]["entry_count"]))?;
+    } else {
+        let why = answer["pre_halt"]["evidence_export_error"].as_str().unwrap_or("-");
+        line(&format!("  exported  NOT BEFORE THE HALT: {}", shown(why, 1_000)))?;
     }
     line(&format!("  alerted   {} webhooks", answer["alerted"]))
 }

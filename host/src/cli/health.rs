@@ -1,10 +1,10 @@
 //! `gavel health`: the daily health check.
 
 use super::Outcome;
-use super::client::Remote;
+use super::client::{Client, Remote};
 use super::output::{line, print_json, shown};
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Check that a kernel is well and that its ledger holds.
 ///
@@ -13,20 +13,42 @@ use serde_json::Value;
 #[command(after_help = "Examples:
   gavel health
   gavel health --json --kernel prod-001
-  5 6 * * *  gavel health --key \"$OPERATOR_KEY\" || mail -s 'gavel is not well' on-call   (crontab)")]
+  gavel health --all
+  5 6 * * *  gavel health --all --key \"$OPERATOR_KEY\" || mail -s 'gavel is not well' on-call   (crontab)")]
 pub(super) struct Args {
+    /// Check every kernel of the server that the key may reach.
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
     #[command(flatten)]
     remote: Remote,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    let report = args.remote.client()?.get_json("/health/check")?;
+    let client = args.remote.client()?;
+    if args.all {
+        return every_kernel(&client, as_json);
+    }
+    let report = client.get_json("/health/check")?;
     if as_json {
         print_json(&report)?;
     } else {
         print(&report)?;
     }
     Ok(outcome_of(&report))
+}
+
+fn every_kernel(client: &Client, as_json: bool) -> Result<Outcome> {
+    let known = client.get_json("/kernels")?;
+    let ids = known["kernels"].as_array().into_iter().flatten().filter_map(|kernel| kernel["kernel_id"].as_str());
+    let reports = ids.map(|id| client.get_json(&format!("/kernels/{id}/health/check")));
+    let reports = reports.collect::<Result<Vec<Value>>>()?;
+    let well = !reports.is_empty() && reports.iter().all(|report| outcome_of(report) == Outcome::Yes);
+    if as_json {
+        print_json(&json!({"all_passed": well, "kernels": reports}))?;
+    } else {
+        reports.iter().try_for_each(print)?;
+    }
+    Ok(if well { Outcome::Yes } else { Outcome::No })
 }
 
 /// Yes if every check passed.

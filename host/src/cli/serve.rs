@@ -176,22 +176,22 @@ fn announce(host: &Host, base: &str, data: &Path, as_json: bool) {
 
 fn announcement(host: &Host, base: &str, data: &Path) -> String {
     let file = host.file();
-    let mut text = format!("gavel {} serves {base}  (data in {})\n", env!("CARGO_PKG_VERSION"), data.display());
-    for kernel in &host.kernels {
+    let mut lines = vec![format!("gavel {} serves {base}  (data in {})", env!("CARGO_PKG_VERSION"), data.display())];
+    lines.extend(host.kernels.iter().map(|kernel| {
         let rules = kernel.policies();
         let rules: Vec<&str> = rules.serving.set.policies().iter().map(gavel_runtime::Policy::name).collect();
         let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(", ") };
-        let (id, variant, state) = (kernel.id(), kernel.variant(), kernel.state());
-        text += &format!("  kernel {id}  {variant}, {state}, policies: {rules}\n");
-    }
+        format!("  kernel {}  {}, {}, policies: {rules}", kernel.id(), kernel.variant(), kernel.state())
+    }));
     if file.auth.keys.is_empty() {
-        text += "  no keys are configured: loopback only, and every caller has every role\n";
+        lines.push("  no keys are configured: loopback only, and every caller has every role".into());
     }
     let (actor, header) = example_caller(file);
-    text += &format!(
-        "try:\n  curl -s {base}/submit {header}-d '{{\"request_id\": \"r1\", \"actor\": \"{actor}\", \"intent\": \"Say hello\", \"tool_call\": {{\"name\": \"echo\", \"params\": {{\"text\": \"hello\"}}}}}}'"
-    );
-    text
+    lines.push("try:".into());
+    lines.push(format!(
+        "  curl -s {base}/submit {header}-d '{{\"request_id\": \"r1\", \"actor\": \"{actor}\", \"intent\": \"Say hello\", \"tool_call\": {{\"name\": \"echo\", \"params\": {{\"text\": \"hello\"}}}}}}'"
+    ));
+    lines.join("\n")
 }
 
 /// An actor that the first kernel knows, for the line to try, and the header it needs.

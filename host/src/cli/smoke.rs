@@ -105,8 +105,8 @@ impl Smoke {
         vec![
             Step { name: "info", outcome: self.info() },
             Step { name: "health", outcome: self.health() },
-            Step { name: "allowed", outcome: self.allowed().map(|found| told(found, &mut allowed)) },
-            Step { name: "denied", outcome: self.denied().map(|found| told(found, &mut denied)) },
+            Step { name: "allowed", outcome: self.allowed().map(|found| told(&found, &mut allowed)) },
+            Step { name: "denied", outcome: self.denied().map(|found| told(&found, &mut denied)) },
             Step { name: "evidence", outcome: self.evidence([allowed, denied]) },
             Step { name: "state", outcome: self.state() },
         ]
@@ -163,7 +163,7 @@ impl Smoke {
 }
 
 /// Remember a receipt's entry, and tell what it says.
-fn told(receipt: Value, hash: &mut Option<String>) -> String {
+fn told(receipt: &Value, hash: &mut Option<String>) -> String {
     *hash = receipt["evidence_hash"].as_str().map(str::to_owned);
     let why = receipt["error"].as_str().map(|why| format!(": {}", shown(why, 200))).unwrap_or_default();
     format!("{}{why}", receipt["decision"].as_str().unwrap_or("-"))

@@ -15,6 +15,7 @@ use crate::kernel::Kernel;
 use crate::operations::health::Report;
 use crate::operations::investigate::{Findings, TimeRange};
 use crate::operations::{OperationError, Operations, Operator, Played};
+use crate::record;
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::routing::{get, post};
@@ -124,7 +125,7 @@ async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Js
     if reason.trim().is_empty() {
         return Err(ApiError::Unreadable("the body must have a `reason` that is not empty, or none".into()));
     }
-    let operator = Operator { who: caller.name().to_owned(), why: reason };
+    let operator = operator(&caller, reason)?;
     let halted = {
         let (kernel, operator) = (Arc::clone(&kernel), operator.clone());
         play(&app, move |operations| async move {
@@ -140,8 +141,8 @@ async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Js
         "reason": operator.why,
         "evidence_hash": halted.receipt.evidence_hash,
         "ts_ms": halted.receipt.ts_ms,
-        "incident_id": halted.incident_id,
-        "incident_index": halted.incident_index,
+        "incident_id": halted.id,
+        "incident_index": halted.index,
         "pre_halt": halted.pre_halt,
         "evidence": halted.evidence,
         "alerted": halted.alerted,
@@ -150,7 +151,7 @@ async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Js
 
 async fn preserve(State(app): State<App>, asked: Asked<Preserve>) -> Answer<Json<Value>> {
     let Asked { kernel, caller, body: Preserve { incident_id, why } } = asked;
-    let operator = operator(&caller, why);
+    let operator = operator(&caller, why)?;
     let preserved =
         play(&app, move |operations| async move { operations.preserve(&kernel, &incident_id, &operator).await });
     Ok(Json(json!(preserved.await?)))
@@ -158,7 +159,7 @@ async fn preserve(State(app): State<App>, asked: Asked<Preserve>) -> Answer<Json
 
 async fn rotate(State(app): State<App>, asked: Asked<Rotate>) -> Answer<Json<Value>> {
     let Asked { kernel, caller, body: Rotate { why } } = asked;
-    let operator = operator(&caller, why);
+    let operator = operator(&caller, why)?;
     let rotated = play(&app, move |operations| async move { operations.rotate(&kernel, &operator).await });
     Ok(Json(json!(rotated.await?)))
 }
@@ -173,7 +174,7 @@ pub(super) async fn restart(State(app): State<App>, asked: Asked<Restart>) -> An
     if restart.is_none() && !prepare_only {
         return Err(ApiError::Conflict("this server runs in a process that is not its own to restart".into()));
     }
-    let (operator, kernels) = (operator(&caller, why), app.kernels().cloned().collect::<Vec<_>>());
+    let (operator, kernels) = (operator(&caller, why)?, app.kernels().cloned().collect::<Vec<_>>());
     let kept = play(&app, move |operations| async move { operations.before_restart(&kernels, &operator).await });
     let kept = kept.await?.into_iter().map(|(kernel, file)| {
         let mut told = json!(file);
@@ -188,8 +189,10 @@ pub(super) async fn restart(State(app): State<App>, asked: Asked<Restart>) -> An
     Ok(Json(json!({"status": if prepare_only { "prepared" } else { "restarting" }, "evidence": kept})))
 }
 
-fn operator(caller: &Caller, why: String) -> Operator {
-    Operator { who: caller.name().to_owned(), why }
+/// Who operates, with words that a record has room for.
+fn operator(caller: &Caller, why: String) -> Answer<Operator> {
+    record::check_reason(&why).map_err(Refused::TooLong)?;
+    Ok(Operator { who: caller.name().to_owned(), why })
 }
 
 /// Play to the end, whether or not the caller still waits for it.
@@ -198,9 +201,9 @@ where
     T: Send + 'static,
     F: Future<Output = Played<T>> + Send + 'static,
 {
-    let played = tokio::spawn(play(app.operations()?.clone())).await;
-    let broken = |why: tokio::task::JoinError| Refused::Ledger(format!("a play broke off: {why}"));
-    Ok(played.map_err(broken)??)
+    let operations = app.operations()?;
+    let played = operations.carry(play(operations.clone())).await;
+    Ok(played.map_err(OperationError::from)??)
 }
 
 impl From<OperationError> for ApiError {

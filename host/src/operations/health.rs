@@ -44,14 +44,16 @@ pub struct Check {
     /// What was looked at.
     #[serde(flatten)]
     pub seen: Map<String, Value>,
-    /// What fails: a key that stays the same as long as it goes on, and a message.
     #[serde(skip)]
-    failures: BTreeMap<String, String>,
+    failures: Failures,
 }
+
+/// What fails: a key that stays the same as long as it goes on, and a message.
+type Failures = BTreeMap<String, String>;
 
 /// What fails at this moment, by kernel and check.
 #[derive(Debug, Default)]
-pub(super) struct Edges(Mutex<HashMap<(String, &'static str), BTreeMap<String, String>>>);
+pub(super) struct Edges(Mutex<HashMap<(String, &'static str), Failures>>);
 
 impl Operations {
     /// Check a kernel. What changed since the last time is alerted.
@@ -223,7 +225,7 @@ impl Edges {
     fn exchange(&self, kernel: &str, check: &Check) -> (Vec<String>, Vec<String>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.insert((kernel.to_owned(), check.name), check.failures.clone()).unwrap_or_default();
-        let only = |these: &BTreeMap<String, String>, others: &BTreeMap<String, String>| {
+        let only = |these: &Failures, others: &Failures| {
             let only = these.iter().filter(|(key, _)| !others.contains_key(*key));
             only.map(|(_, message)| message.clone()).collect::<Vec<_>>()
         };
@@ -243,7 +245,7 @@ mod tests {
             check.failures = failing.iter().map(|name| ((*name).to_owned(), format!("{name} fails"))).collect();
             check
         };
-        let mut look = |kernel, failing: &[&str]| edges.exchange(kernel, &check(failing));
+        let look = |kernel, failing: &[&str]| edges.exchange(kernel, &check(failing));
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         assert_eq!(look("k", &[]), (texts(&[]), texts(&[])));
         assert_eq!(look("k", &["a"]), (texts(&["a fails"]), texts(&[])));

@@ -11,22 +11,22 @@ use super::file::{EvidenceFile, PRIVATE, write_evidence};
 use super::{OperationError, Operations, Played};
 use crate::clock::rfc3339;
 use crate::config::Severity;
-use crate::decide::Principal;
+use crate::decide::{Principal, Refused};
 use crate::evidence::write_bundle;
 use crate::kernel::Kernel;
+use crate::record;
 use anyhow::Context;
 use gavel_kernel::{Receipt, State};
-use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// What an emergency halt came to.
-#[derive(Debug, Clone, Serialize)]
-pub struct Incident {
-    /// Its name, for `preserve` and for the recovery.
-    pub incident_id: String,
+#[derive(Debug, Clone)]
+pub struct Halted {
+    /// The incident's name, for `preserve` and for the recovery.
+    pub id: String,
     /// The kernel before: `kernel_id`, `state`, `timestamp`, `reason`, and `evidence_export_error` if
     /// there was one.
     pub pre_halt: Value,
@@ -35,10 +35,14 @@ pub struct Incident {
     /// The receipt of the halt.
     pub receipt: Receipt,
     /// The record of the incident in the ledger; `None` if it could not be recorded.
-    pub incident_index: Option<u64>,
+    pub index: Option<u64>,
     /// Webhooks that the alert was queued for.
     pub alerted: usize,
 }
+
+/// How long a halt tries to get into a ledger's queue that is full, and how often.
+const HALT_PATIENCE: Duration = Duration::from_secs(10);
+const HALT_AGAIN: Duration = Duration::from_millis(2);
 
 type Export = JoinHandle<anyhow::Result<EvidenceFile>>;
 
@@ -52,32 +56,30 @@ impl Operations {
         kernel: &Arc<Kernel>,
         incident: Option<&str>,
         operator: &Operator,
-    ) -> Played<Incident> {
+    ) -> Played<Halted> {
         let now_ms = self.inner.clock.now_ms();
         let incident_id = incident.map_or_else(|| format!("halt-{now_ms}"), str::to_owned);
         super::check_incident(&incident_id)?;
+        record::check_reason(&operator.why).map_err(Refused::TooLong)?;
         kernel.refuse_if_halted()?;
-        let mut pre_halt = json!({
-            "kernel_id": kernel.id(),
-            "state": kernel.state(),
-            "timestamp": now_ms,
-            "reason": operator.why,
-        });
+        let mut pre_halt = json!({"kernel_id": kernel.id(), "state": kernel.state(), "timestamp": now_ms});
         let (evidence, late) = match self.export_in_time(kernel, now_ms).await {
             Ok(file) => (Some(file), None),
             Err((why, late)) => {
                 tracing::error!(kernel = kernel.id(), "before the halt: {why}");
-                pre_halt["evidence_export_error"] = json!(why);
+                pre_halt["evidence_export_error"] = json!(record::shortened(why));
                 (None, late)
             }
         };
         let receipt = self.halt_now(kernel, operator).await?;
+        // The reason is the event's `why`: twice it might not fit a record.
         let details = json!({
             "incident_id": incident_id,
             "pre_halt": pre_halt,
             "post_state": kernel.state(),
             "evidence": evidence,
         });
+        pre_halt["reason"] = json!(operator.why);
         let recorded = kernel.record_operator("EMERGENCY_HALT", operator, details.clone()).await;
         let recorded =
             recorded.inspect_err(|why| tracing::error!(kernel = kernel.id(), %why, "the incident is not recorded"));
@@ -91,7 +93,7 @@ impl Operations {
         if let Some(late) = late {
             self.inner.tasks.spawn(record_late(Arc::clone(kernel), late, incident_id.clone(), operator.clone()));
         }
-        Ok(Incident { incident_id, pre_halt, evidence, receipt, incident_index: recorded.ok(), alerted })
+        Ok(Halted { id: incident_id, pre_halt, evidence, receipt, index: recorded.ok(), alerted })
     }
 
     /// The evidence, or why there is none, and the export if it still goes on.
@@ -123,7 +125,15 @@ impl Operations {
 
     async fn halt_now(&self, kernel: &Arc<Kernel>, operator: &Operator) -> Played<Receipt> {
         let principal = Principal::unbound(operator.who.clone());
-        match kernel.halt(&operator.why, &principal).await {
+        let until = Instant::now() + HALT_PATIENCE;
+        let halted = loop {
+            match kernel.halt(&operator.why, &principal).await {
+                // What runs wild may well fill the ledger's queue; the halt finds a place in it.
+                Err(Refused::Overloaded) if Instant::now() < until => tokio::time::sleep(HALT_AGAIN).await,
+                halted => break halted,
+            }
+        };
+        match halted {
             Ok(receipt) if kernel.state() == State::Halted => Ok(receipt),
             Ok(_) => Err(OperationError::Conflict(format!("kernel '{}' is not halted after its halt", kernel.id()))),
             Err(why) => {

@@ -249,7 +249,9 @@ mod tests {
     #[test]
     fn more_names_than_the_limit_are_counted_together() {
         let mut counts = BTreeMap::new();
-        ["a", "b", "c", "a", "d"].iter().for_each(|name| count(&mut counts, name, 2));
+        for name in ["a", "b", "c", "a", "d"] {
+            count(&mut counts, name, 2);
+        }
         assert_eq!(counts, BTreeMap::from([("a".into(), 2), ("b".into(), 1), (OTHERS.into(), 2)]));
     }
 }

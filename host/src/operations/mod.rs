@@ -30,8 +30,10 @@ use crate::config::{File, OperationsFile};
 use crate::decide::Refused;
 use crate::kernel::Kernel;
 use alerts::Alerts;
+use anyhow::Context;
 use health::Edges;
 use integrity::Passes;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +125,17 @@ impl Operations {
         self.inner.tasks.close();
         let _ = tokio::time::timeout(grace, self.inner.tasks.wait()).await;
         self.inner.alerts.finish(grace).await;
+    }
+
+    /// Play to the end, whether or not somebody still waits for it.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub(crate) async fn carry<T: Send + 'static>(
+        &self,
+        play: impl Future<Output = T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.inner.tasks.spawn(play).await.context("a play broke off")
     }
 
     /// Do something that reads a whole ledger: on a blocking thread, a few at a time.
