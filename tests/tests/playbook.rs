@@ -7,12 +7,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
 #![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
 
-use gavel_tests::{Config, Gavel, Key, Output, Server, Site, Webhook, call, gavel, intent, path, repository};
+use gavel_tests::{
+    Config, Gavel, Key, Output, PATIENCE, Server, Site, Webhook, call, gavel, gavel_path, intent, path, repository,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Run a command against a server.
 fn ask(server: &Server, args: &[&str]) -> Output {
@@ -144,6 +147,47 @@ fn play_2_2_without_its_evidence_nothing_is_restarted() {
     let prepared = server.post("/restart", &json!({"prepare_only": true})).expect(200);
     assert_eq!(prepared["status"], "prepared");
     assert_eq!(server.get("/status").expect(200)["started_at_ms"], before["started_at_ms"]);
+}
+
+#[test]
+fn play_2_2_a_restart_takes_an_update_and_keeps_the_port() {
+    let site = Site::new(&Config::open());
+    let program = site.path().join("gavel-now");
+    std::os::unix::fs::symlink(gavel_path(), &program).unwrap();
+    let serve = "exec ./gavel-now serve --listen 127.0.0.1:0 --config gavel.yaml --data data";
+    let server = Server::spawn(Gavel::shell(serve, site.path()), site.clone());
+    work(&server);
+    // The update: the link leads to another program, which leaves a trace and serves as the first did.
+    let update = site.path().join("gavel-next");
+    let script = format!("#!/bin/sh\necho $$ > updated\nexec {} \"$@\"\n", path(gavel_path()));
+    fs::write(&update, script).unwrap();
+    fs::set_permissions(&update, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(&update, &program).unwrap();
+    let _ = ask(&server, &["restart", "--why", "an update"]).code(0);
+    assert_eq!(fs::read_to_string(site.path().join("updated")).unwrap().trim(), server.pid().to_string());
+    assert_eq!(server.entries(), 3);
+}
+
+#[test]
+fn play_2_2_a_server_that_is_told_to_stop_while_it_restarts_stops() {
+    let server = Server::start(&Config::open());
+    // A request whose body is still to come is in flight.
+    let mut holding = server.connect();
+    let body = intent("r1").to_string();
+    let head = holding.head("POST", "/submit", &[("content-type", "application/json")], Some(body.len()));
+    holding.send(&head).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while server.metrics().get("gavel_http_in_flight") < 2.0 {
+        assert!(Instant::now() < until, "the request is never in flight");
+    }
+    drop(server.post("/restart", &json!({})).expect(200));
+    server.wait_for_log("restarting: finishing what is in flight");
+    server.ask_to_stop();
+    server.wait_for_log("stopping: finishing what is in flight");
+    holding.send(body.as_bytes()).unwrap();
+    assert_eq!(holding.answer().unwrap().expect(200)["decision"], "ALLOW", "what is in flight is finished");
+    assert_eq!(verified(&server.stop().ledger("k"))["entries"], 1);
 }
 
 // --- 3.1 ---
@@ -377,9 +421,9 @@ fn play_4_1_a_server_that_is_overrun_can_still_be_halted() {
     let mut holding = server.connect();
     let head = holding.head("POST", "/submit", &[], Some(1_000));
     holding.send(&head).unwrap();
-    let until = std::time::Instant::now() + gavel_tests::PATIENCE;
+    let until = Instant::now() + PATIENCE;
     while server.get("/status").status != 503 {
-        assert!(std::time::Instant::now() < until, "the place is never taken");
+        assert!(Instant::now() < until, "the place is never taken");
     }
     let halted = server.post("/halt/emergency", &json!({"reason": "overrun"})).expect(200);
     assert_eq!(halted["kernel_state"], "HALTED");
@@ -466,6 +510,7 @@ fn play_5_2_rotations_are_one_chain() {
     let second = server.post("/evidence/rotate", &json!({})).expect(200);
     assert_eq!([&second["entry_count"], &second["first_ledger_seq"]], [&json!(2), &json!(3)]);
     assert_eq!((&second["prev_hash"], &second["root_hash"]), (&first["root_hash"], &server.evidence()["root_hash"]));
+    assert_eq!(verified(&file_of(&second["path"]))["follows"], first["root_hash"], "it says that it is not the whole");
     for rotated in [&first, &second] {
         let file = file_of(&rotated["archive_path"]);
         assert_eq!(

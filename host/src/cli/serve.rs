@@ -8,6 +8,7 @@ use crate::http::{self, App, Server};
 use crate::service;
 use anyhow::{Context, Result};
 use serde_json::json;
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -41,7 +42,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    // Asked for now: after an update this path leads to the new program.
+    // Asked for now: after an update the system would call it deleted.
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let runtime = super::runtime()?;
     let ended = runtime.block_on(serve(args, as_json))?;
@@ -61,11 +62,18 @@ enum Ended {
     Restart(SocketAddr),
 }
 
-/// Become the program at `path`, with this process's id, arguments and environment. Only fails.
+/// Become the program that this one was called as, or if that is gone the one at `path`, with this
+/// process's id, arguments and environment. Only fails.
 fn begin_anew(path: &Path, listen: SocketAddr) -> anyhow::Error {
     // The last `--listen` counts; a port that was taken freely is kept.
-    let args = std::env::args_os().skip(1).chain(["--listen".into(), listen.to_string().into()]);
-    let why = std::process::Command::new(path).args(args).exec();
+    let args: Vec<OsString> =
+        std::env::args_os().skip(1).chain(["--listen".into(), listen.to_string().into()]).collect();
+    // An update may have led the link by which it was called elsewhere.
+    if let Some(called) = std::env::args_os().next() {
+        let why = std::process::Command::new(&called).args(&args).exec();
+        tracing::warn!(called = %called.display(), %why, "cannot be started again as it was called");
+    }
+    let why = std::process::Command::new(path).args(&args).exec();
     anyhow::Error::from(why).context(format!("{} cannot be started again", path.display()))
 }
 
