@@ -68,7 +68,7 @@ pub(super) fn print(report: &Value) -> Result<()> {
         let seen = seen.filter(|(key, value)| !["name", "passed"].contains(&key.as_str()) && !is_nothing(value));
         let seen: Vec<String> =
             seen.map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value))).collect();
-        line(&format!("  {word}  {name:<22} {}", seen.join(", ")))?;
+        line(format!("  {word}  {name:<22} {}", seen.join(", ")).trim_end())?;
     }
     Ok(())
 }

@@ -36,7 +36,8 @@ pub(super) struct Args {
     /// The configuration of the temporary server; its keys do not count there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Who asks; default: the first actor that the kernel allows, or of its key.
+    /// Who asks; default: the first actor that the kernel allows by name. A key that is bound to an
+    /// actor needs that one.
     #[arg(long)]
     actor: Option<String>,
     /// The agent's key, where --key is the operator's.

@@ -92,8 +92,9 @@ impl Operations {
     #[must_use]
     pub fn new(file: &File, data: &Path, clock: Clock) -> Self {
         let limits = file.operations.clone();
+        // What a play names must mean the same to somebody elsewhere.
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
         let inner = Inner {
-            data: data.to_owned(),
             alerts: Alerts::start(&file.alerts, &limits, clock.clone()),
             archive: Arc::new(LocalFolder::new(data.join("archive"))),
             passes: Passes::default(),
@@ -101,6 +102,7 @@ impl Operations {
             readers: Semaphore::new(limits.max_readers),
             rotating: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
+            data,
             clock,
             limits,
         };
