@@ -3,7 +3,7 @@
 use crate::kernel::Kernel;
 use anyhow::{Context, Result};
 use gavel_kernel::{ChainError, ChainVerifier, Entry, EntryData};
-use gavel_ledger::{EntryView, Snapshot};
+use gavel_ledger::{EntryView, Ledger, Snapshot};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::fs::File;
@@ -19,9 +19,22 @@ use std::path::Path;
 /// # Panics
 /// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
 pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    let variant = kernel.variant.to_string();
+    write_bundle_of(&kernel.ledger, snapshot, &kernel.id, &variant, kernel.clock.now_ms(), out)
+}
+
+/// [`write_bundle`] of a ledger that no kernel has open.
+pub(crate) fn write_bundle_of(
+    ledger: &Ledger,
+    snapshot: &Snapshot,
+    kernel_id: &str,
+    variant: &str,
+    now_ms: u64,
+    out: &mut impl Write,
+) -> io::Result<()> {
     out.write_all(b"{\"ledger_entries\": [")?;
     let mut count: u64 = 0;
-    for record in kernel.ledger.records(snapshot) {
+    for record in ledger.records(snapshot) {
         let record = record.map_err(io::Error::other)?;
         let Some(view) = record.entry() else { continue };
         out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
@@ -32,13 +45,28 @@ pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) 
     assert_eq!(count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
     let tail = serde_json::json!({
         "root_hash": snapshot.chain_head,
-        "exported_at_ms": kernel.clock.now_ms(),
-        "kernel_id": kernel.id,
-        "variant": kernel.law.variant,
+        "exported_at_ms": now_ms,
+        "kernel_id": kernel_id,
+        "variant": variant,
         "entry_count": count,
     });
     let tail = tail.to_string();
     write!(out, "\n], {}\n", tail.trim_start_matches('{'))
+}
+
+/// Verify the chain that a ledger holds up to `snapshot`: every hash and every link is computed again. Blocks.
+///
+/// # Errors
+/// The first entry that does not hold.
+pub(crate) fn verify_chain(ledger: &Ledger, snapshot: &Snapshot) -> Result<()> {
+    let mut chain = ChainVerifier::default();
+    for record in ledger.records(snapshot) {
+        if let Some(view) = record?.entry() {
+            chain.push(&entry(view)?)?;
+        }
+    }
+    chain.finish(&snapshot.chain_head, Some(snapshot.entries))?;
+    Ok(())
 }
 
 /// An entry of the chain in its export form.

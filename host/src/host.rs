@@ -2,15 +2,14 @@
 
 use crate::clock::Clock;
 use crate::config::File;
+use crate::fleet::{Fleet, Means};
 use crate::http::App;
 use crate::http::auth::Keys;
-use crate::kernel::{Kernel, LEDGER, Memory, Parts};
+use crate::kernel::{Kernel, LEDGER};
 use crate::metrics::Metrics;
+use crate::policies;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
-use crate::policies::change::{Change, Reason};
-use crate::policies::life::Deployed;
-use crate::policies::{self, watch};
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
@@ -19,19 +18,15 @@ use etcetera::BaseStrategy;
 use gavel_runtime::{Sandbox, SandboxOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::task::JoinHandle;
 
 /// The kernels of a configuration, open.
 #[derive(Debug)]
 pub struct Host {
-    /// In the configuration's order; never empty.
-    pub kernels: Vec<Arc<Kernel>>,
+    /// By the names that clients use; never empty.
+    pub fleet: Arc<Fleet>,
     /// Where they count.
     pub metrics: Metrics,
     file: File,
-    admission: Arc<Admission>,
-    /// The folders that are watched.
-    watching: Vec<JoinHandle<()>>,
 }
 
 /// Where a host keeps its ledgers.
@@ -57,74 +52,42 @@ impl Host {
         };
         let admission = Arc::new(Admission::new(&file, sandbox, catalogue));
         admission.deploy(policies::unused(&file, &admission)?, &[]).await?;
-        let tools = toolbox(&file, storage)?;
-        let mut kernels = Vec::with_capacity(file.kernels.len());
-        let mut warm: Vec<Arc<Deployed>> = Vec::with_capacity(file.kernels.len());
-        for kernel in &file.kernels {
-            // A policy of several kernels is compiled once.
-            let known: Vec<&Deployed> = warm.iter().map(|deployed| &**deployed).collect();
-            let document = policies::configured(&file, kernel, &admission)?;
-            let deployed = Arc::new(admission.deploy(document, &known).await?.apart());
-            let parts = Parts {
-                policies: Arc::clone(&deployed),
-                admission: Arc::clone(&admission),
-                tools: tools.clone(),
-                clock: clock.clone(),
-                metrics: metrics.clone(),
-                max_counter_keys: file.limits.max_counter_keys,
-                max_ledger_queue: file.limits.max_ledger_queue,
-            };
-            warm.push(deployed);
-            let dir = match storage {
-                Storage::Folder(data) => Some(kernel_dir(data, &kernel.id)),
-                Storage::Volatile => None,
-            };
-            let memory = dir.as_deref().map_or(Memory::Volatile, Memory::Durable);
-            kernels.push(Kernel::open(kernel, memory, parts).await?);
-        }
-        Ok(Self { kernels, metrics, file, admission, watching: Vec::new() })
+        let means = Means { admission, tools: toolbox(&file, storage)?, clock, metrics: metrics.clone() };
+        let fleet = Fleet::open(&file, storage, means).await?;
+        Ok(Self { fleet, metrics, file })
     }
 
-    /// Begin to watch the folders that the configuration names.
-    pub fn watch(&mut self) {
-        for (kernel, file) in self.kernels.iter().zip(&self.file.kernels) {
-            if let Some(watch) = &file.watch {
-                self.watching.push(tokio::spawn(watch::watch(Arc::clone(kernel), watch.clone())));
-            }
-        }
+    /// The kernels that answer, in the configuration's order; never empty.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<Arc<Kernel>> {
+        self.fleet.kernels()
     }
 
-    /// Take the policies of a configuration that was read again. Everything else in it counts from
-    /// the next start.
+    /// Begin to watch the folders that the configuration names, and the kernels that came after an incident.
+    pub fn watch(&self) {
+        self.fleet.watch();
+    }
+
+    /// Take the policies, the jurisdictions and the new kernels of a configuration that was read again. Everything else
+    /// in it counts from the next start.
     ///
     /// # Errors
     /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
     /// service then.
     pub async fn reconfigure(&self, file: &File) -> Result<()> {
-        let reason = Reason { who: "configuration", why: "the configuration was read again" };
-        for kernel in &self.kernels {
-            let Some(found) = file.kernels.iter().find(|file| file.id == kernel.id()) else { continue };
-            let document = policies::configured(file, found, &self.admission)?;
-            if document.digest() != *kernel.policies().configured {
-                let changed = kernel.change_policies(Change::Configure(document), reason).await;
-                changed.with_context(|| format!("kernel {}", kernel.id()))?;
-            }
-        }
-        Ok(())
+        self.fleet.reconfigure(file).await
     }
 
     /// The HTTP API of this host.
     #[must_use]
     pub fn app(&self) -> App {
-        App::new(self.kernels.clone(), Keys::new(&self.file.auth), self.file.limits.clone(), self.metrics.clone())
+        let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
+        App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone())
     }
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
     pub async fn finish(&self) {
-        self.watching.iter().for_each(JoinHandle::abort);
-        for kernel in &self.kernels {
-            kernel.finish().await;
-        }
+        self.fleet.finish().await;
     }
 
     /// The configuration it was made from.

@@ -10,7 +10,9 @@ mod decide;
 mod demo;
 mod evidence;
 mod halt;
+mod incident;
 mod info;
+mod kernel;
 mod key;
 mod output;
 mod policy;
@@ -50,6 +52,9 @@ enum Command {
     Replay(replay::Args),
     Evidence(evidence::Args),
     Halt(halt::Args),
+    Kernel(kernel::Args),
+    Incident(incident::Args),
+    Recover(incident::RecoverArgs),
     Key(key::Args),
     Policy(policy::Args),
     Conformance(conformance::Args),
@@ -81,6 +86,9 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
         Command::Halt(args) => halt::run(args, json),
+        Command::Kernel(args) => kernel::run(args, json),
+        Command::Incident(args) => incident::run(args, json),
+        Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Conformance(args) => conformance::run(args, json),

@@ -49,9 +49,8 @@ async fn serve(args: &Args, as_json: bool) -> Result<()> {
     let server = http::Server::bind(file.listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?;
     let stop = stopped().context("signals cannot be received")?;
     let mut reread = signal(SignalKind::hangup()).context("signals cannot be received")?;
-    let mut host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
+    let host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
     host.watch();
-    let host = host;
     let base = format!("{}://{}", server.scheme(), server.address);
     announce(&host, &base, &data, as_json)?;
     let serving = http::serve(server, host.app(), stop);
@@ -96,15 +95,19 @@ fn stopped() -> std::io::Result<impl Future<Output = ()>> {
 fn announce(host: &Host, base: &str, data: &Path, as_json: bool) -> Result<()> {
     let file = host.file();
     if as_json {
-        let kernels: Vec<&str> = host.kernels.iter().map(|kernel| kernel.id()).collect();
+        let slots = host.fleet.slots();
+        let kernels: Vec<&str> = slots.iter().map(|slot| slot.name()).collect();
         return print_json(&json!({"url": base, "data": data, "kernels": kernels}));
     }
     line(&format!("gavel {} serves {base}  (data in {})", env!("CARGO_PKG_VERSION"), data.display()))?;
-    for kernel in &host.kernels {
+    for slot in host.fleet.slots() {
+        let kernel = slot.kernel();
         let rules = kernel.policies();
         let rules: Vec<&str> = rules.serving.set.policies().iter().map(gavel_runtime::Policy::name).collect();
         let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(", ") };
-        line(&format!("  kernel {}  {}, {}, policies: {rules}", kernel.id(), kernel.variant(), kernel.state()))?;
+        let serving = if kernel.id() == slot.name() { String::new() } else { format!(" (served by {})", kernel.id()) };
+        let (variant, state) = (kernel.variant(), kernel.state());
+        line(&format!("  kernel {}{serving}  {variant}, {state}, policies: {rules}", slot.name()))?;
     }
     if file.auth.keys.is_empty() {
         line("  no keys are configured: loopback only, and every caller has every role")?;
