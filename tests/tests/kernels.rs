@@ -81,8 +81,7 @@ fn events(site: &Site, kernel: &str, event: &str) -> Vec<Value> {
 /// Every ledger in the data folder.
 fn ledgers(site: &Site) -> Vec<String> {
     let folders = fs::read_dir(site.data().join("kernels")).unwrap();
-    let mut names: Vec<String> =
-        folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -120,11 +119,13 @@ fn no_request_fails_while_kernels_are_replaced_and_each_is_in_one_ledger() {
     let receipts: Vec<(String, String)> = thread::scope(|scope| {
         let (address, stop, seen) = (server.address, &stop, &seen);
         let clients: Vec<_> = (0..8)
-            .map(|client| scope.spawn(move || {
-                let receipts = submit_until(address, &format!("c{client}"), stop, true);
-                seen.fetch_add(receipts.len() as u64, Ordering::SeqCst);
-                receipts
-            }))
+            .map(|client| {
+                scope.spawn(move || {
+                    let receipts = submit_until(address, &format!("c{client}"), stop, true);
+                    seen.fetch_add(receipts.len() as u64, Ordering::SeqCst);
+                    receipts
+                })
+            })
             .collect();
         for number in 0..REPLACEMENTS {
             // Traffic has come to the one that is there.
@@ -201,7 +202,8 @@ fn permits_stay_used_and_counters_go_on_through_replacements_and_crashes() {
     kernel["permits"] = json!({"keyring": {"key-1": SECRET}});
     let count = json!({"do": "count", "key": "calls", "amount": 1, "window_ms": 36_000_000, "max": 5});
     let gate = json!({"component": hostile(), "config": count, "limits": {"deadline_ms": 30_000}});
-    let config = Config::of(json!([kernel])).policy("gate", gate).with("limits", json!({"decision_deadline_ms": 60_000}));
+    let config =
+        Config::of(json!([kernel])).policy("gate", gate).with("limits", json!({"decision_deadline_ms": 60_000}));
     let server = Server::start(&config);
     let with = |nonce: &str| {
         let mut request = call("r", "echo", json!({"text": "x"}));
@@ -367,7 +369,10 @@ fn a_policy_update_is_checked_recorded_and_outlives_a_restart_until_the_configur
     let kept: Value = serde_json::from_slice(&kept).unwrap();
     assert_eq!(kept["policy"]["allowed_actors"], json!(["*"]));
     let event = events(&site, "k", "policies").pop().unwrap();
-    assert_eq!((&event["action"], &event["who"], &event["why"]), (&json!("jurisdiction"), &json!("anyone"), &json!("tighten")));
+    assert_eq!(
+        (&event["action"], &event["who"], &event["why"]),
+        (&json!("jurisdiction"), &json!("anyone"), &json!("tighten"))
+    );
     assert_eq!(event["old_policy"]["allowed_actors"], json!(["*"]));
     assert_eq!(event["new_policy"]["allowed_actors"], json!(["other"]));
     server.kill();
@@ -464,7 +469,9 @@ fn after_an_incident_a_new_kernel_is_tried_and_then_watched_closely() {
     assert!(why.contains(&format!("incident {incident}, which is open")), "{why}");
     let why = "the key of agent-007 was stolen; it is revoked";
     let _ = gavel(["incident", "resolve", &incident, "--why", why, "--url", &server.url]).code(0);
-    assert!(server.post(&format!("/incidents/{incident}/resolve"), &json!({"why": "again"})).error(409).contains("already"));
+    assert!(
+        server.post(&format!("/incidents/{incident}/resolve"), &json!({"why": "again"})).error(409).contains("already")
+    );
     let server = server.stop().serve();
     assert_eq!(server.get("/health").status, 503, "halted for ever");
     let updates = server.site().path().join("updates.yaml");

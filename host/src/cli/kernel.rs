@@ -187,13 +187,16 @@ fn add(args: &AddArgs) -> Result<Value> {
 /// What a configuration file says of the kernel `name`; its components are uploaded.
 fn definition(client: &Client, path: &Path, name: &str) -> Result<Definition> {
     let File { kernels, mut policies, .. } = config::read(path)?;
-    let found = match (kernels.iter().find(|kernel| kernel.id == name), kernels.as_slice()) {
+    let mut found = match (kernels.iter().find(|kernel| kernel.id == name), kernels.as_slice()) {
         (Some(found), _) | (None, [found]) => found.clone(),
         (None, all) => {
             let ids: Vec<&str> = all.iter().map(|kernel| kernel.id.as_str()).collect();
             bail!("{}: there is no kernel `{name}` in it, only {}", path.display(), ids.join(", "))
         }
     };
+    if let Some(watch) = &mut found.watch {
+        watch.folder = std::path::absolute(&watch.folder)?;
+    }
     let rules = found.policy.as_ref().map_or(&[][..], |policy| &policy.custom_rules);
     policies.retain(|name, _| rules.contains(name));
     for (name, policy) in &mut policies {

@@ -150,6 +150,8 @@ impl Fleet {
             entry.meet(declared.clone(), config.as_ref());
         }
         let mut entry = entry.unwrap_or_else(|| Entry::of(&name, declared, true, config));
+        let replaced = self.manifest().replaced(&entry.kernel_id).map(str::to_owned);
+        ensure!(replaced.is_none(), "kernel {} was replaced, and its ledger is never used again", entry.kernel_id);
         let (kernel, _) = self.workshop.resume_kernel(&name, &mut entry, &self.kernels()).await?;
         let cause = Cause { who: reason.who.to_owned(), why: reason.why.to_owned() };
         kernel.note(succession::event("added", &cause, json!({"name": name}))).await?;

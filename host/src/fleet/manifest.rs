@@ -123,6 +123,13 @@ impl Manifest {
         serde_json::from_value(value).with_context(what)
     }
 
+    /// The name under which the kernel of this id was replaced, if it was.
+    pub(crate) fn replaced(&self, kernel_id: &str) -> Option<&str> {
+        let mut names = self.names.iter();
+        let found = names.find(|(_, entry)| entry.predecessors.iter().any(|before| before.kernel_id == kernel_id));
+        found.map(|(name, _)| name.as_str())
+    }
+
     /// Write it whole. Blocks on the disk.
     pub(crate) fn write(&self, data: &Path) -> Result<()> {
         let path = data.join(FILE);

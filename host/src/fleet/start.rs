@@ -14,10 +14,10 @@ use crate::policies::admit::Admission;
 use crate::policies::life::Deployed;
 use crate::remembered::Remembered;
 use crate::tools::Toolbox;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use arc_swap::ArcSwap;
 use gavel_ledger::read_dir;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio_util::task::TaskTracker;
@@ -113,19 +113,7 @@ impl Workshop {
             count <= limit,
             "{count} kernels are declared or were added, one server serves at most {limit} (limits.max_kernels)"
         );
-        for (at, name) in order.iter().enumerate() {
-            let kernel_id = manifest.names.get(name).map(|entry| &entry.kernel_id);
-            let other = order[..at].iter().find(|other| {
-                manifest.names.get(*other).is_some_and(|entry| {
-                    Some(&entry.kernel_id) == kernel_id || entry.kernel_id == *name || kernel_id == Some(*other)
-                })
-            });
-            if let Some(other) = other {
-                anyhow::bail!(
-                    "kernels `{other}` and `{name}` would serve from one folder: give one of them another id"
-                );
-            }
-        }
+        check_folders(&manifest, &order)?;
         Ok((manifest, order, is_news))
     }
 
@@ -187,6 +175,26 @@ impl Workshop {
         }
         Ok(())
     }
+}
+
+/// No two names serve from one folder, and none from that of a kernel that was replaced.
+fn check_folders(manifest: &Manifest, order: &[String]) -> Result<()> {
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, entry) in order.iter().filter_map(|name| manifest.names.get_key_value(name)) {
+        if let Some(replaced) = manifest.replaced(&entry.kernel_id) {
+            bail!(
+                "kernel `{}` was replaced under the name `{replaced}`, and its ledger is never used again: give `{name}` another id",
+                entry.kernel_id
+            );
+        }
+        // A name is kept free for its own kernels.
+        for folder in BTreeSet::from([entry.kernel_id.as_str(), name.as_str()]) {
+            if let Some(other) = taken.insert(folder, name) {
+                bail!("kernels `{other}` and `{name}` would both be `{folder}`: give one of them another id");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn recall(dir: &Path, remembered: &Remembered) -> Result<()> {

@@ -176,5 +176,19 @@ pub(crate) fn archive_evidence(
 
 /// The time in a file's name, to the millisecond: `20260105T100000123Z`.
 pub(crate) fn stamp(clock: &Clock) -> String {
-    rfc3339(clock.now_ms()).chars().filter(char::is_ascii_alphanumeric).collect()
+    let now_ms = clock.now_ms();
+    let seconds = rfc3339(now_ms - now_ms % 1_000);
+    let digits: String = seconds.trim_end_matches('Z').chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{digits}{:03}Z", now_ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_a_name_has_always_the_same_length() {
+        assert_eq!(stamp(&Clock::manual(1_767_607_200_000)), "20260105T100000000Z");
+        assert_eq!(stamp(&Clock::manual(1_767_607_200_120)), "20260105T100000120Z");
+    }
 }
