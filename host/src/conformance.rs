@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::life::Deployed;
+use crate::remembered::Remembered;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::{Jurisdiction, Request, Variant};
@@ -147,8 +148,9 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         tools: Toolbox::without_files(),
         clock: clock.clone(),
         metrics: Metrics::default(),
-        max_counter_keys: 1,
+        remembered: Remembered::nothing(1),
         max_ledger_queue: 16,
+        birth: None,
     };
     Kernel::open(&file, Memory::Volatile, parts).await
 }

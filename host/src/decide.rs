@@ -9,6 +9,7 @@
 //! What is deliberately absent: retries, caches of verdicts, and any way back from here up to HTTP.
 
 use crate::carry::{Panicked, carry};
+use crate::gate::Pass;
 use crate::kernel::{Kernel, Walk};
 use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, PolicyTimeLabels, ToolLabels};
 use crate::policies::change::Reason;
@@ -16,11 +17,12 @@ use crate::policies::health::Quarantined;
 use crate::policies::life::{Deployed, Line};
 use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
-use gavel_kernel::{Decision, EntryData, Judgement, Receipt, Request, Stage, State, Status, judge};
+use gavel_kernel::{Decision, EntryData, Judgement, MemoryPermitUses, Receipt, Request, Stage, State, Status, judge};
 use gavel_ledger::{AppendError, Committed, Draft, Kind, SEGMENT_RECORDS};
-use gavel_runtime::{Evaluation, Level};
+use gavel_runtime::{Evaluation, Level, WindowedCounters};
 use serde_json::Value;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -56,6 +58,9 @@ pub enum Refused {
     /// A text of the request is longer than a record could hold.
     #[error("{0}")]
     TooLong(String),
+    /// Another kernel has its place. Nothing was done: ask that one.
+    #[error("kernel '{0}' was replaced: ask again, and the one that took its place answers")]
+    Replaced(String),
     /// Too many records wait for the disk.
     #[error("too many records are waiting for the disk (limits.max_ledger_queue)")]
     Overloaded,
@@ -63,6 +68,9 @@ pub enum Refused {
     #[error("the decision could not be recorded: {0}")]
     Ledger(String),
 }
+
+/// Keys that the policies may count under in a smoke test, whose counters are thrown away.
+const SMOKE_COUNTER_KEYS: usize = 1_024;
 
 /// A request in the course of its judgement.
 struct Case<'a> {
@@ -103,9 +111,29 @@ impl Kernel {
         self.carry(request, principal, Mode::Decide).await
     }
 
-    async fn carry(self: &Arc<Self>, request: Request, principal: Principal, mode: Mode) -> Result<Receipt, Refused> {
+    pub(crate) async fn carry(
+        self: &Arc<Self>,
+        request: Request,
+        principal: Principal,
+        mode: Mode,
+    ) -> Result<Receipt, Refused> {
+        let pass = self.gate.enter().ok_or_else(|| Refused::Replaced(self.id.clone()))?;
+        self.carry_in(pass, request, principal, mode).await
+    }
+
+    /// Judge for one who is inside already.
+    pub(crate) async fn carry_in(
+        self: &Arc<Self>,
+        pass: Pass,
+        request: Request,
+        principal: Principal,
+        mode: Mode,
+    ) -> Result<Receipt, Refused> {
         let kernel = Arc::clone(self);
-        let work = async move { kernel.serve(&request, &principal, mode).await };
+        let work = async move {
+            let _inside = pass;
+            kernel.serve(&request, &principal, mode).await
+        };
         carry(&self.tasks, work).await.unwrap_or_else(|Panicked| Err(broken_off()))
     }
 
@@ -115,8 +143,8 @@ impl Kernel {
         let started = Instant::now();
         let mut walk = Walk::begin(&self.states);
         let now_ms = self.clock.now_ms();
-        let judgement = self.judge(request, now_ms);
         let line = self.life.line();
+        let judgement = self.judge(&line, request, mode, now_ms);
         let deployed = Arc::clone(line.decides(request.request_id()));
         let mut case =
             Case { request, principal, mode, now_ms, judgement, deployed, asked: None, evaluations: Vec::new() };
@@ -128,6 +156,11 @@ impl Kernel {
         let labels = KernelLabels { kernel: self.id.clone() };
         self.metrics.decision_seconds.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
         Ok(receipt)
+    }
+
+    /// A change that came too late would change nothing.
+    pub(crate) fn refuse_if_replaced(&self) -> Result<(), Refused> {
+        if self.gate.is_closed() { Err(Refused::Replaced(self.id.clone())) } else { Ok(()) }
     }
 
     pub(crate) fn refuse_if_halted(&self) -> Result<(), Refused> {
@@ -142,9 +175,12 @@ impl Kernel {
     }
 
     /// Stages 1 to 5: the law.
-    fn judge(&self, request: &Request, now_ms: u64) -> Judgement {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&self.law, request, now_ms, &mut *permits)
+    fn judge(&self, line: &Line, request: &Request, mode: Mode, now_ms: u64) -> Judgement {
+        let law = &line.statute.law;
+        match mode {
+            Mode::Smoke => judge(law, request, now_ms, &mut MemoryPermitUses::default()),
+            Mode::Submit | Mode::Decide => judge(law, request, now_ms, &mut *self.remembered.permits()),
+        }
     }
 
     /// The law's word, then whether the caller is who it says, then the policies'.
@@ -162,14 +198,18 @@ impl Kernel {
         if let Some((member, Quarantined { why, .. })) = quarantined {
             return denied_by(&member.name, &format!("failed closed: in quarantine after {why}"));
         }
-        let judged = case.deployed.set.judge(Arc::clone(&asked), Arc::clone(&self.counters)).await;
+        let counters = match case.mode {
+            Mode::Smoke => WindowedCounters::new(SMOKE_COUNTER_KEYS).into(),
+            Mode::Submit | Mode::Decide => self.remembered.counters(),
+        };
+        let judged = case.deployed.set.judge(Arc::clone(&asked), counters).await;
         let denial = judged.denial();
         case.evaluations = judged.evaluations;
-        for (policy, quarantined) in self.note(case) {
+        for (policy, quarantined) in self.watch_health(case) {
             // Boxed, because it is rare: the futures of all other requests carry no room for it.
             Box::pin(self.tell_quarantine(&policy, &quarantined, case.deployed.digest())).await;
         }
-        if let Some(trial) = line.shadow() {
+        if let Some(trial) = line.shadow().filter(|_| case.mode != Mode::Smoke) {
             trial.shadow.show(&self.tasks, &trial.set, &asked, Word::from(denial.as_ref()));
         }
         denial.map_or(Ruling::Allowed, |denial| denied_by(&denial.policy, &denial.reason))
@@ -277,6 +317,7 @@ impl Kernel {
             stage: stage.map_or("none", Stage::as_str),
         };
         self.metrics.decisions.get_or_create(&labels).inc();
+        self.decided[usize::from(decided == Decision::Deny)].fetch_add(1, Ordering::Relaxed);
         Ok(committed)
     }
 
@@ -349,7 +390,7 @@ impl Kernel {
     }
 
     /// Count and log what the policies did; those whose failures are too many now.
-    fn note(&self, case: &Case<'_>) -> Vec<(Arc<str>, Quarantined)> {
+    fn watch_health(&self, case: &Case<'_>) -> Vec<(Arc<str>, Quarantined)> {
         let mut quarantined = Vec::new();
         for (evaluation, (member, _, health)) in case.evaluations.iter().zip(case.deployed.members()) {
             let too_many = health.note(evaluation, member.quarantine, case.now_ms);

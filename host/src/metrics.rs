@@ -108,6 +108,8 @@ pub struct Metrics {
     pub accepting: Family<KernelLabels, Gauge>,
     /// 1 when the ledger takes no more records after an I/O error.
     pub ledger_poisoned: Family<KernelLabels, Gauge>,
+    /// 1 while the enhanced monitoring of a kernel finds something wrong.
+    pub monitoring_alarm: Family<KernelLabels, Gauge>,
     /// Requests being served.
     pub in_flight: Gauge,
 }
@@ -135,6 +137,7 @@ impl Default for Metrics {
             ledger_syncs: Family::default(),
             accepting: Family::default(),
             ledger_poisoned: Family::default(),
+            monitoring_alarm: Family::default(),
             in_flight: Gauge::default(),
         };
         metrics.register();
@@ -170,6 +173,11 @@ impl Metrics {
         r.register("ledger_syncs", "Calls of fdatasync since start", self.ledger_syncs.clone());
         r.register("kernel_accepting", "1 while the kernel accepts requests", self.accepting.clone());
         r.register("ledger_poisoned", "1 when the ledger takes no more records", self.ledger_poisoned.clone());
+        r.register(
+            "monitoring_alarm",
+            "1 while the enhanced monitoring after an incident finds something wrong",
+            self.monitoring_alarm.clone(),
+        );
         r.register("http_in_flight", "Requests being served", self.in_flight.clone());
     }
 

@@ -4,7 +4,8 @@
 //! which policy set judged and what each policy said, what the counters answered, what the policies
 //! were asked (so that they can be asked again), and the use of a permit.
 
-use gavel_kernel::{Evidence, PermitUse, Request, Stage, json};
+use crate::policies::statute;
+use gavel_kernel::{Evidence, Jurisdiction, PermitUse, Request, Stage, json};
 use gavel_ledger::{MAX_RECORD_BYTES, RecordView};
 use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, Isolation, Policy, PolicySet, ToolCall, Verdict};
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,12 @@ const FRAME_BYTES_MAX: usize = 1_024;
 pub(crate) enum Mode {
     Submit,
     Decide,
+    /// Judged to see that the kernel judges: nothing runs, and no counter but its own is touched.
+    Smoke,
 }
+
+/// What the `meta` of a smoke test's decision has, and that of nothing else.
+const SMOKE: &str = "\"mode\":\"smoke\"";
 
 /// The `meta` of a decision.
 pub(crate) struct DecisionMeta<'a> {
@@ -157,6 +163,8 @@ pub(crate) struct PolicyEvent<'a> {
     pub(crate) policies: Vec<(&'a str, &'a str)>,
     /// The one policy that it is about, if it is about one.
     pub(crate) policy: Option<&'a str>,
+    /// The jurisdictions before and after, where the step changes that.
+    pub(crate) law: Option<(&'a Jurisdiction, &'a Jurisdiction)>,
     /// What requests are judged by after the step; absent where it did not change.
     pub(crate) line: Option<Value>,
 }
@@ -182,6 +190,16 @@ impl PolicyEvent<'_> {
         }
         if let Some(policy) = self.policy {
             meta["policy"] = json!(policy);
+        }
+        if let Some((old, new)) = self.law {
+            meta["old_policy_digest"] = json!(statute::digest(old));
+            meta["new_policy_digest"] = json!(statute::digest(new));
+            let text = json::canonical(&meta);
+            meta["old_policy"] = json!(old);
+            meta["new_policy"] = json!(new);
+            let whole = json::canonical(&meta);
+            // Longer ones are in the catalogue, where their digests lead.
+            return if whole.len() + FRAME_BYTES_MAX > MAX_RECORD_BYTES { text } else { whole };
         }
         json::canonical(&meta)
     }
@@ -316,8 +334,8 @@ pub(crate) fn counted(record: &RecordView) -> Vec<Counted> {
         window_ms: u64,
         added: Option<u64>,
     }
-    // Quickly no for most.
-    if !record.meta().contains("\"counters\":[") {
+    // Quickly no for most. A smoke test has counters of its own.
+    if !record.meta().contains("\"counters\":[") || record.meta().contains(SMOKE) {
         return Vec::new();
     }
     let Ok(meta) = serde_json::from_str::<Meta>(record.meta()) else { return Vec::new() };

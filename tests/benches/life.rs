@@ -64,7 +64,7 @@ async fn swap(data: &Path) {
     text = text.replace("to: \"24:00\"}}", "to: \"24:00\"}, limits: {deadline_ms: 1000}}");
     let file = config::parse(Path::new("(bench)"), &text).expect("a configuration");
     let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await.expect("a host");
-    let kernel = &host.kernels[0];
+    let kernel = &host.kernels()[0];
     let closed = |name: &str| Edit {
         name: name.into(),
         config: Some(

@@ -11,9 +11,11 @@ mod demo;
 mod evidence;
 mod halt;
 mod health;
+mod incident;
 mod info;
 mod init;
 mod investigate;
+mod kernel;
 mod key;
 mod output;
 mod policy;
@@ -64,6 +66,9 @@ enum Command {
     Preserve(preserve::Args),
     Rotate(rotate::Args),
     Restart(restart::Args),
+    Kernel(kernel::Args),
+    Incident(incident::Args),
+    Recover(incident::RecoverArgs),
     Key(key::Args),
     Policy(policy::Args),
     Conformance(conformance::Args),
@@ -102,6 +107,9 @@ pub fn main() -> ExitCode {
         Command::Preserve(args) => preserve::run(args, json),
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),
+        Command::Kernel(args) => kernel::run(args, json),
+        Command::Incident(args) => incident::run(args, json),
+        Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Conformance(args) => conformance::run(args, json),

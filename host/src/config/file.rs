@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
@@ -44,13 +45,28 @@ pub struct File {
     /// Bounds of the operator's plays.
     #[serde(default)]
     pub operations: OperationsFile,
+    /// How closely a kernel is watched that came after an incident.
+    #[serde(default)]
+    pub monitoring: MonitoringFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
+    /// Where it was read from; `None` for the built-in default.
+    #[serde(skip)]
+    pub source: Option<Source>,
+}
+
+/// The file that a configuration was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its path.
+    pub path: PathBuf,
+    /// What stood in it.
+    pub text: String,
 }
 
 /// One kernel.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelFile {
     /// Its name: letters, digits, `.`, `_`, `-`; at most 64 of them.
@@ -78,7 +94,7 @@ pub struct KernelFile {
 }
 
 /// Permits of a kernel.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PermitsFile {
     /// Key id → secret as hex.
@@ -89,10 +105,11 @@ pub struct PermitsFile {
 }
 
 /// One policy component.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFile {
-    /// `builtin:NAME` or the path of a component. Default: the builtin of the policy's name.
+    /// `builtin:NAME`, `sha256:` and the digest of a component in the catalogue, or the path of a component. Default:
+    /// the builtin of the policy's name.
     pub component: Option<String>,
     /// What the policy gets as its configuration.
     pub config: Value,
@@ -216,6 +233,10 @@ pub struct Limits {
     pub max_policy_instances: u32,
     /// The most memory that any policy may be granted, in bytes. Default 256 MiB.
     pub max_policy_memory_bytes: u64,
+    /// Kernels that one server serves. Default 64.
+    pub max_kernels: usize,
+    /// Incidents that are known at the same time, resolved ones too. Default 10,000.
+    pub max_incidents: usize,
     /// Keys that the policies of one kernel may keep counters under. Default 100,000.
     pub max_counter_keys: usize,
     /// Records waiting for the disk; more are answered 503. Default 65,536.
@@ -247,6 +268,8 @@ impl Default for Limits {
             decision_deadline_ms: 50,
             max_policy_instances: 256,
             max_policy_memory_bytes: 256 << 20,
+            max_kernels: 64,
+            max_incidents: 10_000,
             max_counter_keys: 100_000,
             max_ledger_queue: 65_536,
             max_component_bytes: PACKAGE_BYTES_MAX,
@@ -272,6 +295,10 @@ impl File {
             }
             kernel.validate(&self.policies)?;
         }
+        if self.kernels.len() > self.limits.max_kernels {
+            let (count, limit) = (self.kernels.len(), self.limits.max_kernels);
+            return Err(format!("{count} kernels, one server serves at most {limit} (limits.max_kernels)"));
+        }
         for (name, policy) in &self.policies {
             policy.validate(name)?;
         }
@@ -279,6 +306,7 @@ impl File {
         self.auth.validate()?;
         self.alerts.iter().try_for_each(AlertFile::validate)?;
         self.operations.validate()?;
+        self.monitoring.validate()?;
         self.limits.validate()
     }
 
@@ -294,15 +322,18 @@ impl File {
             resolve(&mut tls.key);
         }
         for component in self.policies.values_mut().filter_map(|policy| policy.component.as_mut()) {
-            if !component.starts_with(builtin::PREFIX) {
+            if !component.starts_with(builtin::PREFIX) && !component.starts_with(DIGEST_PREFIX) {
                 *component = folder.join(&*component).to_string_lossy().into_owned();
             }
         }
     }
 }
 
+/// How a component is named that lies in the catalogue.
+pub(crate) const DIGEST_PREFIX: &str = "sha256:";
+
 impl KernelFile {
-    fn validate(&self, policies: &BTreeMap<String, PolicyFile>) -> Result<(), String> {
+    pub(crate) fn validate(&self, policies: &BTreeMap<String, PolicyFile>) -> Result<(), String> {
         let rules = self.policy.iter().flat_map(|policy| &policy.custom_rules);
         for rule in rules {
             if !policies.contains_key(rule) && builtin::find(rule).is_none() {
@@ -382,6 +413,7 @@ impl Limits {
             ("decision_deadline_ms", self.decision_deadline_ms),
             ("max_policy_instances", u64::from(self.max_policy_instances)),
             ("max_policy_memory_bytes", self.max_policy_memory_bytes),
+            ("max_kernels", self.max_kernels as u64),
             ("max_counter_keys", self.max_counter_keys as u64),
             ("max_ledger_queue", self.max_ledger_queue as u64),
             ("max_component_bytes", self.max_component_bytes),
@@ -396,7 +428,7 @@ impl Limits {
 }
 
 /// A kernel's id names a folder and a part of URLs.
-fn check_id(id: &str) -> Result<(), String> {
+pub(crate) fn check_id(id: &str) -> Result<(), String> {
     let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if plain && !id.is_empty() && id.len() <= 64 && !id.starts_with('.') {
         return Ok(());

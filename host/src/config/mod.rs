@@ -6,14 +6,19 @@
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
 mod file;
+mod monitoring;
 mod operations;
 mod policies;
 mod shorthand;
 
 pub use file::{
-    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlsFile, ToolLimits, ToolsFile,
+    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, Source, TlsFile, ToolLimits, ToolsFile,
 };
+pub(crate) use file::{DIGEST_PREFIX, check_id};
+pub(crate) use monitoring::MONITORING_HOURS_MAX;
+pub use monitoring::MonitoringFile;
 pub use operations::{AlertFile, OperationsFile, Severity};
+
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};
 
 use serde::de::DeserializeOwned;
@@ -77,9 +82,18 @@ pub fn read(path: &Path) -> Result<File, ConfigError> {
     }
     let bytes = std::fs::read(path).map_err(|why| unreadable(why.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|why| unreadable(why.to_string()))?;
+    read_as(path, text)
+}
+
+/// The configuration that `text` would be as the file `path`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as(path: &Path, text: String) -> Result<File, ConfigError> {
     let mut file = parse(path, &text)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     file.resolve_paths(folder);
+    file.source = Some(Source { path: path.to_owned(), text });
     Ok(file)
 }
 

@@ -89,6 +89,7 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Halted { kernel, reason } => Self::Halted { kernel, reason },
             Refused::TooLong(why) => Self::TooLarge(why),
+            replaced @ Refused::Replaced(_) => Self::Unavailable(replaced.to_string()),
             Refused::Overloaded => Self::Unavailable("too many records are waiting for the disk; try again".into()),
             Refused::Ledger(why) => {
                 // The cause may name files: it is for the log, not for the caller.

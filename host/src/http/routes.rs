@@ -2,9 +2,10 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, operations, policies};
+use super::{App, evidence, fleet, guard, operations, policies};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
+use crate::fleet::Slot;
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, State};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 52] = [
+pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -29,6 +30,10 @@ pub const ROUTES: [(&str, &str); 52] = [
     ("post", "/submit"),
     ("post", "/decide"),
     ("post", "/halt"),
+    ("post", "/policy"),
+    ("post", "/replace"),
+    ("post", "/rollback"),
+    ("post", "/recover"),
     ("get", "/policies"),
     ("post", "/policies/components"),
     ("post", "/policies/stage"),
@@ -46,6 +51,7 @@ pub const ROUTES: [(&str, &str); 52] = [
     ("post", "/evidence/rotate"),
     ("post", "/restart"),
     ("get", "/kernels"),
+    ("post", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
     ("get", "/kernels/{id}/status"),
@@ -54,6 +60,10 @@ pub const ROUTES: [(&str, &str); 52] = [
     ("post", "/kernels/{id}/submit"),
     ("post", "/kernels/{id}/decide"),
     ("post", "/kernels/{id}/halt"),
+    ("post", "/kernels/{id}/policy"),
+    ("post", "/kernels/{id}/replace"),
+    ("post", "/kernels/{id}/rollback"),
+    ("post", "/kernels/{id}/recover"),
     ("get", "/kernels/{id}/policies"),
     ("post", "/kernels/{id}/policies/components"),
     ("post", "/kernels/{id}/policies/stage"),
@@ -69,6 +79,9 @@ pub const ROUTES: [(&str, &str); 52] = [
     ("post", "/kernels/{id}/halt/emergency"),
     ("post", "/kernels/{id}/evidence/preserve"),
     ("post", "/kernels/{id}/evidence/rotate"),
+    ("get", "/incidents"),
+    ("post", "/incidents"),
+    ("post", "/incidents/{incident}/resolve"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -90,12 +103,14 @@ pub fn router(app: App) -> Router {
         .route("/decide", post(decide))
         .route("/halt", post(halt))
         .merge(policies::router())
-        .merge(operations::router());
+        .merge(operations::router())
+        .merge(fleet::of_a_kernel());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
-        .route("/kernels", get(list))
+        .route("/kernels", get(list).post(fleet::add))
         .route("/restart", post(operations::restart))
+        .merge(fleet::router())
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -126,12 +141,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 pub(super) type Answer<T> = Result<T, ApiError>;
 
 async fn name(State(app): State<App>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = app.kernel(id.as_deref())?;
+    let kernel = app.slot(id.as_deref())?.kernel();
     Ok(Json(json!({"name": "gavel", "version": env!("CARGO_PKG_VERSION"), "kernel_id": kernel.id()})))
 }
 
 async fn health(State(app): State<App>, Id(id): Id) -> Answer<Response> {
-    let kernel = app.kernel(id.as_deref())?;
+    let kernel = app.slot(id.as_deref())?.kernel();
     let state = kernel.state();
     let (code, status) = match (state, kernel.poisoned()) {
         (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
@@ -142,18 +157,17 @@ async fn health(State(app): State<App>, Id(id): Id) -> Answer<Response> {
 }
 
 async fn status(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
-    Ok(Json(kernel.status()))
+    let slot = permitted(&app, &caller, id.as_deref(), &ANY)?;
+    Ok(Json(app.inner.fleet.status(&slot)))
 }
 
 async fn policy(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
-    Ok(Json(kernel.policy()))
+    Ok(Json(permitted(&app, &caller, id.as_deref(), &ANY)?.kernel().policy()))
 }
 
 async fn export(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(kernel)).into_response())
+    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
+    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(&kernel)).into_response())
 }
 
 /// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
@@ -171,8 +185,8 @@ async fn submit(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
-    let (kernel, request) = asked(&app, &caller, id.as_deref(), body).await?;
-    answer(&app, kernel.submit(request, principal(&caller)).await)
+    let (slot, request) = asked(&app, &caller, id.as_deref(), body).await?;
+    answer(&app, slot.submit(request, principal(&caller)).await)
 }
 
 async fn decide(
@@ -181,14 +195,15 @@ async fn decide(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
-    let (kernel, request) = asked(&app, &caller, id.as_deref(), body).await?;
-    answer(&app, kernel.decide(request, principal(&caller)).await)
+    let (slot, request) = asked(&app, &caller, id.as_deref(), body).await?;
+    answer(&app, slot.decide(request, principal(&caller)).await)
 }
 
-/// What an agent asks, and of which kernel.
-async fn asked<'a>(app: &'a App, caller: &Caller, id: Option<&str>, body: Body) -> Answer<(&'a Arc<Kernel>, Request)> {
-    let kernel = permitted(app, caller, id, &[Role::Agent])?;
-    Ok((kernel, read_request(app, kernel, body).await?))
+/// What an agent asks, and under which name. Which kernel answers is decided when the body has come.
+async fn asked(app: &App, caller: &Caller, id: Option<&str>, body: Body) -> Answer<(Arc<Slot>, Request)> {
+    let slot = permitted(app, caller, id, &[Role::Agent])?;
+    let request = read_request(app, &slot.kernel(), body).await?;
+    Ok((slot, request))
 }
 
 fn answer(app: &App, judged: Result<Receipt, Refused>) -> Answer<Json<Submitted>> {
@@ -202,9 +217,9 @@ async fn halt(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Value>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?;
+    let slot = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?;
     let reason = read_reason(&app, body).await.inspect_err(|_| app.count_unreadable())?;
-    let receipt = kernel.halt(&reason, &principal(&caller)).await.map_err(|why| app.refused(why))?;
+    let (kernel, receipt) = slot.halt(&reason, &principal(&caller)).await.map_err(|why| app.refused(why))?;
     tracing::warn!(kernel = kernel.id(), reason, caller = caller.name(), "kernel halted");
     Ok(Json(json!({
         "status": "halted",
@@ -218,16 +233,16 @@ async fn halt(
 
 async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer<Json<Value>> {
     caller.require(&ANY, None)?;
-    let reachable = app.kernels().filter(|kernel| caller.require(&ANY, Some(kernel.id())).is_ok());
-    let kernels: Vec<Value> = reachable
-        .map(|kernel| json!({"kernel_id": kernel.id(), "variant": kernel.variant(), "state": kernel.state()}))
-        .collect();
+    let fleet = &app.inner.fleet;
+    let slots = fleet.slots();
+    let reachable = slots.iter().filter(|slot| caller.require(&ANY, Some(slot.name())).is_ok());
+    let kernels: Vec<Value> = reachable.map(|slot| fleet.describe(slot)).collect();
     Ok(Json(json!({"kernels": kernels})))
 }
 
 async fn metrics(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer<Response> {
     caller.require(&SEEING, None)?;
-    app.kernels().for_each(|kernel| kernel.observe());
+    app.inner.fleet.kernels().iter().for_each(|kernel| kernel.observe());
     let text = app.inner.metrics.text();
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }
@@ -247,16 +262,12 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
-pub(super) fn permitted<'a>(
-    app: &'a App,
-    caller: &Caller,
-    id: Option<&str>,
-    roles: &[Role],
-) -> Answer<&'a Arc<Kernel>> {
+/// The kernel's name, which the caller may reach in one of `roles`.
+pub(super) fn permitted(app: &App, caller: &Caller, id: Option<&str>, roles: &[Role]) -> Answer<Arc<Slot>> {
     caller.require(roles, None)?;
-    let kernel = app.kernel(id)?;
-    caller.require(roles, Some(kernel.id()))?;
-    Ok(kernel)
+    let slot = app.slot(id)?;
+    caller.require(roles, Some(slot.name()))?;
+    Ok(slot)
 }
 
 fn principal(caller: &Caller) -> Principal {
