@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod conformance;
 pub mod decide;
+pub mod embed;
 pub mod evidence;
 pub mod host;
 pub mod http;

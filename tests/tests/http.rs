@@ -48,6 +48,7 @@ fn the_routes_are_these() {
         /kernels/{id}/policy GET
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
+        /kernels/{id}/submit/batch POST
         /livez GET
         /metrics GET
         /openapi.json GET
@@ -64,7 +65,8 @@ fn the_routes_are_these() {
         /policy GET
         /readyz GET
         /status GET
-        /submit POST"#]]
+        /submit POST
+        /submit/batch POST"#]]
     .assert_eq(&routes.join("\n"));
 }
 
@@ -92,7 +94,8 @@ fn every_route_is_served() {
     let server = Server::start(&two_kernels());
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.ends_with("/halt")) {
         let path = path.replace("{id}", "other");
-        let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
+        let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
+        let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
         // The routes of policies want other bodies, or a candidate that is not there.
         let known: &[u16] = if path.contains("/policies") { &[200, 400, 409, 422] } else { &[200] };

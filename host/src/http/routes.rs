@@ -2,12 +2,12 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, policies};
+use super::{App, batch, evidence, guard, policies};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, NestedPath, Path, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,13 +20,14 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 41] = [
+pub const ROUTES: [(&str, &str); 43] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
     ("get", "/evidence"),
     ("get", "/policy"),
     ("post", "/submit"),
+    ("post", "/submit/batch"),
     ("post", "/decide"),
     ("post", "/halt"),
     ("get", "/policies"),
@@ -46,6 +47,7 @@ pub const ROUTES: [(&str, &str); 41] = [
     ("get", "/kernels/{id}/evidence"),
     ("get", "/kernels/{id}/policy"),
     ("post", "/kernels/{id}/submit"),
+    ("post", "/kernels/{id}/submit/batch"),
     ("post", "/kernels/{id}/decide"),
     ("post", "/kernels/{id}/halt"),
     ("get", "/kernels/{id}/policies"),
@@ -76,6 +78,7 @@ pub fn router(app: App) -> Router {
         .route("/evidence", get(export))
         .route("/policy", get(policy))
         .route("/submit", post(submit))
+        .route("/submit/batch", post(batch::submit))
         .route("/decide", post(decide))
         .route("/halt", post(halt))
         .merge(policies::router());
@@ -146,7 +149,7 @@ async fn export(State(app): State<App>, Extension(caller): Extension<Caller>, Id
 /// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
 /// where the seeds' clients look.
 #[derive(Serialize)]
-struct Submitted {
+pub(super) struct Submitted {
     #[serde(flatten)]
     receipt: Receipt,
     result: Option<Value>,
@@ -179,8 +182,13 @@ async fn asked<'a>(app: &'a App, caller: &Caller, id: Option<&str>, body: Body) 
 }
 
 fn answer(app: &App, judged: Result<Receipt, Refused>) -> Answer<Json<Submitted>> {
-    let receipt = judged.map_err(|why| app.refused(why))?;
-    Ok(Json(Submitted { result: receipt.tool_result.clone(), receipt }))
+    judged.map(|receipt| Json(receipt.into())).map_err(|why| app.refused(why))
+}
+
+impl From<Receipt> for Submitted {
+    fn from(receipt: Receipt) -> Self {
+        Self { result: receipt.tool_result.clone(), receipt }
+    }
 }
 
 async fn halt(
@@ -230,8 +238,17 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Value>> {
     }
 }
 
-async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+/// The document counts its paths from where the API is mounted, and says where that is.
+async fn openapi(prefix: Option<Extension<NestedPath>>) -> Response {
+    let document = include_str!("openapi.json");
+    let document = match prefix {
+        None => document.to_owned(),
+        Some(Extension(prefix)) => {
+            let servers = json!([{"url": prefix.as_str().trim_end_matches('/')}]);
+            document.replacen('{', &format!("{{\n \"servers\": {servers},"), 1)
+        }
+    };
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 pub(super) fn permitted<'a>(
@@ -246,7 +263,7 @@ pub(super) fn permitted<'a>(
     Ok(kernel)
 }
 
-fn principal(caller: &Caller) -> Principal {
+pub(super) fn principal(caller: &Caller) -> Principal {
     Principal { name: caller.name().to_owned(), actor: caller.actor().map(str::to_owned) }
 }
 
