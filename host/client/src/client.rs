@@ -1,6 +1,7 @@
 //! The client for async code; the blocking one drives this.
 
 use crate::options::{Settings, chain};
+use crate::retry::Retries;
 use crate::types::{Batch, BatchAnswer};
 use crate::{Error, Evidence, Halted, Health, KernelStatus, Options, Policy, Receipt, Refusal, Request};
 use reqwest::{Method, Response, StatusCode, header};
@@ -134,15 +135,18 @@ impl Client {
     /// The evidence, piece by piece. Tried again until the answer begins, not after.
     pub(crate) async fn evidence_pieces(&self) -> Result<Pieces, Error> {
         let call = self.get("/evidence");
-        let response = self.with_retries(&call, async |deadline| {
-            let response = self.begin(&call, deadline).await?;
-            if response.status().is_success() {
-                Ok(response)
-            } else {
-                Err(self.refused(&call, response, deadline).await)
+        let mut tries = self.tries(&call);
+        loop {
+            match self.evidence_begun(&call, tries.deadline).await {
+                Ok(response) => return Ok(Pieces { response, url: call.url, patience: self.settings.timeout }),
+                Err(why) => tries.again(why).await?,
             }
-        });
-        Ok(Pieces { response: response.await?, url: call.url.clone(), patience: self.settings.timeout })
+        }
+    }
+
+    async fn evidence_begun(&self, call: &Call, deadline: Instant) -> Result<Response, Error> {
+        let response = self.begin(call, deadline).await?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(call, response, deadline).await) }
     }
 
     fn get(&self, route: &str) -> Call {
@@ -158,43 +162,33 @@ impl Client {
 
     /// Make a call and read its answer.
     async fn read<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Error> {
-        let answered = self.with_retries(call, async |deadline| {
-            let response = self.begin(call, deadline).await?;
-            let health = call.url.ends_with("/health") && response.status() == StatusCode::SERVICE_UNAVAILABLE;
-            if !response.status().is_success() && !health {
-                return Err(self.refused(call, response, deadline).await);
+        let mut tries = self.tries(call);
+        loop {
+            match self.read_once(call, tries.deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(why) => tries.again(why).await?,
             }
-            let (status, retry_after) = (response.status(), retry_after(&response));
-            let body = self.body(call, response, deadline).await?;
-            match serde_json::from_slice(&body) {
-                Ok(answer) => Ok(answer),
-                // 503 also means that the server is too busy to say.
-                Err(_) if health => Err(refusal(call, status, retry_after, &body)),
-                Err(why) => Err(malformed(call, status, format!("not what was expected ({why})"))),
-            }
-        });
-        answered.await
+        }
     }
 
-    /// Try until it succeeds, must not be tried again, or the time is up.
-    async fn with_retries<T>(
-        &self,
-        call: &Call,
-        mut try_once: impl AsyncFnMut(Instant) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn tries(&self, call: &Call) -> Tries {
         let deadline = Instant::now() + self.settings.timeout;
-        let mut tried = 0;
-        loop {
-            let why = match try_once(deadline).await {
-                Ok(done) => return Ok(done),
-                Err(why) => why,
-            };
-            tried += 1;
-            let wait = self.settings.retries.wait(tried, call.only_reads, &why);
-            match wait {
-                Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
-                _ => return Err(why),
-            }
+        Tries { retries: self.settings.retries, only_reads: call.only_reads, deadline, tried: 0 }
+    }
+
+    async fn read_once<T: DeserializeOwned>(&self, call: &Call, deadline: Instant) -> Result<T, Error> {
+        let response = self.begin(call, deadline).await?;
+        // A halted kernel answers 503 to the question how it is; so does a server too busy to say.
+        let told_unwell = call.url.ends_with("/health") && response.status() == StatusCode::SERVICE_UNAVAILABLE;
+        if !response.status().is_success() && !told_unwell {
+            return Err(self.refused(call, response, deadline).await);
+        }
+        let (status, retry_after) = (response.status(), retry_after(&response));
+        let body = self.body(call, response, deadline).await?;
+        match serde_json::from_slice(&body) {
+            Ok(answer) => Ok(answer),
+            Err(_) if told_unwell => Err(refusal(call, status, retry_after, &body)),
+            Err(why) => Err(malformed(call, status, format!("not what was expected ({why})"))),
         }
     }
 
@@ -237,6 +231,28 @@ impl Client {
 
     fn late(&self, call: &Call) -> Error {
         Error::TimedOut { url: call.url.clone(), waited: self.settings.timeout }
+    }
+}
+
+/// The tries of one call, which share its time.
+struct Tries {
+    retries: Retries,
+    only_reads: bool,
+    deadline: Instant,
+    tried: u32,
+}
+
+impl Tries {
+    /// Wait for the next try; the failure itself if there must be none, or no time is left for one.
+    async fn again(&mut self, why: Error) -> Result<(), Error> {
+        self.tried += 1;
+        match self.retries.wait(self.tried, self.only_reads, &why) {
+            Some(wait) if Instant::now() + wait < self.deadline => {
+                sleep(wait).await;
+                Ok(())
+            }
+            _ => Err(why),
+        }
     }
 }
 

@@ -166,7 +166,7 @@ class AsyncKernelClient:
         patience = max(0.001, min(core.connect_timeout, deadline - time.monotonic()))
         try:
             opening = asyncio.open_connection(core.host, core.port, ssl=core.ssl)
-            return await asyncio.wait_for(opening, patience)
+            return await within(patience, opening, unwanted=lambda opened: opened[1].close())
         except asyncio.TimeoutError:
             raise Unreachable(core.url(call), f"no connection within {patience:g} s") from None
         except OSError as why:
@@ -177,6 +177,33 @@ class AsyncKernelClient:
             self._idle.append((connection, time.monotonic(), asyncio.get_running_loop()))
         else:
             connection[1].close()
+
+
+async def within(seconds: float, work: Awaitable[T], unwanted: Optional[Callable[[T], None]] = None) -> T:
+    """What comes of the work, or asyncio.TimeoutError.
+
+    ``asyncio.wait_for`` would lose a cancellation that comes just when the work is done (before Python 3.12), and the
+    work's result with it; here ``unwanted`` gets a result that nobody waits for any more.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        abandon(task, unwanted)
+        raise
+    if not task.done():
+        abandon(task, unwanted)
+        raise asyncio.TimeoutError
+    return task.result()
+
+
+def abandon(task: asyncio.Future[T], unwanted: Optional[Callable[[T], None]]) -> None:
+    def done(task: asyncio.Future[T]) -> None:
+        if not task.cancelled() and task.exception() is None and unwanted:
+            unwanted(task.result())
+
+    task.add_done_callback(done)
+    task.cancel()
 
 
 def is_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -201,7 +228,7 @@ class _Exchange:
         unsent = None
         try:
             writer.write(self._core.bytes_of(self._call))
-            await asyncio.wait_for(writer.drain(), self._left(deadline))
+            await within(self._left(deadline), writer.drain())
         except asyncio.TimeoutError:
             raise self._late() from None
         except OSError as why:
@@ -228,7 +255,7 @@ class _Exchange:
     async def receive(self, deadline: float, unsent: Optional[OSError] = None) -> bytes:
         """The next piece of the body; empty while only the head comes."""
         try:
-            data = await asyncio.wait_for(self._connection[0].read(PIECE_BYTES), self._left(deadline))
+            data = await within(self._left(deadline), self._connection[0].read(PIECE_BYTES))
             if data:
                 return self.answer.feed(data)
             self.answer.end()
