@@ -29,12 +29,12 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new().route("/", get(|| async { "my own page" })).nest("/governance", governance.router());
 
     let listener = tokio::net::TcpListener::bind(listen).await?;
-    println!("serves http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    println!("serves http://{address}  (try: curl -s http://{address}/governance/status)");
     let mut stop = signal(SignalKind::terminate())?;
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(async move { _ = stop.recv().await })
         .await?;
     governance.close().await;
-    println!("closed");
     Ok(())
 }

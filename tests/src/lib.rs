@@ -17,13 +17,17 @@
 mod binary;
 mod client;
 mod config;
+mod documents;
+mod fake;
 mod metrics;
 mod random;
 mod server;
 
-pub use binary::{Gavel, Output, gavel, path as gavel_path, repository, scratch};
+pub use binary::{Gavel, Output, example, gavel, path as gavel_path, repository, scratch};
 pub use client::{Connection, Response, read_response};
 pub use config::{Config, Key};
+pub use documents::blocks;
+pub use fake::{FakeServer, Script};
 pub use metrics::Samples;
 pub use random::Random;
 pub use server::{Server, Site};
