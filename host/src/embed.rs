@@ -71,7 +71,6 @@ impl Governance {
     }
 
     /// The whole API, to be nested under a prefix. Every call gives the same.
-    #[must_use]
     pub fn router(&self) -> Router {
         http::router(self.app.clone())
     }

@@ -39,8 +39,9 @@ impl Script {
     /// An answer with this status and body, and header lines of its own.
     #[must_use]
     pub fn answer(status: u16, body: &str, headers: &[&str]) -> Self {
-        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+        let length = format!("content-length: {}", body.len());
+        let head = [&[length.as_str()], headers, &["", ""]].concat().join("\r\n");
+        let head = format!("HTTP/1.1 {status} X\r\n{head}");
         Self::Say((head + body).into_bytes())
     }
 }

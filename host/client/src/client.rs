@@ -276,18 +276,16 @@ impl Pieces {
 /// What an answer says that is no success.
 fn refusal(call: &Call, status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {
     let told = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    match told["error"].as_str() {
-        Some(message) => Error::Refused(Refusal {
-            status: status.as_u16(),
-            message: message.to_owned(),
-            kernel_state: told["kernel_state"].as_str().map(str::to_owned),
-            retry_after,
-        }),
-        None => {
-            let begins: String = String::from_utf8_lossy(body).chars().take(80).collect();
-            malformed(call, status, format!("no error of Gavel's: {begins:?}"))
-        }
-    }
+    let Some(message) = told["error"].as_str() else {
+        let begins: String = String::from_utf8_lossy(body).chars().take(80).collect();
+        return malformed(call, status, format!("no error of Gavel's: {begins:?}"));
+    };
+    Error::Refused(Refusal {
+        status: status.as_u16(),
+        message: message.to_owned(),
+        kernel_state: told["kernel_state"].as_str().map(str::to_owned),
+        retry_after,
+    })
 }
 
 /// `Retry-After` in whole seconds, as Gavel sends it.
