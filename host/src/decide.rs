@@ -67,6 +67,10 @@ pub enum Refused {
     /// The ledger takes no record.
     #[error("the decision could not be recorded: {0}")]
     Ledger(String),
+    /// It was decided and its tool may have run, but what came of it is not recorded. The record is
+    /// closed at the next start.
+    #[error("the tool may have run, but its outcome could not be recorded: {0}")]
+    Unfinished(String),
 }
 
 /// Keys that the policies may count under in a smoke test, whose counters are thrown away.
@@ -310,7 +314,9 @@ impl Kernel {
             Some(index) => (Kind::Outcome, record::outcome(index)),
             None => (Kind::Decision, self.meta(case, stage).to_json(entry.len())),
         };
-        let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
+        let appended = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await;
+        // Whoever is told that nothing was done may send the request again: never once a tool ran.
+        let committed = appended.map_err(|why| if decision.is_some() { unfinished(why) } else { why })?;
         let labels = DecisionLabels {
             kernel: self.id.clone(),
             decision: decided.as_str(),
@@ -453,7 +459,14 @@ fn receipt(
 }
 
 fn broken_off() -> Refused {
-    Refused::Ledger("the request broke off in a panic; the log says where".into())
+    Refused::Unfinished("the request broke off in a panic; the log says where".into())
+}
+
+fn unfinished(why: Refused) -> Refused {
+    match why {
+        Refused::Ledger(why) => Refused::Unfinished(why),
+        why => Refused::Unfinished(why.to_string()),
+    }
 }
 
 fn entry_hash(committed: Committed) -> Option<String> {

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod conformance;
 pub mod decide;
+pub mod embed;
 pub mod evidence;
 pub mod fleet;
 mod gate;

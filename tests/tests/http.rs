@@ -66,6 +66,7 @@ fn the_routes_are_these() {
         /kernels/{id}/rollback POST
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
+        /kernels/{id}/submit/batch POST
         /livez GET
         /metrics GET
         /openapi.json GET
@@ -87,7 +88,8 @@ fn the_routes_are_these() {
         /replace POST
         /rollback POST
         /status GET
-        /submit POST"#]]
+        /submit POST
+        /submit/batch POST"#]]
     .assert_eq(&routes.join("\n"));
 }
 
@@ -115,7 +117,8 @@ fn every_route_is_served() {
     let server = Server::start(&two_kernels());
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.contains("/halt")) {
         let path = path.replace("{id}", "other");
-        let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
+        let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
+        let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
         // The routes of policies want other bodies, or a candidate that is not there; those of operators too.
         let other = ["/policies", "/evidence/", "/restart"].iter().any(|part| path.contains(part));

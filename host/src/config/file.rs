@@ -221,6 +221,11 @@ pub struct Limits {
     pub max_requests_per_second: u64,
     /// Callers that the rate limit tells apart. Default 10,000.
     pub max_rate_callers: usize,
+    /// Requests in one batch; a longer one is answered 413. Default 256.
+    pub max_batch_requests: usize,
+    /// Requests of one batch that are judged at the same time, while there is room among
+    /// `max_in_flight`. Default 32.
+    pub max_batch_concurrency: usize,
     /// Time for the answer of one request, in milliseconds. Default 30,000.
     pub request_timeout_ms: u64,
     /// Time for the head of a request and for a TLS handshake, in milliseconds. Default 10,000.
@@ -262,6 +267,8 @@ impl Default for Limits {
             max_connections: 4_096,
             max_requests_per_second: 50_000,
             max_rate_callers: 10_000,
+            max_batch_requests: 256,
+            max_batch_concurrency: 32,
             request_timeout_ms: 30_000,
             header_timeout_ms: 10_000,
             shutdown_grace_ms: 30_000,
@@ -282,6 +289,25 @@ impl Default for Limits {
 }
 
 impl File {
+    /// These kernels, everything else by default.
+    #[must_use]
+    pub fn new(kernels: Vec<KernelFile>) -> Self {
+        Self {
+            listen: loopback(),
+            data: None,
+            kernels,
+            policies: BTreeMap::new(),
+            signatures: SignaturesFile::default(),
+            tools: ToolsFile::default(),
+            auth: AuthFile::default(),
+            tls: None,
+            alerts: Vec::new(),
+            operations: OperationsFile::default(),
+            monitoring: MonitoringFile::default(),
+            limits: Limits::default(),
+        }
+    }
+
     /// What must hold between the values.
     pub(super) fn validate(&self) -> Result<(), String> {
         if self.kernels.is_empty() {
@@ -333,6 +359,20 @@ impl File {
 pub(crate) const DIGEST_PREFIX: &str = "sha256:";
 
 impl KernelFile {
+    /// A strict kernel in which nobody may do anything yet.
+    #[must_use]
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            variant: strict(),
+            policy: None,
+            max_intent_length: intent_length(),
+            permits: None,
+            watch: None,
+            record_requests: yes(),
+        }
+    }
+
     pub(crate) fn validate(&self, policies: &BTreeMap<String, PolicyFile>) -> Result<(), String> {
         let rules = self.policy.iter().flat_map(|policy| &policy.custom_rules);
         for rule in rules {
@@ -408,6 +448,8 @@ impl Limits {
             ("max_connections", self.max_connections as u64),
             ("max_requests_per_second", self.max_requests_per_second),
             ("max_rate_callers", self.max_rate_callers as u64),
+            ("max_batch_requests", self.max_batch_requests as u64),
+            ("max_batch_concurrency", self.max_batch_concurrency as u64),
             ("request_timeout_ms", self.request_timeout_ms),
             ("header_timeout_ms", self.header_timeout_ms),
             ("decision_deadline_ms", self.decision_deadline_ms),

@@ -123,6 +123,17 @@ pub fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     Ok(file)
 }
 
+/// Validate a configuration that was built in code.
+///
+/// # Errors
+/// [`ConfigError::Invalid`], which says what is wrong.
+pub fn checked(file: File) -> Result<File, ConfigError> {
+    match file.validate() {
+        Ok(()) => Ok(file),
+        Err(why) => Err(ConfigError::Invalid { path: "(configuration)".into(), why }),
+    }
+}
+
 /// A value of a file of ours as what it means; `path` is for messages.
 ///
 /// # Errors

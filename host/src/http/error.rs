@@ -5,7 +5,7 @@ use crate::decide::Refused;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What a caller is told, as `{"error": MESSAGE}` and a status from 400 upwards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,13 +53,25 @@ pub enum ApiError {
         /// Whole seconds until the next request is admitted, at least 1.
         retry_after_s: u64,
     },
-    /// 503: too busy, or stopping, or the ledger cannot be written.
+    /// 500: its tool may have run, and what came of it is not recorded.
+    #[error("{0}")]
+    Unfinished(String),
+    /// 503: too busy, or stopping, or the ledger cannot be written. Nothing was done.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl ApiError {
-    fn status(&self) -> StatusCode {
+    /// What the caller reads.
+    pub(super) fn body(&self) -> Value {
+        let mut body = json!({"error": self.to_string()});
+        if matches!(self, Self::Halted { .. }) {
+            body["kernel_state"] = json!("HALTED");
+        }
+        body
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::Refusal(Refusal::Unauthenticated) => StatusCode::UNAUTHORIZED,
@@ -71,11 +83,13 @@ impl ApiError {
             Self::NotAccepted(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unfinished(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    fn retry_after_s(&self) -> Option<u64> {
+    /// When to try again, if nothing was done that a second try would do twice.
+    pub(super) fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::Rate { retry_after_s, .. } => Some(*retry_after_s),
             Self::Unavailable(_) => Some(1),
@@ -96,17 +110,19 @@ impl From<Refused> for ApiError {
                 tracing::error!(%why, "the ledger does not take records");
                 Self::Unavailable("the decision could not be recorded, so nothing was done".into())
             }
+            Refused::Unfinished(why) => {
+                tracing::error!(%why, "an outcome is not recorded");
+                Self::Unfinished(
+                    "the tool may have run, but its outcome could not be recorded: see the evidence".into(),
+                )
+            }
         }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({"error": self.to_string()});
-        if matches!(self, Self::Halted { .. }) {
-            body["kernel_state"] = json!("HALTED");
-        }
-        let mut response = (self.status(), Json(body)).into_response();
+        let mut response = (self.status(), Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after_s() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

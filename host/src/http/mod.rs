@@ -5,6 +5,7 @@
 //! whatever the decision, because judging it succeeded.
 
 pub mod auth;
+mod batch;
 mod error;
 mod evidence;
 mod fleet;
@@ -30,6 +31,7 @@ use auth::Keys;
 use rate::RateLimit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -116,9 +118,28 @@ impl App {
         why.into()
     }
 
+    /// What a caller is told that has to wait so long for its next request.
+    fn too_often(&self, wait: Duration) -> ApiError {
+        let per_second = self.inner.limits.max_requests_per_second;
+        ApiError::Rate { per_second, retry_after_s: wait.as_secs() + 1 }
+    }
+
     /// From now on `/readyz` answers 503.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Wait until the requests in flight are done, at most for as long as the limits grant. Also
+    /// those whose callers went away: they are being carried to their end.
+    pub(crate) async fn idle(&self) {
+        let grace = Duration::from_millis(self.inner.limits.shutdown_grace_ms);
+        let all = u32::try_from(self.inner.limits.max_in_flight).unwrap_or(u32::MAX);
+        if tokio::time::timeout(grace, self.inner.in_flight.acquire_many(all)).await.is_err() {
+            tracing::warn!(
+                grace_ms = grace.as_millis(),
+                "requests were still in flight when the grace ended (limits.shutdown_grace_ms)"
+            );
+        }
     }
 
     /// Why no traffic should be sent here, if so.

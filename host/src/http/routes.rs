@@ -2,13 +2,13 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, fleet, guard, operations, policies};
+use super::{App, batch, evidence, fleet, guard, operations, policies};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::fleet::Slot;
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, NestedPath, Path, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -28,6 +28,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/evidence"),
     ("get", "/policy"),
     ("post", "/submit"),
+    ("post", "/submit/batch"),
     ("post", "/decide"),
     ("post", "/halt"),
     ("post", "/policy"),
@@ -58,6 +59,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/kernels/{id}/evidence"),
     ("get", "/kernels/{id}/policy"),
     ("post", "/kernels/{id}/submit"),
+    ("post", "/kernels/{id}/submit/batch"),
     ("post", "/kernels/{id}/decide"),
     ("post", "/kernels/{id}/halt"),
     ("post", "/kernels/{id}/policy"),
@@ -100,6 +102,7 @@ pub fn router(app: App) -> Router {
         .route("/evidence", get(export))
         .route("/policy", get(policy))
         .route("/submit", post(submit))
+        .route("/submit/batch", post(batch::submit))
         .route("/decide", post(decide))
         .route("/halt", post(halt))
         .merge(policies::router())
@@ -173,7 +176,7 @@ async fn export(State(app): State<App>, Extension(caller): Extension<Caller>, Id
 /// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
 /// where the seeds' clients look.
 #[derive(Serialize)]
-struct Submitted {
+pub(super) struct Submitted {
     #[serde(flatten)]
     receipt: Receipt,
     result: Option<Value>,
@@ -207,8 +210,13 @@ async fn asked(app: &App, caller: &Caller, id: Option<&str>, body: Body) -> Answ
 }
 
 fn answer(app: &App, judged: Result<Receipt, Refused>) -> Answer<Json<Submitted>> {
-    let receipt = judged.map_err(|why| app.refused(why))?;
-    Ok(Json(Submitted { result: receipt.tool_result.clone(), receipt }))
+    judged.map(|receipt| Json(receipt.into())).map_err(|why| app.refused(why))
+}
+
+impl From<Receipt> for Submitted {
+    fn from(receipt: Receipt) -> Self {
+        Self { result: receipt.tool_result.clone(), receipt }
+    }
 }
 
 async fn halt(
@@ -258,8 +266,17 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Value>> {
     }
 }
 
-async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+/// The document counts its paths from where the API is mounted, and says where that is.
+async fn openapi(prefix: Option<Extension<NestedPath>>) -> Response {
+    let document = include_str!("openapi.json");
+    let document = match prefix {
+        None => document.to_owned(),
+        Some(Extension(prefix)) => {
+            let servers = json!([{"url": prefix.as_str().trim_end_matches('/')}]);
+            document.replacen('{', &format!("{{\n \"servers\": {servers},"), 1)
+        }
+    };
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// The kernel's name, which the caller may reach in one of `roles`.
@@ -270,7 +287,7 @@ pub(super) fn permitted(app: &App, caller: &Caller, id: Option<&str>, roles: &[R
     Ok(slot)
 }
 
-fn principal(caller: &Caller) -> Principal {
+pub(super) fn principal(caller: &Caller) -> Principal {
     Principal { name: caller.name().to_owned(), actor: caller.actor().map(str::to_owned) }
 }
 
