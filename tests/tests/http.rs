@@ -160,11 +160,15 @@ fn shape_of_name_health_and_kernels() {
           "kernels": [
             {
               "kernel_id": "k",
+              "name": "k",
+              "predecessors": [],
               "state": "IDLE",
               "variant": "strict"
             },
             {
               "kernel_id": "other",
+              "name": "other",
+              "predecessors": [],
               "state": "IDLE",
               "variant": "strict"
             }
@@ -200,6 +204,7 @@ fn shape_of_status() {
         &status,
         &expect![[r#"
         {
+          "enhanced_monitoring_until_ms": null,
           "halt_reason": null,
           "kernel_id": "k",
           "ledger": {
@@ -211,6 +216,8 @@ fn shape_of_status() {
             "root_hash": "<hash>",
             "tree_root": "<hash>"
           },
+          "monitoring": null,
+          "name": "k",
           "policy_set": "sha256:<hash>",
           "requests": {
             "arbitrating": 0,
