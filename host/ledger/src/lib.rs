@@ -42,6 +42,7 @@
 //! believed afterwards). The bytes are described in `docs/formats/ledger.md`. Deliberately absent:
 //! async, HTTP, any knowledge of what an entry says, and any repair of what was once acknowledged.
 
+mod blobs;
 mod draft;
 mod error;
 mod file;
@@ -58,6 +59,7 @@ mod tail;
 mod verify;
 mod writer;
 
+pub use blobs::{BLOB_BYTES_MAX, BLOBS, Blob, BlobEntry, BlobError, BlobId, BlobState, BlobTotals, Blobs};
 pub use draft::Draft;
 pub use error::{AppendError, Error};
 pub use file::FileStorage;
