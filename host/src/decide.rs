@@ -17,7 +17,7 @@ use crate::policies::life::{Deployed, Line};
 use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
 use gavel_kernel::{Decision, EntryData, Judgement, Receipt, Request, Stage, State, Status, judge};
-use gavel_ledger::{AppendError, Committed, Draft, Kind};
+use gavel_ledger::{AppendError, BlobError, BlobId, Blobs, Committed, Draft, Kind};
 use gavel_runtime::{Evaluation, Level};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
@@ -222,7 +222,8 @@ impl Kernel {
     /// Record the decision, and only when that is durable run the tool; then record the outcome.
     async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
-        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json(0);
+        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json();
+        let meta = self.with_asked(case, meta, 0).await?;
         let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
         let decision = self.append(draft).await?;
         walk.to(State::Executing);
@@ -268,7 +269,10 @@ impl Kernel {
         let (ts_ms, decided, entry) = (entry.ts_ms, entry.decision, entry.canonical());
         let (kind, meta) = match decision {
             Some(index) => (Kind::Outcome, record::outcome(index)),
-            None => (Kind::Decision, self.meta(case, stage).to_json(entry.len())),
+            None => {
+                let meta = self.meta(case, stage).to_json();
+                (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
+            }
         };
         let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
         let labels = DecisionLabels {
@@ -287,10 +291,27 @@ impl Kernel {
             mode: case.mode,
             stage,
             open: false,
-            asked: case.asked.as_deref().filter(|_| self.record_requests),
+            asked: case.asked.as_deref(),
             policy_set: &case.deployed.set,
             evaluations: &case.evaluations,
             permit_use: case.judgement.counted_use.as_ref(),
+        }
+    }
+
+    /// The `meta` of a decision with what the policies were asked, or with the name of the blob that
+    /// holds it, which is durable by then.
+    async fn with_asked(&self, case: &Case<'_>, meta: String, entry_bytes: usize) -> Result<String, Refused> {
+        let Some(asked) = case.asked.as_deref().filter(|_| self.record_requests.enabled) else { return Ok(meta) };
+        let (asked, room) = (record::asked(asked), record::room_for_asked(&meta, entry_bytes));
+        match &self.blobs {
+            Some(blobs) if !self.record_requests.inline(asked.len(), room) => {
+                let bytes = asked.len();
+                // Boxed, because it is rare: the futures of all other requests carry no room for it.
+                let id = Box::pin(store(blobs.clone(), asked, case.now_ms)).await?;
+                Ok(id.map_or_else(|| meta.clone(), |id| record::with_asked_blob(&meta, id, bytes)))
+            }
+            None if asked.len() > room => Ok(meta),
+            _ => Ok(record::with_asked(&meta, &asked)),
         }
     }
 
@@ -372,6 +393,21 @@ impl Kernel {
             }
         }
         quarantined
+    }
+}
+
+/// Put what the policies were asked where the record will say that it is; nowhere if it is too
+/// large, and then it cannot be judged again.
+async fn store(blobs: Blobs, asked: String, now_ms: u64) -> Result<Option<BlobId>, Refused> {
+    let stored = tokio::task::spawn_blocking(move || blobs.put(asked.as_bytes(), now_ms)).await;
+    match stored {
+        Ok(Ok(id)) => Ok(Some(id)),
+        Ok(Err(why @ BlobError::TooLarge { .. })) => {
+            tracing::warn!(%why, "what the policies were asked is not recorded (record_requests.blob_bytes_max)");
+            Ok(None)
+        }
+        Ok(Err(why)) => Err(Refused::Ledger(why.to_string())),
+        Err(_) => Err(broken_off()),
     }
 }
 

@@ -8,7 +8,7 @@
 //! requests at once; each walks the states of its own, counted in [`States`].
 
 use crate::clock::Clock;
-use crate::config::KernelFile;
+use crate::config::{KernelFile, RecordRequests};
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
 use crate::policies::admit::Admission;
 use crate::policies::life::{Deployed, Life, Line, SavedLine};
@@ -17,7 +17,7 @@ use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
-use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
+use gavel_ledger::{Blobs, Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use gavel_runtime::{Counters, WindowedCounters};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,9 @@ pub struct Kernel {
     /// How policies come in.
     pub(crate) admission: Arc<Admission>,
     /// Whether records hold what policies were asked.
-    pub(crate) record_requests: bool,
+    pub(crate) record_requests: RecordRequests,
+    /// Where it lies what records have no room for; a kernel in memory has no such place.
+    pub(crate) blobs: Option<Blobs>,
     /// Its folder, if it has one.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) tools: Toolbox,
@@ -121,7 +123,8 @@ impl Kernel {
             life: Life::new(Line::of(parts.policies)),
             changing: tokio::sync::Mutex::default(),
             admission: parts.admission,
-            record_requests: file.record_requests,
+            record_requests: file.record_requests.clone(),
+            blobs: dir.as_deref().map(|dir| open_blobs(dir, file)).transpose()?,
             dir,
             tools: parts.tools,
             ledger,
@@ -309,6 +312,12 @@ fn describe(policy: &gavel_runtime::Policy) -> Value {
         "config": serde_json::from_str::<Value>(policy.config()).unwrap_or_default(),
         "limits": policy.limits(),
     })
+}
+
+/// The ledger is open by now, so nobody else writes here.
+fn open_blobs(dir: &Path, file: &KernelFile) -> Result<Blobs> {
+    let opened = Blobs::open(&dir.join(LEDGER), file.record_requests.blob_bytes_max);
+    opened.with_context(|| format!("kernel {}", file.id))
 }
 
 fn law_of(file: &KernelFile) -> Result<Law> {

@@ -10,6 +10,7 @@
 //! - `gavel-runtime` is the sandbox: components in, verdicts out.
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
+pub mod archive;
 mod carry;
 pub mod cli;
 pub mod clock;

@@ -137,20 +137,24 @@ impl Blobs {
         Self { dir: dir.join(BLOBS), bytes_max: BLOB_BYTES_MAX }
     }
 
-    /// The same for the ledger's owner, who may also write: makes the folder and clears away what a crash left
-    /// unfinished, which no record names.
+    /// The same for the ledger's owner, who may also write: clears away what a crash left unfinished, which no record
+    /// names.
     ///
     /// # Errors
     /// [`BlobError::Io`].
     pub fn open(dir: &Path, bytes_max: u64) -> Result<Self, BlobError> {
         let blobs = Self { bytes_max, ..Self::of_ledger(dir) };
         let new = blobs.dir.join(NEW);
-        make_dir(&new)?;
-        for unfinished in fs::read_dir(&new).map_err(io_error("list", &new))? {
-            let path = unfinished.map_err(io_error("list", &new))?.path();
+        let unfinished = match fs::read_dir(&new) {
+            Ok(unfinished) => unfinished,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(blobs),
+            Err(why) => return Err(io_error("list", &new)(why)),
+        };
+        for file in unfinished {
+            let path = file.map_err(io_error("list", &new))?.path();
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
-        sync_dir(&blobs.dir)?;
+        sync_dir(&new)?;
         Ok(blobs)
     }
 
@@ -169,6 +173,7 @@ impl Blobs {
         let id = BlobId(digest(&salt, payload));
         let (new, path) = (self.dir.join(NEW).join(id.to_string()), self.path(id));
         let folder = path.parent().unwrap_or(&self.dir);
+        make_dir(&self.dir.join(NEW))?;
         make_dir(folder)?;
         let written = write_new(&new, &header.encode(), payload).and_then(|()| {
             fs::rename(&new, &path).map_err(io_error("name", &path))?;

@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
 use crate::policies::package::PACKAGE_BYTES_MAX;
@@ -40,6 +41,12 @@ pub struct File {
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
+    /// Where sealed segments and evidence go. Default: they stay where they are.
+    #[serde(default)]
+    pub archive: Option<ArchiveFile>,
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: RetentionFile,
 }
 
 /// One kernel.
@@ -66,8 +73,8 @@ pub struct KernelFile {
     pub watch: Option<WatchFile>,
     /// Record what policies were asked, so that decisions can be judged again. Default true;
     /// without, parameters appear in the ledger as digests only.
-    #[serde(default = "yes")]
-    pub record_requests: bool,
+    #[serde(default)]
+    pub record_requests: RecordRequests,
 }
 
 /// Permits of a kernel.
@@ -270,6 +277,8 @@ impl File {
         }
         self.auth.keys.iter().try_for_each(|key| key.validate(&ids))?;
         self.auth.validate()?;
+        self.archive.iter().try_for_each(ArchiveFile::validate)?;
+        self.retention.validate(&ids)?;
         self.limits.validate()
     }
 
@@ -393,10 +402,6 @@ fn check_id(id: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("kernel id `{id}`: use 1 to 64 letters, digits, `.`, `_` or `-`, not starting with a dot"))
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn strict() -> Variant {

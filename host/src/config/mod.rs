@@ -6,6 +6,7 @@
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
 mod file;
+mod life;
 mod policies;
 mod shorthand;
 
@@ -13,6 +14,7 @@ pub use file::{
     AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlsFile, ToolLimits, ToolsFile,
 };
 
+pub use life::{ArchiveFile, ArchiveLimits, HoldFile, RecordRequests, RetentionFile};
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};
 
 use serde::de::DeserializeOwned;
