@@ -149,6 +149,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         metrics: Metrics::default(),
         max_counter_keys: 1,
         max_ledger_queue: 16,
+        upkeep: crate::upkeep::Settings::default(),
     };
     Kernel::open(&file, Memory::Volatile, parts).await
 }

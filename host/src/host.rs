@@ -12,6 +12,7 @@ use crate::policies::change::{Change, Reason};
 use crate::policies::life::Deployed;
 use crate::policies::{self, watch};
 use crate::tools::Toolbox;
+use crate::upkeep::Settings;
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -73,6 +74,7 @@ impl Host {
                 metrics: metrics.clone(),
                 max_counter_keys: file.limits.max_counter_keys,
                 max_ledger_queue: file.limits.max_ledger_queue,
+                upkeep: Settings { archive: file.archive.clone(), retention: file.retention.clone() },
             };
             warm.push(deployed);
             let dir = match storage {

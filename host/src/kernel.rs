@@ -14,6 +14,7 @@ use crate::policies::admit::Admission;
 use crate::policies::life::{Deployed, Life, Line, SavedLine};
 use crate::record;
 use crate::tools::Toolbox;
+use crate::upkeep::{Settings, Upkeep};
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
@@ -53,6 +54,8 @@ pub struct Kernel {
     pub(crate) started_ms: u64,
     /// Requests that are being carried to their end.
     pub(crate) tasks: TaskTracker,
+    /// Its archiving and its retention.
+    pub(crate) upkeep: Upkeep,
 }
 
 /// What a kernel is made of, beside its file.
@@ -72,6 +75,8 @@ pub struct Parts {
     pub max_counter_keys: usize,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
+    /// Where its sealed segments go, and how long things are kept.
+    pub upkeep: Settings,
 }
 
 /// Where the ledger lies in a kernel's folder.
@@ -136,6 +141,7 @@ impl Kernel {
             halted: OnceLock::new(),
             started_ms: now_ms,
             tasks: TaskTracker::new(),
+            upkeep: Upkeep::new(parts.upkeep),
         };
         let judges = last_change.is_some() || !kernel.life.line().serving.document.policies.is_empty();
         kernel.recall(judges)?;
@@ -273,6 +279,7 @@ impl Kernel {
 
     /// Wait for the requests that are being carried to their end, then close the ledger.
     pub async fn finish(&self) {
+        self.upkeep.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
         if let Err(why) = self.ledger.close() {

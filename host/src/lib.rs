@@ -27,3 +27,4 @@ mod record;
 pub mod replay;
 pub mod signing;
 pub mod tools;
+pub mod upkeep;

@@ -194,7 +194,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
     missing.iter().filter_map(|created| created.parent()).try_for_each(sync_dir)
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

@@ -53,6 +53,7 @@ mod memory;
 mod queue;
 mod recover;
 mod scan;
+mod sealed;
 mod stage;
 mod storage;
 mod tail;
@@ -71,5 +72,7 @@ pub use ledger::{
     Snapshot, Stats, SyncMode,
 };
 pub use memory::{Fault, Image, MemoryStorage, SECTOR_BYTES};
+pub use sealed::{SealedSegment, SegmentReport, compress_segment, leave_segment, sealed_segments, verify_segment};
+pub use sealed::{Form, segment_file, compressed_file, remote_file}; // SHIM
 pub use storage::{ReadAt, Storage};
 pub use verify::{VerifyReport, read_dir, verify_dir};

@@ -12,10 +12,18 @@
 
 mod connect;
 mod error;
+mod manifest;
 mod packed;
+mod restore;
+mod segments;
 mod store;
+mod walk;
 
 pub use connect::check_url;
 pub use error::ArchiveError;
+pub use manifest::Manifest;
 pub use packed::unpacked;
+pub use restore::{Wanted, restore_ledger, restore_segments};
+pub use segments::archived_file;
 pub use store::{Archive, Stored};
+pub use walk::{ArchivedLedger, verify_remote};

@@ -15,8 +15,10 @@ mod key;
 mod output;
 mod policy;
 mod replay;
+mod restore;
 mod serve;
 mod submit;
+mod upkeep;
 mod validate;
 mod verify;
 
@@ -52,6 +54,9 @@ enum Command {
     Halt(halt::Args),
     Key(key::Args),
     Policy(policy::Args),
+    Archive(upkeep::ArchiveArgs),
+    Restore(restore::Args),
+    Retention(upkeep::RetentionArgs),
     Conformance(conformance::Args),
     Demo(demo::Args),
 }
@@ -83,6 +88,9 @@ pub fn main() -> ExitCode {
         Command::Halt(args) => halt::run(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
+        Command::Archive(args) => upkeep::archive(args, json),
+        Command::Restore(args) => restore::run(args, json),
+        Command::Retention(args) => upkeep::retention(args, json),
         Command::Conformance(args) => conformance::run(args, json),
         Command::Demo(args) => demo::run(args, json),
     };
