@@ -29,6 +29,7 @@ fn every_command_has_help_with_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = [
+        "archive",
         "conformance",
         "decide",
         "demo",
@@ -39,6 +40,8 @@ fn every_command_has_help_with_an_example() {
         "key",
         "policy",
         "replay",
+        "restore",
+        "retention",
         "serve",
         "submit",
         "validate",

@@ -25,12 +25,16 @@ fn the_routes_are_these() {
     routes.sort();
     expect![[r#"
         / GET
+        /archive GET
+        /archive POST
         /decide POST
         /evidence GET
         /halt POST
         /health GET
         /kernels GET
         /kernels/{id} GET
+        /kernels/{id}/archive GET
+        /kernels/{id}/archive POST
         /kernels/{id}/decide POST
         /kernels/{id}/evidence GET
         /kernels/{id}/halt POST
@@ -46,6 +50,8 @@ fn the_routes_are_these() {
         /kernels/{id}/policies/stage POST
         /kernels/{id}/policies/try POST
         /kernels/{id}/policy GET
+        /kernels/{id}/retention GET
+        /kernels/{id}/retention POST
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
         /livez GET
@@ -63,6 +69,8 @@ fn the_routes_are_these() {
         /policies/try POST
         /policy GET
         /readyz GET
+        /retention GET
+        /retention POST
         /status GET
         /submit POST"#]]
     .assert_eq(&routes.join("\n"));
@@ -94,8 +102,9 @@ fn every_route_is_served() {
         let path = path.replace("{id}", "other");
         let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
-        // The routes of policies want other bodies, or a candidate that is not there.
-        let known: &[u16] = if path.contains("/policies") { &[200, 400, 409, 422] } else { &[200] };
+        // The routes of policies and of upkeep want other bodies, or a candidate that is not there.
+        let special = ["/policies", "/archive", "/retention"].iter().any(|part| path.contains(part));
+        let known: &[u16] = if special { &[200, 400, 409, 422] } else { &[200] };
         assert!(known.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
     }
 }

@@ -141,7 +141,7 @@ fn unpack(bundle: &Path, out: &Path, max_bytes: u64, as_json: bool) -> Result<Ou
     let to_stdout = out == Path::new("-");
     ensure!(to_stdout || !out.exists(), "{} exists: nothing is overwritten, give another file", out.display());
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut plain = tempfile::NamedTempFile::new_in(if to_stdout { &std::env::temp_dir() } else { folder })?;
+    let mut plain = if to_stdout { tempfile::NamedTempFile::new() } else { tempfile::NamedTempFile::new_in(folder) }?;
     let copied = std::io::copy(&mut unpacked(packed)?.take(max_bytes.saturating_add(1)), &mut plain);
     let bytes = copied.with_context(|| format!("{}: it breaks off, or is damaged", bundle.display()))?;
     ensure!(bytes <= max_bytes, "{} unpacks to more than {max_bytes} bytes (`--max-bytes`)", bundle.display());
