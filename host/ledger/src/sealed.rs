@@ -6,16 +6,16 @@
 //! `.log`, `.log.zst`, `.remote` counts. Readers that have a file open keep it.
 
 use crate::error::Error;
-use crate::file::sync_dir;
-use crate::ledger::Identity;
-use crate::storage::ReadAt;
+use crate::file::{FolderReader, compressed_file, opened_segment, remote_file, segment_file, sync_dir};
+use crate::identity::Identity;
+use crate::scan::{Task, scan};
+use crate::storage::{Form, ReadAt, Reader};
 use gavel_proof::Hash;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 
 /// As for the log: evidence is for its owner's eyes.
 const FILE_MODE: u32 = 0o600;
@@ -69,7 +69,12 @@ pub struct SegmentReport {
 /// # Errors
 /// If there is no ledger, or a segment is in no form there.
 pub fn sealed_segments(dir: &Path) -> Result<Vec<SealedSegment>, Error> {
-    Err(Error::Absent { dir: dir.to_owned() })
+    let (reader, newest, _) = FolderReader::open(dir)?;
+    let form = |segment| match reader.form(segment).map_err(Error::io_at("look for a segment in", dir))? {
+        Form::Absent => Err(Error::Missing { place: reader.place(), segment }),
+        form => Ok(SealedSegment { segment, form }),
+    };
+    (0..newest).map(form).collect()
 }
 
 /// Verifies the one segment in the file `path`, plain or compressed. Changes nothing.
@@ -80,8 +85,38 @@ pub fn verify_segment(path: &Path, segment: u32) -> Result<SegmentReport, Error>
     let place = path.display().to_string();
     let source = opened_segment(path).map_err(Error::io("open", &place))?;
     let bytes = source.log_bytes().map_err(Error::io("measure", &place))?;
-    let _ = (segment, bytes, digest(&*source, bytes));
-    Err(Error::Absent { dir: path.to_owned() })
+    let task = Task {
+        source: &source,
+        place: &place,
+        segment,
+        end: bytes,
+        mark: None,
+        segment_records: u64::MAX,
+        each_signature: false,
+        derive: false,
+        root_at: None,
+    };
+    let found = scan(task, &mut |_| {})?;
+    if let Some(broken) = found.broken {
+        return Err(Error::damaged(segment, broken.at, found.state.records(), broken.what));
+    }
+    let before = found.carry.map_or_else(gavel_proof::state::State::new, |carry| carry.state);
+    let identity = found.identity.ok_or_else(|| Error::damaged(segment, 0, 0, "the first record is missing"))?;
+    Ok(SegmentReport {
+        segment,
+        identity,
+        ledger_id: found.header.ledger_id,
+        first_index: found.header.first_index,
+        records: found.state.records() - found.header.first_index,
+        entries: found.state.chain.len,
+        root_before: before.tree.root(),
+        root: found.state.tree.root(),
+        chain_head_before: before.chain.head_hex.as_str().to_owned(),
+        chain_head: found.state.chain.head_hex.as_str().to_owned(),
+        checkpoint: found.last_note.map(|signed| signed.note),
+        bytes,
+        sha256: digest(&*source, bytes).map_err(Error::io("read", &place))?,
+    })
 }
 
 /// Compresses a sealed segment: written beside, read back and compared with what it was made from, and only then does
@@ -101,7 +136,7 @@ pub fn compress_segment(dir: &Path, segment: u32, level: i32) -> Result<(), Erro
         let what = "what was compressed does not come back as it was: suspect the memory or the disk".to_owned();
         // It is of no use, and the plain file is there.
         let _ = fs::remove_file(&new);
-        return Err(Error::damaged(0, 0, what));
+        return Err(Error::damaged(segment, 0, 0, what));
     }
     fs::rename(&new, &packed).and_then(|()| sync_dir(dir)).map_err(Error::io_at("name", &packed))?;
     fs::remove_file(&plain).and_then(|()| sync_dir(dir)).map_err(Error::io_at("remove", &plain))
@@ -170,10 +205,3 @@ fn digest(source: &dyn ReadAt, bytes: u64) -> io::Result<Hash> {
     }
     Ok(digest.finalize().into())
 }
-
-pub fn segment_file(segment: u32) -> String { format!("segment-{segment:06}.log") }
-pub fn compressed_file(segment: u32) -> String { format!("segment-{segment:06}.log.zst") }
-pub fn remote_file(segment: u32) -> String { format!("segment-{segment:06}.remote") }
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form { Plain, Compressed, Remote, Absent }
-fn opened_segment(path: &Path) -> io::Result<Arc<dyn ReadAt>> { let _ = path; Err(io::ErrorKind::NotFound.into()) }

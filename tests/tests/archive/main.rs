@@ -10,4 +10,5 @@
 mod blobs;
 mod bundles;
 mod s3;
+mod segments;
 mod store;

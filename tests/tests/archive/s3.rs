@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::watch;
 
 /// Objects that one page of a list holds: few, so that there are pages.
 const PAGE: usize = 7;
@@ -25,6 +26,7 @@ pub(crate) const SECRET_KEY: &str = "a secret of no consequence";
 pub(crate) struct S3 {
     pub(crate) address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
+    held: watch::Sender<bool>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -46,9 +48,10 @@ impl S3 {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let app = Router::new().fallback(serve).with_state(Arc::clone(&kept));
+        let held = watch::Sender::new(false);
+        let app = Router::new().fallback(serve).with_state((Arc::clone(&kept), held.clone()));
         runtime.spawn(async move { axum::serve(listener, app).await });
-        Self { address, kept, runtime: Some(runtime) }
+        Self { address, kept, held, runtime: Some(runtime) }
     }
 
     /// The part of a configuration that names it.
@@ -79,14 +82,6 @@ impl S3 {
         self.lock().objects.get(name).unwrap_or_else(|| panic!("no {name}")).to_vec()
     }
 
-    pub(crate) fn put(&self, name: &str, bytes: impl Into<Bytes>) {
-        self.lock().objects.insert(name.to_owned(), bytes.into());
-    }
-
-    pub(crate) fn remove(&self, name: &str) {
-        assert!(self.lock().objects.remove(name).is_some(), "no {name}");
-    }
-
     pub(crate) fn writes(&self) -> usize {
         let seen = &self.lock().seen;
         [Method::PUT, Method::POST].iter().filter_map(|method| seen.get(method)).sum()
@@ -95,6 +90,15 @@ impl S3 {
     /// Accept so many writes more, then none.
     pub(crate) fn fail_after(&self, writes: usize) {
         self.lock().writes_left = Some(writes);
+    }
+
+    /// Answer nothing until [`S3::release`].
+    pub(crate) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub(crate) fn release(&self) {
+        self.held.send_replace(false);
     }
 
     /// Accept all again.
@@ -117,7 +121,11 @@ impl Drop for S3 {
     }
 }
 
-async fn serve(State(kept): State<Arc<Mutex<Kept>>>, request: Request) -> Response {
+type Shared = (Arc<Mutex<Kept>>, watch::Sender<bool>);
+
+async fn serve(State((kept, held)): State<Shared>, request: Request) -> Response {
+    // The sender is ours, so it is there.
+    let _ = held.subscribe().wait_for(|held| !held).await;
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 30).await.unwrap_or_default();
     let mut kept = kept.lock().unwrap();
