@@ -12,6 +12,7 @@
 
 pub mod archive;
 mod carry;
+mod checkpoint_key;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod kernel;
 pub mod metrics;
 pub mod policies;
 mod record;
+mod remembered;
 pub mod replay;
 pub mod signing;
 pub mod tools;
