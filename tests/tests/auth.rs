@@ -82,7 +82,11 @@ fn every_route_has_its_roles() {
     }
     let dry = json!({"dry_run": true});
     assert_eq!(statuses(&server, &keys, "POST", "/retention", Some(&dry)), [401, 403, 200, 403, 403]);
-    assert_eq!(statuses(&server, &keys, "POST", "/archive", None), [401, 403, 409, 403, 403], "no archive is configured");
+    assert_eq!(
+        statuses(&server, &keys, "POST", "/archive", None),
+        [401, 403, 409, 403, 403],
+        "no archive is configured"
+    );
     let halt = json!({"reason": "x"});
     assert_eq!(statuses(&server, &keys, "POST", "/halt", Some(&halt)), [401, 403, 200, 403, 403]);
     assert_eq!(statuses(&server, &keys, "POST", "/kernels/other/halt", Some(&halt)), [401, 403, 200, 403, 403]);

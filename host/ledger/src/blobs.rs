@@ -272,12 +272,8 @@ fn wipe(file: &File, tombstone: &[u8; HEADER_BYTES], length: u64) -> io::Result<
 }
 
 fn write_new(path: &Path, header: &[u8], payload: &[u8]) -> Result<(), BlobError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(path)
-        .map_err(io_error("create", path))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path).map_err(io_error("create", path))?;
     file.write_all(header).and_then(|()| file.write_all(payload)).map_err(io_error("write", path))?;
     file.sync_all().map_err(io_error("sync", path))
 }
@@ -289,7 +285,11 @@ fn make_dir(dir: &Path) -> Result<(), BlobError> {
     }
     let missing: Vec<&Path> = dir.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(io_error("create", dir))?;
-    missing.iter().filter_map(|made| made.parent()).filter(|parent| !parent.as_os_str().is_empty()).try_for_each(sync_dir)
+    missing
+        .iter()
+        .filter_map(|made| made.parent())
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .try_for_each(sync_dir)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), BlobError> {

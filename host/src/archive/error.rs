@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ArchiveError {
     /// The URL names no archive.
-    #[error("`{url}` names no archive: {why}; give file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")]
+    #[error(
+        "`{url}` names no archive: {why}; give file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+    )]
     Url {
         /// As it was given.
         url: String,
@@ -39,7 +41,9 @@ pub enum ArchiveError {
         url: String,
     },
     /// Another object has the name already.
-    #[error("{url} exists with other bytes: it has sha256 {theirs}, ours has {ours}; nothing was overwritten: find out whose it is, or use another prefix")]
+    #[error(
+        "{url} exists with other bytes: it has sha256 {theirs}, ours has {ours}; nothing was overwritten: find out whose it is, or use another prefix"
+    )]
     Conflict {
         /// The object.
         url: String,

@@ -102,7 +102,11 @@ fn refuse_occupied(into: &Path) -> Result<()> {
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(why) => Err(why).with_context(|| into.display().to_string()),
         Ok(mut entries) => {
-            ensure!(entries.next().is_none(), "{} is not empty: nothing is overwritten, give a new folder", into.display());
+            ensure!(
+                entries.next().is_none(),
+                "{} is not empty: nothing is overwritten, give a new folder",
+                into.display()
+            );
             Ok(())
         }
     }

@@ -72,7 +72,8 @@ impl Archive {
 
     /// The object that is there under another digest, if it holds the same segment.
     async fn adopt(&self, name: &str, report: &SegmentReport) -> Result<Option<Stored>, ArchiveError> {
-        let scratch = tempfile::NamedTempFile::new().map_err(ArchiveError::io("create a file in", &std::env::temp_dir()))?;
+        let scratch =
+            tempfile::NamedTempFile::new().map_err(ArchiveError::io("create a file in", &std::env::temp_dir()))?;
         let there = self.fetch(name, &mut scratch.as_file()).await?;
         let path = scratch.path().to_owned();
         let digest = tokio::task::spawn_blocking(move || digest_unpacked(&path)).await;

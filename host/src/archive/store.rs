@@ -254,7 +254,8 @@ impl Archive {
     }
 
     fn path(&self, name: &str) -> Result<ObjectPath, ArchiveError> {
-        let refused = |why: object_store::path::Error| ArchiveError::Url { url: self.url_of(name), why: why.to_string() };
+        let refused =
+            |why: object_store::path::Error| ArchiveError::Url { url: self.url_of(name), why: why.to_string() };
         let name = ObjectPath::parse(name).map_err(refused)?;
         Ok(self.root.parts().chain(name.parts()).collect())
     }

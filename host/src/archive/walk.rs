@@ -113,7 +113,12 @@ async fn only_ledger(archive: &Archive, kernel_id: &str) -> Result<String> {
     match ledgers[..] {
         [only] => Ok(only.to_owned()),
         [] => bail!("{} holds nothing of kernel '{kernel_id}'", archive.url()),
-        _ => bail!("{} holds {} ledgers of kernel '{kernel_id}': choose one of {}", archive.url(), ledgers.len(), ledgers.join(", ")),
+        _ => bail!(
+            "{} holds {} ledgers of kernel '{kernel_id}': choose one of {}",
+            archive.url(),
+            ledgers.len(),
+            ledgers.join(", ")
+        ),
     }
 }
 

@@ -114,7 +114,10 @@ fn tell(restored: &ArchivedLedger, into: &Path, as_json: bool) -> Result<()> {
     line(&format!("  records    {}", restored.records))?;
     line(&format!("  entries    {}", restored.entries))?;
     line(&format!("  tree root  {}", restored.root))?;
-    line(&format!("  signed     {}", if restored.signed { "by the key that was given" } else { "(no key was given)" }))?;
+    line(&format!(
+        "  signed     {}",
+        if restored.signed { "by the key that was given" } else { "(no key was given)" }
+    ))?;
     note("what was recorded after the last archived segment is not in it");
     Ok(())
 }
@@ -158,7 +161,9 @@ fn unpack(bundle: &Path, out: &Path, max_bytes: u64, as_json: bool) -> Result<Ou
     plain.persist_noclobber(out).with_context(|| out.display().to_string())?;
     File::open(folder)?.sync_all()?;
     if as_json {
-        print_json(&json!({"file": out, "bytes": bytes, "kernel_id": report.kernel_id, "entry_count": report.entries}))?;
+        print_json(
+            &json!({"file": out, "bytes": bytes, "kernel_id": report.kernel_id, "entry_count": report.entries}),
+        )?;
     } else {
         line(&format!("{}: {} entries of kernel {}, verified", out.display(), report.entries, report.kernel_id))?;
     }

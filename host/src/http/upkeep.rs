@@ -45,12 +45,7 @@ struct Retention {
 
 type Told = (StatusCode, Json<Run>);
 
-async fn archive(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    body: Body,
-) -> Answer<Told> {
+async fn archive(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id, body: Body) -> Answer<Told> {
     let kernel = Arc::clone(permitted(&app, &caller, id.as_deref(), &[Role::Operator])?);
     let Archive { remove_local } = read(&app, body).await?;
     begin(&kernel, Task::Archive { remove_local }, caller.name()).await
@@ -67,11 +62,7 @@ async fn retention(
     begin(&kernel, Task::Retention { dry_run }, caller.name()).await
 }
 
-async fn archive_state(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-) -> Answer<Json<Run>> {
+async fn archive_state(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Run>> {
     let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
     Ok(Json(kernel.upkeep(Task::Archive { remove_local: false })))
 }

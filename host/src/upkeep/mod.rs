@@ -10,7 +10,7 @@ mod retention;
 mod segments;
 
 pub use retention::{Erased, RetentionReport};
-pub use segments::{Archived, ArchiveReport, Removed};
+pub use segments::{ArchiveReport, Archived, Removed};
 
 use crate::archive::{Archive, ArchiveError};
 use crate::config::{ArchiveFile, RetentionFile};

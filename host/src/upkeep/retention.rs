@@ -78,7 +78,8 @@ async fn erase_blobs(
         kernel.upkeep.check_going_on()?;
         if !report.dry_run {
             let digests: Vec<String> = batch.iter().map(|(id, _)| id.to_string()).collect();
-            let what = json!({"action": "erase_blobs", "older_than_days": days, "count": batch.len(), "blobs": digests});
+            let what =
+                json!({"action": "erase_blobs", "older_than_days": days, "count": batch.len(), "blobs": digests});
             report.events.push(kernel.record_upkeep("retention", who, what).await?);
             let (kernel, blobs, batch) = (Arc::clone(kernel), blobs.clone(), batch.to_vec());
             on_disk(move || erase(&kernel, &blobs, &batch)).await?;

@@ -65,11 +65,7 @@ impl Removed {
 }
 
 /// Archive every sealed segment that is on this disk.
-pub(super) async fn archive(
-    kernel: &Arc<Kernel>,
-    remove_local: bool,
-    who: &str,
-) -> Result<ArchiveReport, UpkeepError> {
+pub(super) async fn archive(kernel: &Arc<Kernel>, remove_local: bool, who: &str) -> Result<ArchiveReport, UpkeepError> {
     let dir = kernel.dir.clone().ok_or_else(|| UpkeepError::Volatile(kernel.id.clone()))?;
     if remove_local {
         kernel.held(&dir)?;
@@ -91,7 +87,8 @@ pub(super) async fn archive(
         }
     }
     // What was archived is recorded, also if it did not come to the end.
-    let news: Vec<Value> = archived.iter().filter(|(_, existed)| !existed).map(|(manifest, _)| told(manifest)).collect();
+    let news: Vec<Value> =
+        archived.iter().filter(|(_, existed)| !existed).map(|(manifest, _)| told(manifest)).collect();
     for segments in news.chunks(SEGMENTS_PER_EVENT) {
         let what = json!({"action": "archived", "url": archive.url(), "segments": segments});
         report.events.push(kernel.record_upkeep("archive", who, what).await?);

@@ -2,7 +2,9 @@
 
 use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use gavel_ledger::note::CheckpointKey;
-use gavel_ledger::{Draft, Identity, Kind, Ledger, Options, SEGMENT_RECORDS, compressed_file, remote_file, segment_file};
+use gavel_ledger::{
+    Draft, Identity, Kind, Ledger, Options, SEGMENT_RECORDS, compressed_file, remote_file, segment_file,
+};
 use gavel_tests::{Config, Gavel, Output, Server, Site, gavel, intent, path};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -41,7 +43,8 @@ fn fill(ledger: &Ledger, records: u64) {
         let wanted = (records - ledger.snapshot().records).min(10_000);
         let (sender, receiver) = sync_channel(1);
         for number in 0..wanted {
-            let draft = Draft { kind: Kind::Event, ts_ms: 1, meta: format!("{{\"n\":{number}}}"), entry: None, closes: None };
+            let draft =
+                Draft { kind: Kind::Event, ts_ms: 1, meta: format!("{{\"n\":{number}}}"), entry: None, closes: None };
             let last = (number + 1 == wanted).then(|| sender.clone());
             ledger.append(draft, move |fate| {
                 fate.unwrap();

@@ -29,7 +29,10 @@ fn objects_go_there_once_and_are_listed_page_by_page() {
         assert_eq!(s3.writes(), writes, "what is there is not written again");
         let conflict = archive.put_bytes("k/l/07.json", b"{\"n\":8}".to_vec()).await.unwrap_err();
         assert!(matches!(conflict, ArchiveError::Conflict { .. }), "{conflict}");
-        assert!(conflict.to_string().contains("s3://evidence/prod/eu/k/l/07.json exists with other bytes"), "{conflict}");
+        assert!(
+            conflict.to_string().contains("s3://evidence/prod/eu/k/l/07.json exists with other bytes"),
+            "{conflict}"
+        );
     });
     assert_eq!(s3.names().len(), 20);
     assert_eq!(s3.object("prod/eu/k/l/07.json"), b"{\"n\":7}");
@@ -60,7 +63,10 @@ fn a_store_that_is_down_is_named_and_what_is_there_stays() {
         archive.put_bytes("k/first", b"first".to_vec()).await.unwrap();
         s3.fail_after(0);
         let down = archive.put_bytes("k/second", b"second".to_vec()).await.unwrap_err().to_string();
-        assert!(down.starts_with("cannot write s3://evidence/prod/eu/k/second: ") && down.contains("try again"), "{down}");
+        assert!(
+            down.starts_with("cannot write s3://evidence/prod/eu/k/second: ") && down.contains("try again"),
+            "{down}"
+        );
         s3.recover();
         archive.put_bytes("k/second", b"second".to_vec()).await.unwrap();
         assert_eq!(archive.list("k").await.unwrap(), ["k/first", "k/second"]);
