@@ -222,7 +222,7 @@ impl Kernel {
     /// Record the decision, and only when that is durable run the tool; then record the outcome.
     async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
-        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json();
+        let meta = DecisionMeta { open: true, ..Self::meta(case, None) }.to_json();
         let meta = self.with_asked(case, meta, 0).await?;
         let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
         let decision = self.append(draft).await?;
@@ -267,12 +267,11 @@ impl Kernel {
         decision: Option<u64>,
     ) -> Result<Committed, Refused> {
         let (ts_ms, decided, entry) = (entry.ts_ms, entry.decision, entry.canonical());
-        let (kind, meta) = match decision {
-            Some(index) => (Kind::Outcome, record::outcome(index)),
-            None => {
-                let meta = self.meta(case, stage).to_json();
-                (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
-            }
+        let (kind, meta) = if let Some(index) = decision {
+            (Kind::Outcome, record::outcome(index))
+        } else {
+            let meta = Self::meta(case, stage).to_json();
+            (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
         };
         let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
         let labels = DecisionLabels {
@@ -284,7 +283,7 @@ impl Kernel {
         Ok(committed)
     }
 
-    fn meta<'a>(&'a self, case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
+    fn meta<'a>(case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
         DecisionMeta {
             request: case.request,
             caller: &case.principal.name,

@@ -41,7 +41,7 @@ const NEW: &str = "new";
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Zeros that an erased payload is written over with, at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The name of a blob: SHA-256 of `gavel-blob/1` and a line feed, the salt, and the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

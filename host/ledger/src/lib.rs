@@ -77,7 +77,9 @@ pub use ledger::{
     ChainPosition, Committed, Ledger, OpenDecision, Options, Recovered, SEGMENT_RECORDS, Snapshot, Stats, SyncMode,
 };
 pub use memory::{Fault, Image, MemoryStorage, SECTOR_BYTES};
-pub use sealed::{SealedSegment, SegmentReport, compress_segment, leave_segment, sealed_segments, verify_segment};
+pub use sealed::{
+    SealedSegment, SegmentReport, compress_segment, leave_segment, pack_newest, sealed_segments, verify_segment,
+};
 pub use storage::{Form, ReadAt, Reader, Storage};
 pub use verify::{Audit, Progress, VerifyReport, audit_dir, read_dir, verify_dir};
 pub use view::{Records, View};

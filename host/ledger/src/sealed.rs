@@ -13,9 +13,10 @@ use crate::storage::{Form, ReadAt, Reader};
 use gavel_proof::Hash;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// As for the log: evidence is for its owner's eyes.
 const FILE_MODE: u32 = 0o600;
@@ -85,18 +86,7 @@ pub fn verify_segment(path: &Path, segment: u32) -> Result<SegmentReport, Error>
     let place = path.display().to_string();
     let source = opened_segment(path).map_err(Error::io("open", &place))?;
     let bytes = source.log_bytes().map_err(Error::io("measure", &place))?;
-    let task = Task {
-        source: &source,
-        place: &place,
-        segment,
-        end: bytes,
-        mark: None,
-        segment_records: u64::MAX,
-        each_signature: false,
-        derive: false,
-        root_at: None,
-    };
-    let found = scan(task, &mut |_| {})?;
+    let found = scan(task(&source, &place, segment, bytes), &mut |_| {})?;
     if let Some(broken) = found.broken {
         return Err(Error::damaged(segment, broken.at, found.state.records(), broken.what));
     }
@@ -130,7 +120,7 @@ pub fn compress_segment(dir: &Path, segment: u32, level: i32) -> Result<(), Erro
     let source = opened_segment(&plain).map_err(Error::io_at("open", &plain))?;
     let bytes = source.log_bytes().map_err(Error::io_at("measure", &plain))?;
     let before = digest(&*source, bytes).map_err(Error::io_at("read", &plain))?;
-    pack(&plain, &new, level).map_err(Error::io_at("write", &new))?;
+    pack(&plain, bytes, &new, level).map_err(Error::io_at("write", &new))?;
     let after = unpacked_digest(&new).map_err(Error::io_at("read back", &new))?;
     if after != before {
         let what = "what was compressed does not come back as it was: suspect the memory or the disk".to_owned();
@@ -165,12 +155,43 @@ pub fn leave_segment(dir: &Path, segment: u32, note: &str) -> Result<(), Error> 
     sync_dir(dir).map_err(Error::io_at("sync", dir))
 }
 
-fn pack(plain: &Path, packed: &Path, level: i32) -> io::Result<()> {
+/// Packs what is committed of the newest segment of the ledger in `dir` into the new file `packed`, while its owner goes
+/// on appending, and tells which segment it is. What comes is as [`verify_segment`] wants it.
+///
+/// # Errors
+/// If there is no ledger, or the segment is not as it should be.
+pub fn pack_newest(dir: &Path, packed: &Path, level: i32) -> Result<u32, Error> {
+    let (reader, segment, _) = FolderReader::open(dir)?;
+    let plain = dir.join(segment_file(segment));
+    let source = reader.open(segment).map_err(Error::io_at("open", &plain))?;
+    let bytes = source.log_bytes().map_err(Error::io_at("measure", &plain))?;
+    let found = scan(task(&source, &plain.display().to_string(), segment, bytes), &mut |_| {})?;
+    pack(&plain, found.extent.end, packed, level).map_err(Error::io_at("write", packed))?;
+    Ok(segment)
+}
+
+/// All of a segment, without a mark to hold it against.
+fn task<'a>(source: &'a Arc<dyn ReadAt>, place: &'a str, segment: u32, end: u64) -> Task<'a> {
+    Task {
+        source,
+        place,
+        segment,
+        end,
+        mark: None,
+        segment_records: u64::MAX,
+        each_signature: false,
+        derive: false,
+        root_at: None,
+    }
+}
+
+/// Packs the first `bytes` of a file.
+fn pack(plain: &Path, bytes: u64, packed: &Path, level: i32) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(packed)?;
     let mut encoder = zstd::stream::write::Encoder::new(file, level)?;
     encoder.include_checksum(true)?;
-    io::copy(&mut BufReader::with_capacity(PIECE_BYTES, File::open(plain)?), &mut encoder)?;
+    io::copy(&mut BufReader::with_capacity(PIECE_BYTES, File::open(plain)?.take(bytes)), &mut encoder)?;
     let mut file = encoder.finish()?;
     file.flush()?;
     file.sync_all()

@@ -24,6 +24,8 @@ pub struct Manifest {
     pub ledger_id: String,
     /// Its number, from 0.
     pub segment: u32,
+    /// It is full; otherwise this is a copy of what there was of the newest one.
+    pub sealed: bool,
     /// The index of its first record.
     pub first_index: u64,
     /// Its records.
@@ -51,13 +53,14 @@ pub struct Manifest {
 impl Manifest {
     /// The manifest of a segment that was verified, as the object at `url`.
     #[must_use]
-    pub fn new(report: &SegmentReport, url: String, object_bytes: u64, object_sha256: String) -> Self {
+    pub fn new(report: &SegmentReport, sealed: bool, url: String, object_bytes: u64, object_sha256: String) -> Self {
         Self {
             format: FORMAT.to_owned(),
             kernel_id: report.identity.kernel_id.clone(),
             variant: report.identity.variant.clone(),
             ledger_id: hex::encode(report.ledger_id),
             segment: report.segment,
+            sealed,
             first_index: report.first_index,
             records: report.records,
             entries: report.entries,
@@ -100,7 +103,7 @@ impl Manifest {
     /// What of a segment that was read and verified is not what this says, with both values.
     #[must_use]
     pub fn differs_from(&self, report: &SegmentReport) -> Option<String> {
-        let found = Self::new(report, self.url.clone(), self.object_bytes, self.object_sha256.clone());
+        let found = Self::new(report, self.sealed, self.url.clone(), self.object_bytes, self.object_sha256.clone());
         let pairs = [
             ("kernel_id", &self.kernel_id, &found.kernel_id),
             ("variant", &self.variant, &found.variant),
@@ -126,6 +129,18 @@ impl Manifest {
     }
 }
 
+impl Manifest {
+    /// The object that this describes.
+    pub(super) fn object(&self) -> String {
+        let folder = folder(&self.kernel_id, &self.ledger_id);
+        if self.sealed {
+            object_name(&folder, self.segment)
+        } else {
+            tail_name(&folder, self.segment, self.first_index + self.records, "log.zst")
+        }
+    }
+}
+
 /// The folder of a ledger in the archive.
 pub(super) fn folder(kernel_id: &str, ledger_id: &str) -> String {
     format!("{kernel_id}/{ledger_id}")
@@ -139,6 +154,19 @@ pub(super) fn object_name(folder: &str, segment: u32) -> String {
 /// The manifest of a segment.
 pub(super) fn manifest_name(folder: &str, segment: u32) -> String {
     format!("{folder}/segment-{segment:06}.json")
+}
+
+/// The object, or the manifest, of a copy of the newest segment when the ledger had `size` records.
+pub(super) fn tail_name(folder: &str, segment: u32, size: u64, extension: &str) -> String {
+    format!("{folder}/tail-{segment:06}-{size}.{extension}")
+}
+
+/// The segment and the size in the name of such a copy's manifest, if it is one.
+pub(super) fn tail_numbers(name: &str) -> Option<(u32, u64)> {
+    let file = name.rsplit('/').next()?;
+    let (segment, size) = file.strip_prefix("tail-")?.strip_suffix(".json")?.split_once('-')?;
+    let (segment, size) = (segment.parse().ok()?, size.parse().ok()?);
+    (tail_name("", segment, size, "json") == format!("/{file}")).then_some((segment, size))
 }
 
 /// The number in a manifest's name, if it is one.

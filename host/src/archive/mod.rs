@@ -6,7 +6,7 @@
 //!
 //! What always holds:
 //! - Nothing in the archive is overwritten: the same bytes again are fine, others under the same name are a conflict
-//!   that names both digests.
+//!   that names both digests. Removed is only a copy of the newest segment, when a later one is there.
 //! - What was uploaded is read back and digested before it counts as archived; nothing local is removed before.
 //! - A store that is down, full or slow loses nothing: what was archived stays so, and the next run goes on there.
 

@@ -24,11 +24,11 @@ pub struct Wanted<'a> {
     pub key: Option<&'a VerifyingKey>,
 }
 
-/// Rebuild a ledger from the archive in the new folder `into`: every sealed segment, each verified; `seen` is called
-/// after each with how many are done and how many there are.
+/// Rebuild a ledger from the archive in the new folder `into`: every sealed segment and the copy of what came after,
+/// each verified; `seen` is called after each with how many are done and how many there are.
 ///
-/// What was recorded after the last sealed segment was archived is not there: a kernel that goes on from it tells
-/// another story than those who keep later checkpoints know, and they will say so.
+/// What was recorded after the last run of archiving is not there: a kernel that goes on from it tells another story
+/// than those who keep later checkpoints know, and they will say so. Blobs are not in an archive either.
 ///
 /// # Errors
 /// The first segment that is missing or not as it should be; then `into` is not made. Also if it exists.
@@ -48,7 +48,9 @@ pub async fn restore_ledger(
     for (done, manifest) in (1..).zip(&manifests) {
         let path = beside.path().join(compressed_file(manifest.segment));
         walk.step(archive, manifest, &path).await?;
-        keep_note(beside.path(), manifest)?;
+        if manifest.sealed {
+            keep_note(beside.path(), manifest)?;
+        }
         if done == count {
             // The newest segment is the one that is appended to, or begun after.
             unpack(&path, &beside.path().join(segment_file(manifest.segment)))?;

@@ -1,6 +1,6 @@
 //! Bringing one sealed segment into the archive.
 
-use super::manifest::{Manifest, folder, manifest_name, object_name};
+use super::manifest::{Manifest, folder, manifest_name, object_name, tail_name, tail_numbers};
 use super::store::digest_file;
 use super::{Archive, ArchiveError, Stored};
 use gavel_ledger::{SegmentReport, compressed_file};
@@ -31,11 +31,45 @@ impl Archive {
             Err(conflict @ ArchiveError::Conflict { .. }) => self.adopt(&name, report).await?.ok_or(conflict)?,
             stored => stored?,
         };
-        let manifest = Manifest::new(report, stored.url, stored.bytes, stored.sha256);
+        let manifest = Manifest::new(report, true, stored.url, stored.bytes, stored.sha256);
         let name = manifest_name(&folder, report.segment);
         let existed = self.put_bytes(&name, manifest.to_bytes()?).await?.existed;
         note(dir, &manifest)?;
         Ok((manifest, existed))
+    }
+
+    /// Put a copy of what is committed of a ledger's newest segment, verified and packed in the file `packed`, into the
+    /// archive. Copies of fewer records of this segment, and of those before it, are of no use then and go; one that
+    /// cannot be removed stays.
+    ///
+    /// # Errors
+    /// As for [`Archive::put_file`].
+    pub async fn put_tail(&self, packed: &Path, report: &SegmentReport) -> Result<(Manifest, bool), ArchiveError> {
+        let folder = folder(&report.identity.kernel_id, &hex::encode(report.ledger_id));
+        let size = report.first_index + report.records;
+        let manifest = tail_name(&folder, report.segment, size, "json");
+        if self.size(&manifest).await?.is_some() {
+            return Ok((Manifest::read(&self.url_of(&manifest), &self.get_bytes(&manifest).await?)?, true));
+        }
+        let object = tail_name(&folder, report.segment, size, "log.zst");
+        let stored = match self.put_file(&object, packed).await {
+            Err(conflict @ ArchiveError::Conflict { .. }) => self.adopt(&object, report).await?.ok_or(conflict)?,
+            stored => stored?,
+        };
+        let described = Manifest::new(report, false, stored.url, stored.bytes, stored.sha256);
+        self.put_bytes(&manifest, described.to_bytes()?).await?;
+        for name in self.list(&folder).await? {
+            let older = tail_numbers(&name).filter(|(_, older)| *older < size);
+            if let Some((segment, older)) = older {
+                // The manifest first: an object without one is nothing.
+                for name in [name, tail_name(&folder, segment, older, "log.zst")] {
+                    if let Err(why) = self.remove(&name).await {
+                        tracing::warn!(%why, "an older copy of the newest segment stays in the archive");
+                    }
+                }
+            }
+        }
+        Ok((described, false))
     }
 
     /// The manifest that is noted beside a segment, if the archive still holds what it says; that is only looked up.
@@ -51,7 +85,7 @@ impl Archive {
         };
         // A note that cannot be read is none: the segment is archived again, which changes nothing there.
         let Ok(manifest) = Manifest::read(&path.display().to_string(), &bytes) else { return Ok(None) };
-        let name = object_name(&folder(&manifest.kernel_id, &manifest.ledger_id), segment);
+        let name = manifest.object();
         let here = manifest.url == self.url_of(&name) && self.size(&name).await? == Some(manifest.object_bytes);
         Ok(here.then_some(manifest))
     }
@@ -61,8 +95,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Altered`] or [`ArchiveError::Absent`].
     pub async fn check_segment(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
-        let name = object_name(&folder(&manifest.kernel_id, &manifest.ledger_id), manifest.segment);
-        let found = self.fetch(&name, &mut std::io::sink()).await?;
+        let found = self.fetch(&manifest.object(), &mut std::io::sink()).await?;
         if found.sha256 == manifest.object_sha256 {
             return Ok(());
         }

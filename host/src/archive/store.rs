@@ -197,6 +197,12 @@ impl Archive {
         }
     }
 
+    /// Remove an object that is of no use any more.
+    pub(super) async fn remove(&self, name: &str) -> Result<(), ArchiveError> {
+        let removed = self.store.delete(&self.path(name)?).await;
+        removed.map_err(|source| ArchiveError::Store { action: "remove", url: self.url_of(name), source })
+    }
+
     /// The object under this name, if it is there and has this digest.
     async fn found(&self, name: &str, sha256: &str) -> Result<Option<Stored>, ArchiveError> {
         if self.size(name).await?.is_none() {
@@ -289,7 +295,7 @@ pub(super) async fn digest_file(path: &Path) -> Result<(String, u64), ArchiveErr
 mod tests {
     use super::*;
 
-    async fn archive() -> (tempfile::TempDir, Archive) {
+    fn archive() -> (tempfile::TempDir, Archive) {
         let folder = tempfile::tempdir().unwrap();
         let archive = Archive::at(&format!("file://{}/deep/archive", folder.path().display()), []).unwrap();
         (folder, archive)
@@ -297,9 +303,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_put_comes_back_and_is_listed() {
-        let (folder, archive) = archive().await;
+        let (folder, archive) = archive();
         let file = folder.path().join("file");
-        std::fs::write(&file, [7; 100_000]).unwrap();
+        std::fs::write(&file, vec![7; 100_000]).unwrap();
         let first = archive.put_file("k/l/a.zst", &file).await.unwrap();
         assert!(!first.existed && first.bytes == 100_000 && first.url.ends_with("/deep/archive/k/l/a.zst"));
         let again = archive.put_file("k/l/a.zst", &file).await.unwrap();
@@ -314,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_bytes_under_a_name_are_a_conflict_that_names_both() {
-        let (folder, archive) = archive().await;
+        let (folder, archive) = archive();
         let kept = archive.put_bytes("k/a", b"first".to_vec()).await.unwrap();
         let told = archive.put_bytes("k/a", b"second".to_vec()).await.unwrap_err().to_string();
         let second = hex::encode(Sha256::digest(b"second"));
@@ -324,7 +330,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_file_goes_in_parts() {
-        let (folder, mut archive) = archive().await;
+        let (folder, mut archive) = archive();
         archive.part_bytes = 5 << 20;
         let file = folder.path().join("file");
         let bytes: Vec<u8> = (0..12 << 20).map(|at: u32| (at % 251) as u8).collect();

@@ -1,7 +1,7 @@
 //! A ledger in the archive, from its first segment to its last: each fetched, read and held against its manifest and
 //! the one before.
 
-use super::manifest::{Manifest, folder, manifest_name, manifest_number, object_name};
+use super::manifest::{Manifest, folder, manifest_name, manifest_number, tail_name, tail_numbers};
 use super::segments::check_object;
 use super::{Archive, ArchiveError};
 use anyhow::{Context, Result, bail, ensure};
@@ -20,7 +20,9 @@ pub struct ArchivedLedger {
     /// Which of the kernel's ledgers.
     pub ledger_id: String,
     /// Sealed segments, all of them there.
-    pub segments: u32,
+    pub segments: usize,
+    /// There is also a copy of what came after them.
+    pub tail: bool,
     /// Records in them.
     pub records: u64,
     /// Entries of the KERNELS chain among them.
@@ -69,7 +71,11 @@ pub(super) async fn manifests(archive: &Archive, kernel_id: &str, ledger_id: Opt
     let folder = folder(kernel_id, &ledger_id);
     let names = archive.list(&folder).await?;
     let numbers: BTreeSet<u32> = names.iter().filter_map(|name| manifest_number(name)).collect();
-    let Some(last) = numbers.last().copied() else {
+    // The copy of the newest segment that has the most records.
+    let tail = names.iter().filter_map(|name| tail_numbers(name)).max_by_key(|(_, size)| *size);
+    let sealed = numbers.last().map(|last| last + 1);
+    let tail = tail.filter(|(segment, _)| sealed.is_none_or(|sealed| *segment >= sealed));
+    let Some(last) = tail.map(|(segment, _)| segment).or(numbers.last().copied()) else {
         bail!("{} holds no archived segment", archive.url_of(&folder));
     };
     let missing: Vec<String> =
@@ -80,15 +86,11 @@ pub(super) async fn manifests(archive: &Archive, kernel_id: &str, ledger_id: Opt
         archive.url_of(&folder),
         missing.join(", ")
     );
-    let mut manifests = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        let object = object_name(&folder, number);
-        ensure!(
-            names.binary_search(&object).is_ok(),
-            "segment {number} is missing: {} is not in the archive, though its manifest is",
-            archive.url_of(&object)
-        );
-        let name = manifest_name(&folder, number);
+    let mut described: Vec<(u32, String)> =
+        numbers.into_iter().map(|number| (number, manifest_name(&folder, number))).collect();
+    described.extend(tail.map(|(segment, size)| (segment, tail_name(&folder, segment, size, "json"))));
+    let mut manifests = Vec::with_capacity(described.len());
+    for (number, name) in described {
         let manifest = Manifest::read(&archive.url_of(&name), &archive.get_bytes(&name).await?)?;
         let right = (manifest.kernel_id.as_str(), manifest.ledger_id.as_str(), manifest.segment);
         ensure!(
@@ -99,6 +101,11 @@ pub(super) async fn manifests(archive: &Archive, kernel_id: &str, ledger_id: Opt
             manifest.ledger_id,
             manifest.kernel_id
         );
+        ensure!(
+            names.binary_search(&manifest.object()).is_ok(),
+            "segment {number} is missing: {} is not in the archive, though its manifest is",
+            archive.url_of(&manifest.object())
+        );
         manifests.push(manifest);
     }
     Ok(manifests)
@@ -107,8 +114,11 @@ pub(super) async fn manifests(archive: &Archive, kernel_id: &str, ledger_id: Opt
 /// The kernel's ledger, if the archive holds one of it.
 async fn only_ledger(archive: &Archive, kernel_id: &str) -> Result<String> {
     let names = archive.list(kernel_id).await?;
-    let ledgers: BTreeSet<&str> =
-        names.iter().filter(|name| manifest_number(name).is_some()).filter_map(|name| name.split('/').nth(1)).collect();
+    let ledgers: BTreeSet<&str> = names
+        .iter()
+        .filter(|name| manifest_number(name).is_some() || tail_numbers(name).is_some())
+        .filter_map(|name| name.split('/').nth(1))
+        .collect();
     let ledgers: Vec<&str> = ledgers.into_iter().collect();
     match ledgers[..] {
         [only] => Ok(only.to_owned()),
@@ -161,7 +171,8 @@ impl Walk {
         Ok(ArchivedLedger {
             kernel_id: last.identity.kernel_id.clone(),
             ledger_id: hex::encode(last.ledger_id),
-            segments: u32::try_from(manifests.len())?,
+            segments: manifests.iter().filter(|manifest| manifest.sealed).count(),
+            tail: manifests.last().is_some_and(|manifest| !manifest.sealed),
             records: last.first_index + last.records,
             entries: last.entries,
             root: hex::encode(last.root),
@@ -174,7 +185,7 @@ impl Walk {
 
 /// Fetch the segment that a manifest describes, durably, and verify it.
 pub(super) async fn fetch(archive: &Archive, manifest: &Manifest, path: &Path) -> Result<SegmentReport> {
-    let name = object_name(&folder(&manifest.kernel_id, &manifest.ledger_id), manifest.segment);
+    let name = manifest.object();
     let mut file = File::create_new(path).with_context(|| path.display().to_string())?;
     archive.fetch(&name, &mut file).await?;
     file.sync_all().with_context(|| path.display().to_string())?;

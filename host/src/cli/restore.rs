@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// The most bytes that the plain bundle may have.
     #[arg(long, default_value_t = 64 << 30, value_name = "BYTES")]
     max_bytes: u64,
-    /// The archive: file:///FOLDER, s3://BUCKET/PREFIX, gs://… or az://…; credentials from the environment.
+    /// The archive: `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://…` or `az://…`; credentials from the environment.
     #[arg(long, value_name = "URL", requires_all = ["kernel", "into"])]
     from: Option<String>,
     /// An option of the store, such as `aws_region=eu-central-1`.
@@ -110,7 +110,8 @@ fn tell(restored: &ArchivedLedger, into: &Path, as_json: bool) -> Result<()> {
         return print_json(restored);
     }
     line(&format!("{}: ledger of kernel {}, verified", into.display(), restored.kernel_id))?;
-    line(&format!("  segments   {}", restored.segments))?;
+    let tail = if restored.tail { " sealed, and a copy of what came after" } else { " sealed" };
+    line(&format!("  segments   {}{tail}", restored.segments))?;
     line(&format!("  records    {}", restored.records))?;
     line(&format!("  entries    {}", restored.entries))?;
     line(&format!("  tree root  {}", restored.root))?;
@@ -118,7 +119,7 @@ fn tell(restored: &ArchivedLedger, into: &Path, as_json: bool) -> Result<()> {
         "  signed     {}",
         if restored.signed { "by the key that was given" } else { "(no key was given)" }
     ))?;
-    note("what was recorded after the last archived segment is not in it");
+    note("what was recorded after the last run of `gavel archive` is not in it, nor are blobs");
     Ok(())
 }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 /// How often a run that takes its time is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Bring a kernel's sealed segments into the archive, compressed, and verify what was written.
+/// Bring a kernel's ledger into the archive, compressed, and verify what was written.
 ///
-/// The server does it while it serves; `archive.url` in its configuration says where to. What is archived already is
+/// Sealed segments go there for good; of what came after them, a copy. The server does it while it serves; `archive.url` in its configuration says where to. What is archived already is
 /// passed over, so a run that was cut off is simply started again. The run is recorded in the ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -61,6 +61,9 @@ pub(super) fn archive(args: &ArchiveArgs, as_json: bool) -> Result<Outcome> {
         let existed = if segment["existed"] == json!(true) { "  (was there)" } else { "" };
         let (number, records, bytes) = (&segment["segment"], &segment["records"], &segment["bytes"]);
         line(&format!("  segment {number}: {records} records, {bytes} bytes{existed}"))?;
+    }
+    if let Some(tail) = report["tail"].as_object() {
+        line(&format!("  after them: {} records, in {}", tail["records"], tail["url"].as_str().unwrap_or("-")))?;
     }
     removed(&report["removed"])?;
     Ok(Outcome::Yes)

@@ -22,6 +22,8 @@ pub struct ArchiveReport {
     pub sealed: u64,
     /// Those that were put into the archive, or found there.
     pub archived: Vec<Archived>,
+    /// The copy of what is committed after the last sealed one.
+    pub tail: Option<Archived>,
     /// Those that left this disk.
     pub removed: Vec<Removed>,
     /// The records that say so.
@@ -56,6 +58,20 @@ pub struct Removed {
     pub url: String,
     /// SHA-256 of its bytes as they were written.
     pub sha256: String,
+}
+
+impl Archived {
+    fn of(manifest: Manifest, existed: bool) -> Self {
+        Self {
+            segment: manifest.segment,
+            first_index: manifest.first_index,
+            records: manifest.records,
+            url: manifest.url,
+            sha256: manifest.sha256,
+            bytes: manifest.object_bytes,
+            existed,
+        }
+    }
 }
 
 impl Removed {
@@ -100,19 +116,27 @@ pub(super) async fn archive(kernel: &Arc<Kernel>, remove_local: bool, who: &str)
         report.removed = removed;
         report.events.extend(events);
     }
-    report.archived = archived
-        .into_iter()
-        .map(|(manifest, existed)| Archived {
-            segment: manifest.segment,
-            first_index: manifest.first_index,
-            records: manifest.records,
-            url: manifest.url,
-            sha256: manifest.sha256,
-            bytes: manifest.object_bytes,
-            existed,
-        })
-        .collect();
+    report.archived = archived.into_iter().map(|(manifest, existed)| Archived::of(manifest, existed)).collect();
+    report.tail = Some(copy_tail(kernel, &archive, &dir).await?);
     Ok(report)
+}
+
+/// Put a copy of what is committed after the last sealed segment into the archive. It is no event: that would be
+/// something new to copy each time.
+async fn copy_tail(kernel: &Arc<Kernel>, archive: &Archive, dir: &Path) -> Result<Archived, UpkeepError> {
+    kernel.upkeep.check_going_on()?;
+    let (folder, level) = (dir.to_owned(), archive.zstd_level());
+    let (scratch, report) = on_disk(move || {
+        let told = |why: gavel_ledger::Error| UpkeepError::Ledger(why.to_string());
+        let scratch = tempfile::tempdir().map_err(|why| UpkeepError::Ledger(why.to_string()))?;
+        let packed = scratch.path().join("newest");
+        let segment = gavel_ledger::pack_newest(&folder, &packed, level).map_err(told)?;
+        let report = gavel_ledger::verify_segment(&packed, segment).map_err(told)?;
+        Ok((scratch, report))
+    })
+    .await?;
+    let (manifest, existed) = archive.put_tail(&scratch.path().join("newest"), &report).await?;
+    Ok(Archived::of(manifest, existed))
 }
 
 /// Let all sealed segments but the latest `kept` leave this disk, if the archive holds them.
