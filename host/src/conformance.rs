@@ -5,7 +5,7 @@
 //! and compared field by field. Nothing is judged by other code than in production.
 
 use crate::clock::Clock;
-use crate::config::{self, KernelFile, PermitsFile};
+use crate::config::{self, KernelFile, PermitsFile, RecordRequests};
 use crate::decide::Principal;
 use crate::evidence::write_bundle;
 use crate::kernel::{Kernel, Memory, Parts};
@@ -140,7 +140,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         max_intent_length: scenario.config.max_intent_length,
         permits: scenario.keyring.clone().map(|keyring| PermitsFile { keyring, jurisdiction: "default".into() }),
         watch: None,
-        record_requests: true,
+        record_requests: RecordRequests::default(),
     };
     let parts = Parts {
         policies: Arc::new(Deployed::empty()),
@@ -151,6 +151,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         remembered: Remembered::nothing(1),
         max_ledger_queue: 16,
         birth: None,
+        upkeep: crate::upkeep::Settings::default(),
     };
     Kernel::open(&file, Memory::Volatile, parts).await
 }

@@ -18,7 +18,7 @@ use crate::policies::life::{Deployed, Line};
 use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
 use gavel_kernel::{Decision, EntryData, Judgement, MemoryPermitUses, Receipt, Request, Stage, State, Status, judge};
-use gavel_ledger::{AppendError, Committed, Draft, Kind, SEGMENT_RECORDS};
+use gavel_ledger::{AppendError, BlobError, BlobId, Blobs, Committed, Draft, Kind, SEGMENT_RECORDS};
 use gavel_runtime::{Evaluation, Level, WindowedCounters};
 use serde_json::Value;
 use std::sync::Arc;
@@ -266,7 +266,8 @@ impl Kernel {
     /// Record the decision, and only when that is durable run the tool; then record the outcome.
     async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
-        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json(0);
+        let meta = DecisionMeta { open: true, ..Self::meta(case, None) }.to_json();
+        let meta = self.with_asked(case, meta, 0).await?;
         let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
         let decision = self.append(draft).await?;
         walk.to(State::Executing);
@@ -310,9 +311,11 @@ impl Kernel {
         decision: Option<u64>,
     ) -> Result<Committed, Refused> {
         let (ts_ms, decided, entry) = (entry.ts_ms, entry.decision, entry.canonical());
-        let (kind, meta) = match decision {
-            Some(index) => (Kind::Outcome, record::outcome(index)),
-            None => (Kind::Decision, self.meta(case, stage).to_json(entry.len())),
+        let (kind, meta) = if let Some(index) = decision {
+            (Kind::Outcome, record::outcome(index))
+        } else {
+            let meta = Self::meta(case, stage).to_json();
+            (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
         };
         let appended = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await;
         // Whoever is told that nothing was done may send the request again: never once a tool ran.
@@ -327,17 +330,34 @@ impl Kernel {
         Ok(committed)
     }
 
-    fn meta<'a>(&'a self, case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
+    fn meta<'a>(case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
         DecisionMeta {
             request: case.request,
             caller: &case.principal.name,
             mode: case.mode,
             stage,
             open: false,
-            asked: case.asked.as_deref().filter(|_| self.record_requests),
+            asked: case.asked.as_deref(),
             policy_set: &case.deployed.set,
             evaluations: &case.evaluations,
             permit_use: case.judgement.counted_use.as_ref(),
+        }
+    }
+
+    /// The `meta` of a decision with what the policies were asked, or with the name of the blob that
+    /// holds it, which is durable by then.
+    async fn with_asked(&self, case: &Case<'_>, meta: String, entry_bytes: usize) -> Result<String, Refused> {
+        let Some(asked) = case.asked.as_deref().filter(|_| self.record_requests.enabled) else { return Ok(meta) };
+        let (asked, room) = (record::asked(asked), record::room_for_asked(&meta, entry_bytes));
+        match &self.blobs {
+            Some(blobs) if !self.record_requests.inline(asked.len(), room) => {
+                let bytes = asked.len();
+                // Boxed, because it is rare: the futures of all other requests carry no room for it.
+                let id = Box::pin(store(blobs.clone(), asked, case.now_ms)).await?;
+                Ok(id.map_or_else(|| meta.clone(), |id| record::with_asked_blob(&meta, id, bytes)))
+            }
+            None if asked.len() > room => Ok(meta),
+            _ => Ok(record::with_asked(&meta, &asked)),
         }
     }
 
@@ -422,6 +442,21 @@ impl Kernel {
             }
         }
         quarantined
+    }
+}
+
+/// Put what the policies were asked where the record will say that it is; nowhere if it is too
+/// large, and then it cannot be judged again.
+async fn store(blobs: Blobs, asked: String, now_ms: u64) -> Result<Option<BlobId>, Refused> {
+    let stored = tokio::task::spawn_blocking(move || blobs.put(asked.as_bytes(), now_ms)).await;
+    match stored {
+        Ok(Ok(id)) => Ok(Some(id)),
+        Ok(Err(why @ BlobError::TooLarge { .. })) => {
+            tracing::warn!(%why, "what the policies were asked is not recorded (record_requests.blob_bytes_max)");
+            Ok(None)
+        }
+        Ok(Err(why)) => Err(Refused::Ledger(why.to_string())),
+        Err(_) => Err(broken_off()),
     }
 }
 

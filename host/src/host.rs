@@ -1,5 +1,6 @@
 //! A host: everything that a configuration means, made ready to serve.
 
+use crate::archive_target::ObjectStore;
 use crate::clock::Clock;
 use crate::config::File;
 use crate::fleet::{Fleet, Means};
@@ -66,7 +67,13 @@ impl Host {
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
         let operations = match storage {
-            Storage::Folder(data) => Some(Operations::new(&file, data, clock)),
+            Storage::Folder(data) => {
+                let operations = Operations::new(&file, data, clock);
+                Some(match &file.archive {
+                    Some(archive) => operations.archiving_to(Arc::new(ObjectStore::new(archive.clone()))),
+                    None => operations,
+                })
+            }
             Storage::Volatile => None,
         };
         Ok(Self { fleet, metrics, file, operations, watching: Mutex::default() })

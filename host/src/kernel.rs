@@ -11,7 +11,7 @@
 
 use crate::checkpoint_key;
 use crate::clock::Clock;
-use crate::config::KernelFile;
+use crate::config::{KernelFile, RecordRequests};
 use crate::decide::Refused;
 use crate::gate::Gate;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
@@ -23,10 +23,11 @@ use crate::policies::statute::Statute;
 use crate::record;
 use crate::remembered::Remembered;
 use crate::tools::Toolbox;
+use crate::upkeep::{Settings, Upkeep};
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, State, Variant};
-use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
+use gavel_ledger::{Blobs, Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -45,7 +46,9 @@ pub struct Kernel {
     /// How policies come in.
     pub(crate) admission: Arc<Admission>,
     /// Whether records hold what policies were asked.
-    pub(crate) record_requests: bool,
+    pub(crate) record_requests: RecordRequests,
+    /// Where it lies what records have no room for; a kernel in memory has no such place.
+    pub(crate) blobs: Option<Blobs>,
     /// Its folder, if it has one.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) tools: Toolbox,
@@ -68,6 +71,8 @@ pub struct Kernel {
     pub(crate) tasks: TaskTracker,
     /// Closed when another kernel takes its place.
     pub(crate) gate: Arc<Gate>,
+    /// Its archiving and its retention.
+    pub(crate) upkeep: Upkeep,
 }
 
 /// What a kernel is made of, beside its file.
@@ -87,6 +92,8 @@ pub struct Parts {
     pub remembered: Remembered,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
+    /// Where its sealed segments go, and how long things are kept.
+    pub upkeep: Settings,
     /// What stands first in its ledger, if that is new.
     pub birth: Option<Birth>,
 }
@@ -176,7 +183,8 @@ impl Kernel {
             life: Life::new(Line::of(parts.policies, statute)),
             changing: tokio::sync::Mutex::default(),
             admission: parts.admission,
-            record_requests: file.record_requests,
+            record_requests: file.record_requests.clone(),
+            blobs: dir.as_deref().map(|dir| open_blobs(dir, file)).transpose()?,
             dir,
             tools: parts.tools,
             ledger,
@@ -191,6 +199,7 @@ impl Kernel {
             started_ms: now_ms,
             tasks: TaskTracker::new(),
             gate: Arc::default(),
+            upkeep: Upkeep::new(parts.upkeep),
         };
         let line = kernel.recall(kept)?;
         close_open_decisions(&kernel.ledger, &kernel.id, &kernel.clock, &open_decisions)?;
@@ -340,6 +349,7 @@ impl Kernel {
 
     /// Wait for the requests that are being carried to their end, then close the ledger.
     pub async fn finish(&self) {
+        self.upkeep.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
         if self.dir.is_some() {
@@ -415,6 +425,12 @@ fn describe(policy: &gavel_runtime::Policy) -> Value {
         "config": serde_json::from_str::<Value>(policy.config()).unwrap_or_default(),
         "limits": policy.limits(),
     })
+}
+
+/// The ledger is open by now, so nobody else writes here.
+fn open_blobs(dir: &Path, file: &KernelFile) -> Result<Blobs> {
+    let opened = Blobs::open(&dir.join(LEDGER), file.record_requests.blob_bytes_max);
+    opened.with_context(|| format!("kernel {}", file.id))
 }
 
 /// The jurisdiction of a kernel as its definition says it.

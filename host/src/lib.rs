@@ -10,6 +10,7 @@
 //! - `gavel-runtime` is the sandbox: components in, verdicts out.
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
+pub mod archive;
 pub mod archive_target;
 mod carry;
 mod checkpoint_key;
@@ -37,3 +38,4 @@ mod service;
 pub mod signing;
 mod smoke;
 pub mod tools;
+pub mod upkeep;

@@ -6,7 +6,7 @@
 
 use crate::policies::statute;
 use gavel_kernel::{Evidence, Jurisdiction, PermitUse, Request, Stage, json};
-use gavel_ledger::{MAX_RECORD_BYTES, RecordView};
+use gavel_ledger::{BlobId, MAX_RECORD_BYTES, RecordView};
 use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, Isolation, Policy, PolicySet, ToolCall, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -49,7 +49,7 @@ pub(crate) struct DecisionMeta<'a> {
     /// Whether a tool is about to run, so that an outcome will follow: the record then names the
     /// request itself, for the case that the host stops before it does.
     pub(crate) open: bool,
-    /// What the policies are asked, if the request came so far and is to be recorded whole.
+    /// What the policies are asked, if the request came so far.
     pub(crate) asked: Option<&'a gavel_runtime::Request>,
     pub(crate) policy_set: &'a PolicySet,
     pub(crate) evaluations: &'a [Evaluation],
@@ -57,19 +57,8 @@ pub(crate) struct DecisionMeta<'a> {
 }
 
 impl DecisionMeta<'_> {
-    /// As canonical JSON text, for a record that also holds an entry of `entry_bytes`. What the
-    /// policies were asked is left out where a record has no room for it.
-    pub(crate) fn to_json(&self, entry_bytes: usize) -> String {
-        let meta = self.without_asked();
-        let Some(asked) = self.asked.map(asked) else { return meta };
-        if asked.len() + meta.len() + entry_bytes + FRAME_BYTES_MAX > MAX_RECORD_BYTES {
-            return meta;
-        }
-        // `asked` sorts before every other key, and what it holds is canonical already.
-        format!("{{\"asked\":{asked},{}", &meta[1..])
-    }
-
-    fn without_asked(&self) -> String {
+    /// As canonical JSON text, without what the policies were asked.
+    pub(crate) fn to_json(&self) -> String {
         let mut meta = json!({
             "caller": self.caller,
             "mode": self.mode,
@@ -132,8 +121,26 @@ pub(crate) fn verdict_label(verdict: &Result<Verdict, FailedClosed>) -> &'static
     }
 }
 
+/// The bytes that are left for what the policies were asked, in a record with this `meta` and an
+/// entry of `entry_bytes`.
+pub(crate) fn room_for_asked(meta: &str, entry_bytes: usize) -> usize {
+    MAX_RECORD_BYTES.saturating_sub(meta.len() + entry_bytes + FRAME_BYTES_MAX)
+}
+
+/// The same `meta` with what the policies were asked.
+pub(crate) fn with_asked(meta: &str, asked: &str) -> String {
+    // `asked` sorts before every other key, and what it holds is canonical already.
+    format!("{{\"asked\":{asked},{}", &meta[1..])
+}
+
+/// The same `meta` with the name of the blob that holds what the policies were asked.
+pub(crate) fn with_asked_blob(meta: &str, id: BlobId, bytes: usize) -> String {
+    // It sorts where `asked` would.
+    format!("{{\"asked_blob\":{{\"bytes\":{bytes},\"sha256\":\"{id}\"}},{}", &meta[1..])
+}
+
 /// What the policies were asked, beside what the entry and the tool's name say: canonical JSON.
-fn asked(request: &gavel_runtime::Request) -> String {
+pub(crate) fn asked(request: &gavel_runtime::Request) -> String {
     let mut text = String::from("{");
     // Writing to a string cannot fail.
     if let Some(constraints) = &request.constraints {

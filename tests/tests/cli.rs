@@ -29,6 +29,7 @@ fn every_command_has_help_with_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = [
+        "archive",
         "conformance",
         "decide",
         "demo",
@@ -50,6 +51,8 @@ fn every_command_has_help_with_an_example() {
         "replay",
         "restart",
         "rotate",
+        "restore",
+        "retention",
         "serve",
         "smoke",
         "submit",

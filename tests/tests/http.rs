@@ -25,6 +25,8 @@ fn the_routes_are_these() {
     routes.sort();
     expect![[r#"
         / GET
+        /archive GET
+        /archive POST
         /decide POST
         /evidence GET
         /evidence/preserve POST
@@ -40,6 +42,8 @@ fn the_routes_are_these() {
         /kernels GET
         /kernels POST
         /kernels/{id} GET
+        /kernels/{id}/archive GET
+        /kernels/{id}/archive POST
         /kernels/{id}/decide POST
         /kernels/{id}/evidence GET
         /kernels/{id}/evidence/preserve POST
@@ -64,6 +68,8 @@ fn the_routes_are_these() {
         /kernels/{id}/recover POST
         /kernels/{id}/replace POST
         /kernels/{id}/rollback POST
+        /kernels/{id}/retention GET
+        /kernels/{id}/retention POST
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
         /kernels/{id}/submit/batch POST
@@ -87,6 +93,8 @@ fn the_routes_are_these() {
         /recover POST
         /replace POST
         /rollback POST
+        /retention GET
+        /retention POST
         /status GET
         /submit POST
         /submit/batch POST"#]]
@@ -120,10 +128,19 @@ fn every_route_is_served() {
         let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
         let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
-        // The routes of policies want other bodies, or a candidate that is not there; those of operators too.
-        let other = ["/policies", "/evidence/", "/restart"].iter().any(|part| path.contains(part));
         // These routes want other bodies, or a candidate that is not there.
-        let others = ["/policies", "/policy", "/recover", "/replace", "/rollback", "/incidents"];
+        let others = [
+            "/policies",
+            "/policy",
+            "/recover",
+            "/replace",
+            "/rollback",
+            "/incidents",
+            "/evidence/",
+            "/restart",
+            "/archive",
+            "/retention",
+        ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
         let known: &[u16] = if other { &[200, 400, 409, 422] } else { &[200] };
         assert!(known.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());

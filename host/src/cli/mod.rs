@@ -22,10 +22,12 @@ mod policy;
 mod preserve;
 mod replay;
 mod restart;
+mod restore;
 mod rotate;
 mod serve;
 mod smoke;
 mod submit;
+mod upkeep;
 mod validate;
 mod verify;
 
@@ -71,6 +73,9 @@ enum Command {
     Recover(incident::RecoverArgs),
     Key(key::Args),
     Policy(policy::Args),
+    Archive(upkeep::ArchiveArgs),
+    Restore(restore::Args),
+    Retention(upkeep::RetentionArgs),
     Conformance(conformance::Args),
     Demo(demo::Args),
 }
@@ -112,6 +117,9 @@ pub fn main() -> ExitCode {
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
+        Command::Archive(args) => upkeep::archive(args, json),
+        Command::Restore(args) => restore::run(args, json),
+        Command::Retention(args) => upkeep::retention(args, json),
         Command::Conformance(args) => conformance::run(args, json),
         Command::Demo(args) => demo::run(args, json),
     };

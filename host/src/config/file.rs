@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
@@ -63,6 +64,12 @@ pub struct Source {
     pub path: PathBuf,
     /// What stood in it.
     pub text: String,
+    /// Where sealed segments and evidence go. Default: they stay where they are.
+    #[serde(default)]
+    pub archive: Option<ArchiveFile>,
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: RetentionFile,
 }
 
 /// One kernel.
@@ -89,8 +96,8 @@ pub struct KernelFile {
     pub watch: Option<WatchFile>,
     /// Record what policies were asked, so that decisions can be judged again. Default true;
     /// without, parameters appear in the ledger as digests only.
-    #[serde(default = "yes")]
-    pub record_requests: bool,
+    #[serde(default)]
+    pub record_requests: RecordRequests,
 }
 
 /// Permits of a kernel.
@@ -303,6 +310,8 @@ impl File {
             tls: None,
             alerts: Vec::new(),
             operations: OperationsFile::default(),
+            archive: None,
+            retention: RetentionFile::default(),
             monitoring: MonitoringFile::default(),
             limits: Limits::default(),
         }
@@ -333,6 +342,8 @@ impl File {
         self.alerts.iter().try_for_each(AlertFile::validate)?;
         self.operations.validate()?;
         self.monitoring.validate()?;
+        self.archive.iter().try_for_each(ArchiveFile::validate)?;
+        self.retention.validate(&ids)?;
         self.limits.validate()
     }
 
@@ -369,7 +380,7 @@ impl KernelFile {
             max_intent_length: intent_length(),
             permits: None,
             watch: None,
-            record_requests: yes(),
+            record_requests: RecordRequests::default(),
         }
     }
 
@@ -476,10 +487,6 @@ pub(crate) fn check_id(id: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("kernel id `{id}`: use 1 to 64 letters, digits, `.`, `_` or `-`, not starting with a dot"))
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn strict() -> Variant {

@@ -6,6 +6,7 @@
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
 mod file;
+mod life;
 mod monitoring;
 mod operations;
 mod policies;
@@ -19,6 +20,7 @@ pub(crate) use monitoring::MONITORING_HOURS_MAX;
 pub use monitoring::MonitoringFile;
 pub use operations::{AlertFile, OperationsFile, Severity};
 
+pub use life::{ArchiveFile, ArchiveLimits, HoldFile, RecordRequests, RetentionFile};
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};
 
 use serde::de::DeserializeOwned;

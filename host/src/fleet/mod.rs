@@ -39,6 +39,7 @@ use crate::policies::watch;
 use crate::record::Mode;
 use crate::remembered::Remembered;
 use crate::tools::Toolbox;
+use crate::upkeep::Settings;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use definition::Definition;
@@ -105,6 +106,7 @@ struct Workshop {
     clock: Clock,
     metrics: Metrics,
     limits: Limits,
+    upkeep: Settings,
 }
 
 /// Why a kernel was not replaced, added or recovered. Nothing was changed then.
@@ -270,6 +272,7 @@ impl Workshop {
             metrics: self.metrics.clone(),
             remembered,
             max_ledger_queue: self.limits.max_ledger_queue,
+            upkeep: self.upkeep.clone(),
             birth,
         };
         let dir = self.data.as_ref().map(|data| kernel_dir(data, id));

@@ -14,6 +14,7 @@ use crate::policies::admit::Admission;
 use crate::policies::life::Deployed;
 use crate::remembered::Remembered;
 use crate::tools::Toolbox;
+use crate::upkeep::Settings;
 use anyhow::{Context, Result, bail, ensure};
 use arc_swap::ArcSwap;
 use gavel_ledger::read_dir;
@@ -48,6 +49,7 @@ impl Fleet {
             clock: means.clock,
             metrics: means.metrics,
             limits: file.limits.clone(),
+            upkeep: Settings { archive: file.archive.clone(), retention: file.retention.clone() },
         };
         let (mut manifest, order, is_news) = workshop.resume(file)?;
         let mut slots = Slots::default();

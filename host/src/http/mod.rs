@@ -16,6 +16,7 @@ mod rate;
 mod routes;
 mod serve;
 mod tls;
+mod upkeep;
 
 pub use error::ApiError;
 pub use routes::{ROUTES, router};

@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, batch, evidence, fleet, guard, operations, policies};
+use super::{App, batch, evidence, fleet, guard, operations, policies, upkeep};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::fleet::Slot;
@@ -51,6 +51,10 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("post", "/evidence/preserve"),
     ("post", "/evidence/rotate"),
     ("post", "/restart"),
+    ("get", "/archive"),
+    ("post", "/archive"),
+    ("get", "/retention"),
+    ("post", "/retention"),
     ("get", "/kernels"),
     ("post", "/kernels"),
     ("get", "/kernels/{id}"),
@@ -84,6 +88,10 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/incidents"),
     ("post", "/incidents"),
     ("post", "/incidents/{incident}/resolve"),
+    ("get", "/kernels/{id}/archive"),
+    ("post", "/kernels/{id}/archive"),
+    ("get", "/kernels/{id}/retention"),
+    ("post", "/kernels/{id}/retention"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -107,7 +115,8 @@ pub fn router(app: App) -> Router {
         .route("/halt", post(halt))
         .merge(policies::router())
         .merge(operations::router())
-        .merge(fleet::of_a_kernel());
+        .merge(fleet::of_a_kernel())
+        .merge(upkeep::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
