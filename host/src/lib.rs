@@ -19,6 +19,7 @@ pub mod decide;
 pub mod evidence;
 pub mod host;
 pub mod http;
+pub mod index;
 pub mod kernel;
 pub mod metrics;
 pub mod policies;
