@@ -6,6 +6,7 @@
 
 pub mod hash;
 pub mod json;
+pub mod note;
 pub mod record;
 pub mod state;
 pub mod tree;
