@@ -5,7 +5,7 @@
 //! and compared field by field. Nothing is judged by other code than in production.
 
 use crate::clock::Clock;
-use crate::config::{self, KernelFile, PermitsFile};
+use crate::config::{self, KernelFile, PermitsFile, TlogAccess};
 use crate::decide::Principal;
 use crate::evidence::write_bundle;
 use crate::kernel::{Kernel, Memory, Parts};
@@ -140,6 +140,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         permits: scenario.keyring.clone().map(|keyring| PermitsFile { keyring, jurisdiction: "default".into() }),
         watch: None,
         record_requests: true,
+        tlog: TlogAccess::default(),
     };
     let parts = Parts {
         policies: Arc::new(Deployed::empty()),
@@ -149,6 +150,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         metrics: Metrics::default(),
         max_counter_keys: 1,
         max_ledger_queue: 16,
+        max_index_cache_bytes: 1 << 20,
     };
     Kernel::open(&file, Memory::Volatile, parts).await
 }

@@ -301,6 +301,9 @@ impl Kernel {
             let _ = done.send(result);
         });
         let result = committed.await.unwrap_or(Err(AppendError::Closed));
+        if let Some(index) = &self.index {
+            index.notify();
+        }
         result.map_err(|why| match why {
             AppendError::Halted => self.halted_for(self.halted.get().map_or("being halted", String::as_str)),
             AppendError::Overloaded { .. } => Refused::Overloaded,

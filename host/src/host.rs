@@ -1,5 +1,6 @@
 //! A host: everything that a configuration means, made ready to serve.
 
+use crate::checkpoints;
 use crate::clock::Clock;
 use crate::config::File;
 use crate::http::App;
@@ -73,6 +74,7 @@ impl Host {
                 metrics: metrics.clone(),
                 max_counter_keys: file.limits.max_counter_keys,
                 max_ledger_queue: file.limits.max_ledger_queue,
+                max_index_cache_bytes: file.limits.max_index_cache_bytes,
             };
             warm.push(deployed);
             let dir = match storage {
@@ -85,11 +87,19 @@ impl Host {
         Ok(Self { kernels, metrics, file, admission, watching: Vec::new() })
     }
 
-    /// Begin to watch the folders that the configuration names.
+    /// Begin to watch the folders that the configuration names, and to push checkpoints to whom it names.
     pub fn watch(&mut self) {
         for (kernel, file) in self.kernels.iter().zip(&self.file.kernels) {
             if let Some(watch) = &file.watch {
                 self.watching.push(tokio::spawn(watch::watch(Arc::clone(kernel), watch.clone())));
+            }
+            if !self.file.checkpoints.push.is_empty() {
+                let push = checkpoints::push(Arc::clone(kernel), self.file.checkpoints.clone());
+                self.watching.push(tokio::spawn(async move {
+                    if let Err(why) = push.await {
+                        tracing::error!("checkpoints are not pushed: {why:#}");
+                    }
+                }));
             }
         }
     }

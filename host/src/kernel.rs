@@ -8,7 +8,8 @@
 //! requests at once; each walks the states of its own, counted in [`States`].
 
 use crate::clock::Clock;
-use crate::config::KernelFile;
+use crate::config::{KernelFile, TlogAccess};
+use crate::index::Index;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
 use crate::policies::admit::Admission;
 use crate::policies::life::{Deployed, Life, Line, SavedLine};
@@ -37,10 +38,14 @@ pub struct Kernel {
     pub(crate) admission: Arc<Admission>,
     /// Whether records hold what policies were asked.
     pub(crate) record_requests: bool,
+    /// Whether everybody may read its log as a tlog.
+    pub(crate) tlog_is_public: bool,
     /// Its folder, if it has one.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) tools: Toolbox,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Where records are found; a kernel without a folder has none.
+    pub(crate) index: Option<Index>,
     pub(crate) clock: Clock,
     pub(crate) permits: Mutex<MemoryPermitUses>,
     pub(crate) counters: Arc<dyn Counters>,
@@ -70,6 +75,8 @@ pub struct Parts {
     pub max_counter_keys: usize,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
+    /// Bytes of its index that are kept in memory.
+    pub max_index_cache_bytes: usize,
 }
 
 /// Where the ledger lies in a kernel's folder.
@@ -115,6 +122,9 @@ impl Kernel {
             Memory::Durable(dir) => Some(dir.to_owned()),
             Memory::Volatile => None,
         };
+        let ledger = Arc::new(ledger);
+        let index = dir.as_deref().map(|dir| Index::open(dir, &ledger, parts.max_index_cache_bytes));
+        let index = index.transpose().with_context(|| format!("kernel {}: its index", file.id))?;
         let kernel = Self {
             id: file.id.clone(),
             law,
@@ -122,9 +132,11 @@ impl Kernel {
             changing: tokio::sync::Mutex::default(),
             admission: parts.admission,
             record_requests: file.record_requests,
+            tlog_is_public: file.tlog == TlogAccess::Public,
             dir,
             tools: parts.tools,
             ledger,
+            index,
             clock: parts.clock,
             permits: Mutex::default(),
             counters: WindowedCounters::new(parts.max_counter_keys).into(),
@@ -272,6 +284,9 @@ impl Kernel {
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(index) = &self.index {
+            index.close();
+        }
         if let Err(why) = self.ledger.close() {
             tracing::error!(kernel = self.id, %why, "the ledger was not closed cleanly");
         }
@@ -294,6 +309,7 @@ impl Kernel {
         set(&self.metrics.ledger_records, snapshot.records);
         set(&self.metrics.ledger_bytes, snapshot.bytes);
         set(&self.metrics.ledger_syncs, self.ledger.stats().syncs);
+        set(&self.metrics.index_records, self.index.as_ref().map_or(0, Index::indexed));
         set(&self.metrics.accepting, u64::from(self.state() == State::Idle));
         set(&self.metrics.ledger_poisoned, u64::from(snapshot.poisoned.is_some()));
     }

@@ -11,6 +11,7 @@
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
 mod carry;
+pub mod checkpoints;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -26,4 +27,5 @@ pub mod policies;
 mod record;
 pub mod replay;
 pub mod signing;
+pub mod tlog;
 pub mod tools;

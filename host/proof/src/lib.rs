@@ -4,6 +4,7 @@
 //! The ledger writes with this crate and the auditor reads with it, so there is one definition of
 //! each. It compiles for a browser too: no threads, no files, no clock.
 
+pub mod cosignature;
 pub mod hash;
 pub mod json;
 pub mod note;

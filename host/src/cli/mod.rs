@@ -9,6 +9,7 @@ mod conformance;
 mod decide;
 mod demo;
 mod evidence;
+mod find;
 mod halt;
 mod info;
 mod key;
@@ -49,6 +50,7 @@ enum Command {
     Verify(verify::Args),
     Replay(replay::Args),
     Evidence(evidence::Args),
+    Find(find::Args),
     Halt(halt::Args),
     Key(key::Args),
     Policy(policy::Args),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, json),
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
+        Command::Find(args) => find::run(args, json),
         Command::Halt(args) => halt::run(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),

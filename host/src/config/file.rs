@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::checkpoints::CheckpointsFile;
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
 use crate::policies::package::PACKAGE_BYTES_MAX;
@@ -37,6 +38,9 @@ pub struct File {
     /// Serve TLS.
     #[serde(default)]
     pub tls: Option<TlsFile>,
+    /// Who gets the checkpoints of the ledgers.
+    #[serde(default)]
+    pub checkpoints: CheckpointsFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -68,6 +72,20 @@ pub struct KernelFile {
     /// without, parameters appear in the ledger as digests only.
     #[serde(default = "yes")]
     pub record_requests: bool,
+    /// Who may read its log as a tlog (`/checkpoint`, `/tile/…`). Default: who may read evidence.
+    #[serde(default)]
+    pub tlog: TlogAccess,
+}
+
+/// Who may read a kernel's log as a tlog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlogAccess {
+    /// Operators and auditors.
+    #[default]
+    Restricted,
+    /// Everybody, records and all: entries are served as they are.
+    Public,
 }
 
 /// Permits of a kernel.
@@ -213,6 +231,12 @@ pub struct Limits {
     pub max_counter_keys: usize,
     /// Records waiting for the disk; more are answered 503. Default 65,536.
     pub max_ledger_queue: usize,
+    /// Bytes of one kernel's index that are kept in memory. Default 16 MiB.
+    pub max_index_cache_bytes: usize,
+    /// Records of one page that `/records` answers. Default 1,000.
+    pub max_page_records: usize,
+    /// Bytes of records after which a page ends. Default 8 MiB.
+    pub max_page_bytes: usize,
     /// Bytes of a policy component. Default 64 MiB.
     pub max_component_bytes: u64,
     /// Bytes of all components in the catalogue. Default 4 GiB.
@@ -242,6 +266,9 @@ impl Default for Limits {
             max_policy_memory_bytes: 256 << 20,
             max_counter_keys: 100_000,
             max_ledger_queue: 65_536,
+            max_index_cache_bytes: 16 << 20,
+            max_page_records: 1_000,
+            max_page_bytes: 8 << 20,
             max_component_bytes: PACKAGE_BYTES_MAX,
             max_catalogue_bytes: 4 << 30,
             max_policies: 64,
@@ -270,6 +297,7 @@ impl File {
         }
         self.auth.keys.iter().try_for_each(|key| key.validate(&ids))?;
         self.auth.validate()?;
+        self.checkpoints.validate()?;
         self.limits.validate()
     }
 
@@ -375,6 +403,9 @@ impl Limits {
             ("max_policy_memory_bytes", self.max_policy_memory_bytes),
             ("max_counter_keys", self.max_counter_keys as u64),
             ("max_ledger_queue", self.max_ledger_queue as u64),
+            ("max_index_cache_bytes", self.max_index_cache_bytes as u64),
+            ("max_page_records", self.max_page_records as u64),
+            ("max_page_bytes", self.max_page_bytes as u64),
             ("max_component_bytes", self.max_component_bytes),
             ("max_catalogue_bytes", self.max_catalogue_bytes),
             ("max_policies", self.max_policies as u64),

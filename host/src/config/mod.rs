@@ -5,12 +5,14 @@
 //! every key; [`File`] is the same in code. The seeds' `policy.yaml`, which holds nothing but a
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
+mod checkpoints;
 mod file;
 mod policies;
 mod shorthand;
 
+pub use checkpoints::{CheckpointsFile, PushFile, PushKind};
 pub use file::{
-    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlsFile, ToolLimits, ToolsFile,
+    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlogAccess, TlsFile, ToolLimits, ToolsFile,
 };
 
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};

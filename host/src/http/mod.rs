@@ -10,8 +10,10 @@ mod evidence;
 mod guard;
 mod policies;
 mod rate;
+mod records;
 mod routes;
 mod serve;
+mod tlog;
 mod tls;
 
 pub use error::ApiError;

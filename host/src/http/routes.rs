@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, policies};
+use super::{App, evidence, guard, policies, records, tlog};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::kernel::Kernel;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 41] = [
+pub const ROUTES: [(&str, &str); 51] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -39,6 +39,11 @@ pub const ROUTES: [(&str, &str); 41] = [
     ("post", "/policies/release"),
     ("get", "/policies/differences"),
     ("get", "/policies/history"),
+    ("get", "/records"),
+    ("get", "/records/{index}"),
+    ("get", "/checkpoint"),
+    ("get", "/tile/entries/{path}"),
+    ("get", "/tile/{level}/{path}"),
     ("get", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
@@ -58,6 +63,11 @@ pub const ROUTES: [(&str, &str); 41] = [
     ("post", "/kernels/{id}/policies/release"),
     ("get", "/kernels/{id}/policies/differences"),
     ("get", "/kernels/{id}/policies/history"),
+    ("get", "/kernels/{id}/records"),
+    ("get", "/kernels/{id}/records/{index}"),
+    ("get", "/kernels/{id}/checkpoint"),
+    ("get", "/kernels/{id}/tile/entries/{path}"),
+    ("get", "/kernels/{id}/tile/{level}/{path}"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -78,7 +88,9 @@ pub fn router(app: App) -> Router {
         .route("/submit", post(submit))
         .route("/decide", post(decide))
         .route("/halt", post(halt))
-        .merge(policies::router());
+        .merge(policies::router())
+        .merge(records::router())
+        .merge(tlog::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)

@@ -11,7 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use gavel_ledger::tree::leaf_hash;
 use gavel_ledger::{Ledger, RecordView};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};

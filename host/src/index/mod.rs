@@ -18,6 +18,7 @@ pub use facts::Facts;
 pub use query::{Page, PageLimits, Position, Query};
 pub use scan::scan;
 
+use crate::kernel::Kernel;
 use anyhow::{Result, anyhow};
 use follow::Follower;
 use gavel_ledger::Ledger;
@@ -128,6 +129,19 @@ impl Index {
     /// Stop following; what is indexed is made durable.
     pub fn close(&self) {
         self.follower.close();
+    }
+}
+
+impl Kernel {
+    /// Find records, newest first: by the index, or, in a kernel without a folder, by reading all.
+    ///
+    /// # Errors
+    /// When there is no index, or the ledger cannot be read.
+    pub fn find(&self, query: &Query, limits: PageLimits) -> Result<Page> {
+        match &self.index {
+            Some(index) => index.find(query, limits),
+            None => Ok(scan(self.ledger.records(&self.ledger.snapshot()), query, limits)?),
+        }
     }
 }
 

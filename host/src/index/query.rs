@@ -1,6 +1,7 @@
 //! What may be asked for, and the order in which it is answered: newest first.
 
 use super::facts::Facts;
+use crate::clock::parse_time;
 use gavel_ledger::RecordView;
 use std::fmt;
 use std::str::FromStr;
@@ -86,6 +87,30 @@ impl Query {
     #[must_use]
     pub fn request(id: &str) -> Self {
         Self { request_id: Some(id.to_owned()), ..Self::default() }
+    }
+
+    /// A time as people and programs write it: RFC 3339, or milliseconds since 1970.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn time(text: &str) -> Result<u64, String> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(ms) if digits => Ok(ms),
+            _ => parse_time(text),
+        }
+    }
+
+    /// A decision by its name, in any case.
+    ///
+    /// # Errors
+    /// Which names there are.
+    pub fn decision(text: &str) -> Result<String, String> {
+        let known = ["ALLOW", "DENY", "HALT"].into_iter().find(|known| known.eq_ignore_ascii_case(text));
+        known.map(str::to_owned).ok_or_else(|| {
+            let shown: String = text.chars().take(60).collect();
+            format!("`{}` is no decision: give ALLOW, DENY or HALT", shown.escape_debug())
+        })
     }
 
     /// The newest and the oldest position that can match; `None` where none can.

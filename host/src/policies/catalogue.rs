@@ -234,7 +234,7 @@ fn path(root: &Path, kind: Kind, digest: &str) -> Result<PathBuf> {
 }
 
 /// Write a file that is whole or absent, and on disk when this returns.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut aside = tempfile::NamedTempFile::new_in(folder)?;
     aside.write_all(bytes)?;
