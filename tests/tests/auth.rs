@@ -68,6 +68,10 @@ fn every_route_has_its_roles() {
         ("/policy", [401, 200, 200, 200, 403]),
         ("/evidence", [401, 403, 200, 200, 403]),
         ("/kernels/other/evidence", [401, 403, 200, 200, 200]),
+        ("/records", [401, 403, 200, 200, 403]),
+        ("/kernels/other/records/0", [401, 403, 200, 200, 200]),
+        ("/tile/0/000.p/1", [401, 403, 200, 200, 403]),
+        ("/kernels/other/tile/entries/000.p/1", [401, 403, 200, 200, 200]),
         ("/metrics", [401, 403, 200, 200, 200]),
         ("/nothing", [404; 5]),
         // Who may not know does not learn which kernels there are.

@@ -25,12 +25,14 @@ fn the_routes_are_these() {
     routes.sort();
     expect![[r#"
         / GET
+        /checkpoint GET
         /decide POST
         /evidence GET
         /halt POST
         /health GET
         /kernels GET
         /kernels/{id} GET
+        /kernels/{id}/checkpoint GET
         /kernels/{id}/decide POST
         /kernels/{id}/evidence GET
         /kernels/{id}/halt POST
@@ -46,8 +48,12 @@ fn the_routes_are_these() {
         /kernels/{id}/policies/stage POST
         /kernels/{id}/policies/try POST
         /kernels/{id}/policy GET
+        /kernels/{id}/records GET
+        /kernels/{id}/records/{index} GET
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
+        /kernels/{id}/tile/entries/{path} GET
+        /kernels/{id}/tile/{level}/{path} GET
         /livez GET
         /metrics GET
         /openapi.json GET
@@ -63,8 +69,12 @@ fn the_routes_are_these() {
         /policies/try POST
         /policy GET
         /readyz GET
+        /records GET
+        /records/{index} GET
         /status GET
-        /submit POST"#]]
+        /submit POST
+        /tile/entries/{path} GET
+        /tile/{level}/{path} GET"#]]
     .assert_eq(&routes.join("\n"));
 }
 
@@ -91,7 +101,8 @@ fn openapi_describes_exactly_the_routes() {
 fn every_route_is_served() {
     let server = Server::start(&two_kernels());
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.ends_with("/halt")) {
-        let path = path.replace("{id}", "other");
+        let path = path.replace("{id}", "other").replace("{index}", "0").replace("{level}", "0");
+        let path = path.replace("{path}", "000.p/1");
         let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
         // The routes of policies want other bodies, or a candidate that is not there.

@@ -55,11 +55,9 @@ impl Asked {
 
     fn limits(&self, limits: &Limits) -> Result<PageLimits, String> {
         let max = limits.max_page_records;
-        let records = self.limit.unwrap_or(PAGE_RECORDS.min(max));
-        if (1..=max).contains(&records) {
-            Ok(PageLimits { records, bytes: limits.max_page_bytes })
-        } else {
-            Err(format!("limit={records}: a page has 1 to {max} records (limits.max_page_records)"))
+        match self.limit.unwrap_or(PAGE_RECORDS) {
+            0 => Err(format!("limit=0: a page has 1 to {max} records (limits.max_page_records)")),
+            records => Ok(PageLimits { records: records.min(max), bytes: limits.max_page_bytes }),
         }
     }
 }
