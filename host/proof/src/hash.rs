@@ -26,7 +26,7 @@ impl HexHash {
 
     pub fn as_str(&self) -> &str {
         // All digits are ASCII, so the fallback is never taken.
-        str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

@@ -50,6 +50,26 @@ pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     None
 }
 
+/// The raw texts of the elements of the list `text`; `None` if it is no list without white space.
+pub fn elements(text: &str) -> Option<Vec<&str>> {
+    let mut scanner = Scanner::new(text);
+    let mut found = Vec::new();
+    scanner.literal("[").ok()?;
+    if !scanner.take("]") {
+        loop {
+            let start = scanner.at;
+            scanner.value(1).ok()?;
+            found.push(text.get(start..scanner.at)?);
+            if !scanner.take(",") {
+                scanner.literal("]").ok()?;
+                break;
+            }
+        }
+    }
+    scanner.end().ok()?;
+    Some(found)
+}
+
 /// A canonical unsigned integer: digits only, no leading zero.
 pub fn parse_u64(text: &str) -> Option<u64> {
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -69,14 +89,14 @@ pub fn push_string(out: &mut String, text: &str) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            '\u{20}'..='\u{7f}' => out.push(character),
+            '\u{20}'..='\u{7e}' => out.push(character),
             _ => push_escaped(out, character),
         }
     }
     out.push('"');
 }
 
-fn push_escaped(out: &mut String, character: char) {
+pub(crate) fn push_escaped(out: &mut String, character: char) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for unit in character.encode_utf16(&mut [0; 2]) {
         out.push_str("\\u");
@@ -212,8 +232,8 @@ impl<'a> Scanner<'a> {
     /// blocks, in which the compiler tests all bytes at once because nothing ends the test early.
     fn skip_plain(&mut self) {
         let is_plain = |byte: u8| matches!(byte, 0x20..=0x7f) && byte != b'"' && byte != b'\\';
-        let (blocks, _) = self.bytes[self.at..].as_chunks::<16>();
-        let plain = blocks.iter().take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte)));
+        let blocks = self.bytes[self.at..].chunks_exact(16);
+        let plain = blocks.take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte)));
         self.at += plain.count() * 16;
         self.skip_while(is_plain);
     }
@@ -294,6 +314,15 @@ mod tests {
         assert_eq!(member(text, "a"), Some(r#"{"decision_index":1}"#));
         assert_eq!(member(text, "b"), None);
         assert_eq!(member("{}", "b"), None);
+    }
+
+    #[test]
+    fn lists_are_taken_apart() {
+        assert_eq!(elements("[]"), Some(vec![]));
+        assert_eq!(elements(r#"[1,"],",[2,3],{"a":[]}]"#), Some(vec!["1", r#""],""#, "[2,3]", r#"{"a":[]}"#]));
+        for text in ["", "{}", "[", "[1,]", "[1 ]", "[1]]"] {
+            assert_eq!(elements(text), None, "{text}");
+        }
     }
 
     #[test]

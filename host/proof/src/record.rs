@@ -157,7 +157,7 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
         digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
         number /= 10;
         if number == 0 {
-            return str::from_utf8(&digits[at..]).unwrap_or_default();
+            return std::str::from_utf8(&digits[at..]).unwrap_or_default();
         }
     }
 }
