@@ -24,6 +24,7 @@ pub mod index;
 pub mod kernel;
 pub mod metrics;
 pub mod policies;
+pub mod prove;
 mod record;
 pub mod replay;
 pub mod signing;

@@ -78,6 +78,8 @@ fn records_are_found_by_what_they_say() {
     check_found(&server, "", &[], &[11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
     let _ = server.post("/halt", &json!({"reason": "enough"})).expect(200);
     check_found(&server, "decision=HALT", &["--decision", "HALT"], &[12]);
+    check_found(&server, "kind=halt", &["--kind", "halt"], &[12]);
+    check_found(&server, "kind=outcome&decision=allow", &["--kind", "outcome", "--decision", "allow"], &[6]);
     check_found(&server, "actor=SYSTEM", &["--actor", "SYSTEM"], &[12]);
 }
 

@@ -17,7 +17,7 @@
 use crate::items::{Item, Items};
 use crate::report::{EvidenceError, Report, Subject};
 use crate::trust::{Keys, TrustedKey};
-use crate::{bundle, proof_file};
+use crate::{bundle, consistency_file, proof_file};
 
 /// The members that are lists of any length.
 const LISTS: [&str; 4] = ["ledger_entries", "records", "rotations", "proofs"];
@@ -39,6 +39,7 @@ struct Reading {
     keys: Keys,
     bundle: bundle::Reading,
     proofs: proof_file::Reading,
+    consistency: consistency_file::Reading,
     /// The names of the members so far.
     seen: Vec<String>,
     rows_max: usize,
@@ -52,6 +53,7 @@ impl Verifier {
             keys: Keys::new(trusted),
             bundle: bundle::Reading::default(),
             proofs: proof_file::Reading::default(),
+            consistency: consistency_file::Reading::default(),
             seen: Vec::new(),
             rows_max: ROWS_MAX,
         };
@@ -77,10 +79,11 @@ impl Verifier {
     /// Nothing follows: what was found.
     pub fn finish(self) -> Report {
         let Self { items, reading, fault } = self;
-        let is_proof_file = reading.is_proof_file();
-        let (subject, checks) = match is_proof_file {
-            true => (Subject::ProofFile, &proof_file::CHECKS[..]),
-            false => (Subject::Bundle, &bundle::CHECKS[..]),
+        let subject = reading.subject();
+        let checks = match subject {
+            Subject::ProofFile => &proof_file::CHECKS[..],
+            Subject::ConsistencyFile => &consistency_file::CHECKS[..],
+            Subject::Bundle => &bundle::CHECKS[..],
         };
         let mut report = Report::new(subject);
         report.kernel_id = reading.bundle.kernel_id.clone().unwrap_or_default();
@@ -88,13 +91,20 @@ impl Verifier {
             Some(why) => Err(why),
             None => items.finish().map_err(EvidenceError::from),
         };
-        let verified = read.and_then(|()| match is_proof_file {
-            true => reading.proofs.finish(&reading.keys, &mut report),
-            false => reading.bundle.finish(&reading.keys, &mut report),
+        let verified = read.and_then(|()| match subject {
+            Subject::ProofFile => reading.proofs.finish(&reading.keys, &mut report),
+            Subject::ConsistencyFile => {
+                let kernel_id = reading.bundle.kernel_id.as_deref();
+                reading.consistency.finish(kernel_id, &reading.keys, &mut report)
+            }
+            Subject::Bundle => reading.bundle.finish(&reading.keys, &mut report),
         });
         if let Err(why) = verified {
             let why = match why {
-                EvidenceError::NotABundle(why) if is_proof_file => EvidenceError::NotAProofFile(why),
+                EvidenceError::NotABundle(why) if subject == Subject::ProofFile => EvidenceError::NotAProofFile(why),
+                EvidenceError::NotABundle(why) if subject == Subject::ConsistencyFile => {
+                    EvidenceError::NotAConsistencyFile(why)
+                }
                 why => why,
             };
             report.fails(&why, checks);
@@ -104,8 +114,14 @@ impl Verifier {
 }
 
 impl Reading {
-    fn is_proof_file(&self) -> bool {
-        !self.bundle.has_entries && (self.proofs.has_proofs || self.proofs.format.is_some())
+    /// What the file turned out to be.
+    fn subject(&self) -> Subject {
+        match self.proofs.format.as_deref() {
+            _ if self.bundle.has_entries => Subject::Bundle,
+            Some(consistency_file::FORMAT) => Subject::ConsistencyFile,
+            None if !self.proofs.has_proofs => Subject::Bundle,
+            _ => Subject::ProofFile,
+        }
     }
 
     fn take(&mut self, item: Item<'_>) -> Result<(), EvidenceError> {
@@ -146,6 +162,9 @@ impl Reading {
             "key" if value == "null" => {}
             "key" => self.keys.set_own(&text()?)?,
             "format" => self.proofs.format = Some(text()?),
+            "old" => self.consistency.old = Some(text()?),
+            "new" => self.consistency.new = Some(text()?),
+            "consistency" => self.consistency.set_hashes(value)?,
             "request_id" => self.proofs.request_id = Some(text()?),
             "kernel_id" => {
                 let kernel_id = text()?;

@@ -8,7 +8,6 @@ use crate::kernel::Kernel;
 use crate::tlog::log;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use gavel_ledger::tree;
 use gavel_proof::cosignature::WitnessKey;
 use gavel_proof::note::Note;
 use reqwest::header::CONTENT_TYPE;
@@ -92,8 +91,7 @@ impl Witness {
 async fn request(kernel: &Arc<Kernel>, seen: u64, latest: &Signed) -> Result<String, PushError> {
     let (kernel, size) = (Arc::clone(kernel), latest.checkpoint.size);
     let proof = tokio::task::spawn_blocking(move || {
-        let (_, nodes) = log::tree(kernel.ledger())?;
-        tree::consistency(&nodes, seen, size)
+        log::view(kernel.ledger()).consistency(seen, size)
     });
     let proof = proof.await.map_err(|why| PushError::Ledger(why.to_string()))?;
     let proof = proof.map_err(|why| PushError::Ledger(format!("the ledger cannot be read: {why}")))?;

@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// ALLOW, DENY or HALT.
     #[arg(long, value_parser = Query::decision)]
     decision: Option<String>,
+    /// The kind of record: decision, outcome, event, halt, key, opened.
+    #[arg(long)]
+    kind: Option<String>,
     /// Not before this time (2026-01-05T10:00:00Z, or milliseconds since 1970).
     #[arg(long, value_name = "TIME", value_parser = Query::time)]
     from: Option<u64>,
@@ -91,6 +94,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
 impl Args {
     fn query(&self) -> Query {
         Query {
+            kind: self.kind.clone(),
             request_id: self.request_id.clone(),
             actor: self.actor.clone(),
             tool: self.tool.clone(),
@@ -133,6 +137,7 @@ fn from_server(client: &Client, query: &Query, limit: u64) -> Result<Found> {
 fn route(query: &Query, cursor: Option<&str>, limit: u64) -> String {
     let time = |ms: Option<u64>| ms.map(|ms| ms.to_string());
     let asked = [
+        ("kind", query.kind.clone()),
         ("request_id", query.request_id.clone()),
         ("actor", query.actor.clone()),
         ("tool", query.tool.clone()),
@@ -152,13 +157,13 @@ pub(super) fn encoded(text: &str) -> String {
 }
 
 fn print(record: &RecordView) -> Result<()> {
-    let Facts { request_id, actor, tool, decision } = Facts::of(record);
+    let Facts { kind, request_id, actor, tool, decision } = Facts::of(record);
     let text = |text: Option<String>| shown(&text.unwrap_or_else(|| "-".to_owned()), 60);
     line(&format!(
         "{}  record {}  {}  {}  {}  {}  {}",
         rfc3339(record.ts_ms()),
         record.index(),
-        record.kind(),
+        kind,
         text(decision),
         text(request_id),
         text(actor),

@@ -15,6 +15,7 @@ mod info;
 mod key;
 mod output;
 mod policy;
+mod prove;
 mod replay;
 mod serve;
 mod submit;
@@ -50,6 +51,7 @@ enum Command {
     Verify(verify::Args),
     Replay(replay::Args),
     Evidence(evidence::Args),
+    Prove(prove::Args),
     Find(find::Args),
     Halt(halt::Args),
     Key(key::Args),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, json),
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
+        Command::Prove(args) => prove::run(args, json),
         Command::Find(args) => find::run(args, json),
         Command::Halt(args) => halt::run(args, json),
         Command::Key(args) => key::run(args, json),

@@ -9,6 +9,7 @@ mod error;
 mod evidence;
 mod guard;
 mod policies;
+mod prove;
 mod rate;
 mod records;
 mod routes;

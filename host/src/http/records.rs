@@ -29,6 +29,7 @@ pub(super) fn router() -> Router<App> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Asked {
+    kind: Option<String>,
     request_id: Option<String>,
     actor: Option<String>,
     tool: Option<String>,
@@ -43,6 +44,7 @@ impl Asked {
     fn query(&self) -> Result<Query, String> {
         let time = |text: &Option<String>| text.as_deref().map(Query::time).transpose();
         Ok(Query {
+            kind: self.kind.clone(),
             request_id: self.request_id.clone(),
             actor: self.actor.clone(),
             tool: self.tool.clone(),

@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, policies, records, tlog};
+use super::{App, evidence, guard, policies, prove, records, tlog};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::kernel::Kernel;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 51] = [
+pub const ROUTES: [(&str, &str); 57] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -41,6 +41,9 @@ pub const ROUTES: [(&str, &str); 51] = [
     ("get", "/policies/history"),
     ("get", "/records"),
     ("get", "/records/{index}"),
+    ("get", "/prove"),
+    ("get", "/prove/{request_id}"),
+    ("get", "/consistency"),
     ("get", "/checkpoint"),
     ("get", "/tile/entries/{path}"),
     ("get", "/tile/{level}/{path}"),
@@ -65,6 +68,9 @@ pub const ROUTES: [(&str, &str); 51] = [
     ("get", "/kernels/{id}/policies/history"),
     ("get", "/kernels/{id}/records"),
     ("get", "/kernels/{id}/records/{index}"),
+    ("get", "/kernels/{id}/prove"),
+    ("get", "/kernels/{id}/prove/{request_id}"),
+    ("get", "/kernels/{id}/consistency"),
     ("get", "/kernels/{id}/checkpoint"),
     ("get", "/kernels/{id}/tile/entries/{path}"),
     ("get", "/kernels/{id}/tile/{level}/{path}"),
@@ -90,6 +96,7 @@ pub fn router(app: App) -> Router {
         .route("/halt", post(halt))
         .merge(policies::router())
         .merge(records::router())
+        .merge(prove::router())
         .merge(tlog::router());
     Router::new()
         .merge(of_a_kernel.clone())

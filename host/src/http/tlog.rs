@@ -91,8 +91,8 @@ async fn tile(
     let level = tlog::tile_level(&level).ok_or_else(|| ApiError::Absent("the level of a tile is 0 to 63".into()))?;
     let path = tile_path(&path)?;
     let read = move |kernel: &Kernel| {
-        let (size, nodes) = log::tree(kernel.ledger())?;
-        Ok((size, tlog::tile(&nodes, size, level, path)?))
+        let view = log::view(kernel.ledger());
+        Ok((view.records(), tlog::tile(&view, view.records(), level, path)?))
     };
     let (size, tile) = reading(kernel, read).await?;
     let tile = tile.ok_or_else(|| not_in_the_tree(size))?;

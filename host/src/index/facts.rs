@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// What a record says about its request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Facts {
+    /// What kind of record it is: `decision`, `outcome`, `event`, `halt` and so on.
+    pub kind: String,
     /// The request's name.
     pub request_id: Option<String>,
     /// Who asked.
@@ -43,6 +45,10 @@ impl Facts {
     /// What `record` can be found by.
     #[must_use]
     pub fn of(record: &RecordView) -> Self {
+        Self { kind: record.kind().to_owned(), ..Self::of_request(record) }
+    }
+
+    fn of_request(record: &RecordView) -> Self {
         let meta = || serde_json::from_str::<Meta>(record.meta()).ok();
         match (record.kind(), record.entry()) {
             (kind, Some(entry)) => {
@@ -50,6 +56,7 @@ impl Facts {
                 // A denial's entry keeps silent about the tool; the decision beside it does not.
                 let tool = entry.tool_name.or_else(|| (kind == "decision").then(meta)??.tool_name);
                 Self {
+                    kind: String::new(),
                     request_id: Some(entry.request_id),
                     actor: Some(entry.actor),
                     tool,
@@ -59,6 +66,7 @@ impl Facts {
             ("decision", None) => {
                 let Some(Meta { request: Some(asked), tool_name }) = meta() else { return Self::default() };
                 Self {
+                    kind: String::new(),
                     request_id: Some(asked.request_id),
                     actor: Some(asked.actor),
                     tool: tool_name,
@@ -96,18 +104,19 @@ mod tests {
         }
         let told: Vec<Facts> =
             ledger.records(&ledger.snapshot()).map(|record| Facts::of(&record.unwrap())).collect();
-        let facts = |id: &str, tool: &str, decision: &str| Facts {
+        let facts = |kind: &str, id: &str, tool: &str, decision: &str| Facts {
+            kind: kind.into(),
             request_id: Some(id.into()),
             actor: Some("a".into()),
             tool: Some(tool.into()),
             decision: Some(decision.into()),
         };
         let expected = [
-            Facts::default(),
-            facts("r\u{e9}", "rm", "DENY"),
-            facts("r", "echo", "ALLOW"),
-            facts("r\u{e9}", "echo", "ALLOW"),
-            Facts::default(),
+            Facts { kind: "opened".into(), ..Facts::default() },
+            facts("decision", "r\u{e9}", "rm", "DENY"),
+            facts("decision", "r", "echo", "ALLOW"),
+            facts("outcome", "r\u{e9}", "echo", "ALLOW"),
+            Facts { kind: "event".into(), ..Facts::default() },
         ];
         assert_eq!(told, expected);
     }

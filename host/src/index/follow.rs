@@ -92,6 +92,7 @@ impl Follower {
         match (&state.store, &state.broken) {
             (_, Some(why)) => Err(anyhow!("there is no index: {why}")),
             (Some(store), None) => Ok(Arc::clone(store)),
+            (None, None) if state.stop => Err(anyhow!("the index is closed")),
             (None, None) => Err(anyhow!("the index is being opened: ask again")),
         }
     }
@@ -128,6 +129,8 @@ impl Follower {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that keeps an index ended in a panic");
         }
+        // The file is free for the next who opens it.
+        self.shared.lock().store = None;
     }
 }
 

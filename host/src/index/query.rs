@@ -66,6 +66,8 @@ impl FromStr for Position {
 /// Which records are asked for. Everything that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
+    /// The kind of record.
+    pub kind: Option<String>,
     /// The request's name.
     pub request_id: Option<String>,
     /// Who asked.
@@ -127,7 +129,8 @@ impl Query {
     #[must_use]
     pub fn wants(&self, facts: &Facts) -> bool {
         let agrees = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
-        agrees(&self.request_id, &facts.request_id)
+        self.kind.as_ref().is_none_or(|kind| *kind == facts.kind)
+            && agrees(&self.request_id, &facts.request_id)
             && agrees(&self.actor, &facts.actor)
             && agrees(&self.tool, &facts.tool)
             && agrees(&self.decision, &facts.decision)

@@ -50,17 +50,24 @@ impl Term {
 
     /// The terms of what is asked for; never empty.
     pub(super) fn of_query(query: &Query) -> Vec<Self> {
-        let Query { request_id, actor, tool, decision, .. } = query;
-        let terms = Self::given([request_id, actor, tool, decision]);
+        let Query { kind, request_id, actor, tool, decision, .. } = query;
+        let mut terms = Self::given([request_id, actor, tool, decision]);
+        terms.extend(kind.as_deref().and_then(Self::of_kind));
         if terms.is_empty() { vec![Self::TIME] } else { terms }
     }
 
     /// The terms under which a record is kept.
     pub(super) fn of_facts(facts: &Facts) -> Vec<Self> {
-        let Facts { request_id, actor, tool, decision } = facts;
+        let Facts { kind, request_id, actor, tool, decision } = facts;
         let mut terms = Self::given([request_id, actor, tool, decision]);
+        terms.extend(Self::of_kind(kind));
         terms.push(Self::TIME);
         terms
+    }
+
+    /// Decisions and outcomes are nearly all that there is: to find them by their kind the time will do.
+    fn of_kind(kind: &str) -> Option<Self> {
+        (!matches!(kind, "decision" | "outcome")).then(|| Self::new(b'k', kind))
     }
 
     fn given(values: [&Option<String>; 4]) -> Vec<Self> {

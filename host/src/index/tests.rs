@@ -64,6 +64,8 @@ fn queries() -> Vec<Query> {
         Query { actor: some("agent-1"), decision: some("DENY"), ..all.clone() },
         Query { actor: some("agent-2"), tool: some("tool-4"), decision: some("ALLOW"), ..all.clone() },
         Query { decision: some("HALT"), ..all.clone() },
+        Query { kind: some("opened"), ..all.clone() },
+        Query { kind: some("decision"), tool: some("tool-2"), ..all.clone() },
         Query { from_ms: Some(2_100), to_ms: Some(2_200), ..all.clone() },
         Query { tool: some("tool-3"), from_ms: Some(2_100), ..all.clone() },
         Query { from_ms: Some(3_000), to_ms: Some(2_000), ..all },
@@ -168,14 +170,12 @@ fn without_a_folder_to_write_there_is_no_index_and_that_is_said() {
 fn a_range_of_times_is_narrowed_to_blocks() {
     let (home, ledger) = (Home::new(), self::ledger("k"));
     // Times rise by 1 each, but record 3,000 jumps back to 5.
+    let event = |ts_ms| Draft { kind: Kind::Event, ts_ms, meta: "{}".into(), entry: None, closes: None };
     for number in 1..=5_000_u64 {
         let ts_ms = if number == 3_000 { 5 } else { 10_000 + number };
-        ledger.append(
-            Draft { kind: Kind::Event, ts_ms, meta: "{}".into(), entry: None, closes: None },
-            |done| drop(done.unwrap()),
-        );
+        ledger.append(event(ts_ms), |done| drop(done.unwrap()));
     }
-    append(&ledger, 0);
+    ledger.append_wait(event(16_000)).unwrap();
     let index = home.open(&ledger);
     assert_eq!(index.range(12_500, 12_600).unwrap(), 2_048..3_072);
     assert_eq!(index.range(11_020, 11_030).unwrap(), 0..3_072, "times from 5 on are in the third block too");
