@@ -26,6 +26,7 @@ fn the_routes_are_these() {
     expect![[r#"
         / GET
         /checkpoint GET
+        /consistency GET
         /decide POST
         /evidence GET
         /halt POST
@@ -33,6 +34,7 @@ fn the_routes_are_these() {
         /kernels GET
         /kernels/{id} GET
         /kernels/{id}/checkpoint GET
+        /kernels/{id}/consistency GET
         /kernels/{id}/decide POST
         /kernels/{id}/evidence GET
         /kernels/{id}/halt POST
@@ -48,6 +50,8 @@ fn the_routes_are_these() {
         /kernels/{id}/policies/stage POST
         /kernels/{id}/policies/try POST
         /kernels/{id}/policy GET
+        /kernels/{id}/prove GET
+        /kernels/{id}/prove/{request_id} GET
         /kernels/{id}/records GET
         /kernels/{id}/records/{index} GET
         /kernels/{id}/status GET
@@ -68,6 +72,8 @@ fn the_routes_are_these() {
         /policies/stage POST
         /policies/try POST
         /policy GET
+        /prove GET
+        /prove/{request_id} GET
         /readyz GET
         /records GET
         /records/{index} GET
@@ -102,11 +108,15 @@ fn every_route_is_served() {
     let server = Server::start(&two_kernels());
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.ends_with("/halt")) {
         let path = path.replace("{id}", "other").replace("{index}", "0").replace("{level}", "0");
-        let path = path.replace("{path}", "000.p/1");
+        let path = path.replace("{path}", "000.p/1").replace("{request_id}", "r1");
         let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
-        // The routes of policies want other bodies, or a candidate that is not there.
-        let known: &[u16] = if path.contains("/policies") { &[200, 400, 409, 422] } else { &[200] };
+        // The routes of policies want other bodies, or a candidate that is not there; those of proofs say of what.
+        let known: &[u16] = match path.rsplit('/').next() {
+            _ if path.contains("/policies") => &[200, 400, 409, 422],
+            Some("prove" | "consistency") => &[400],
+            _ => &[200],
+        };
         assert!(known.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
     }
 }
