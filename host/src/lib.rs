@@ -11,6 +11,7 @@
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
 mod carry;
+mod checkpoint_key;
 pub mod checkpoints;
 pub mod cli;
 pub mod clock;
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod policies;
 pub mod prove;
 mod record;
+mod remembered;
 pub mod replay;
 pub mod signing;
 pub mod tlog;

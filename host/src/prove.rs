@@ -5,11 +5,11 @@
 
 use crate::index::{Facts, PageLimits, Query, scan};
 use crate::kernel::Kernel;
-use crate::tlog::log::{self, View};
+use crate::tlog::log::{self, Signed};
 use anyhow::{Context, anyhow};
-use gavel_ledger::RecordView;
+use gavel_ledger::{RecordView, View};
 use gavel_proof::consistency_file::ConsistencyFile;
-use gavel_proof::note::{Checkpoint, Note, VerifyingKey};
+use gavel_proof::note::Note;
 use gavel_proof::proof_file::{PROOFS_MAX, ProofFile, Proved, TlogProof};
 use gavel_proof::report::Report;
 use gavel_proof::trust::ROTATIONS_MAX;
@@ -54,9 +54,7 @@ impl From<gavel_ledger::Error> for ProveError {
 pub struct Prover {
     view: View,
     kernel_id: String,
-    note: String,
-    checkpoint: Checkpoint,
-    key: Option<VerifyingKey>,
+    signed: Signed,
     rotations: Vec<Proved>,
 }
 
@@ -66,10 +64,10 @@ impl Prover {
     /// # Errors
     /// When no checkpoint was signed, or the ledger cannot be read.
     pub fn of_kernel(kernel: &Kernel) -> Result<Self, ProveError> {
-        let note = log::checkpoint(kernel.ledger());
+        let signed = log::checkpoint(kernel.ledger())?;
         let keys = Query { kind: Some(log::KEY.to_owned()), ..Query::default() };
         let keys = kernel.find(&keys, PageLimits { records: ROTATIONS_MAX, bytes: usize::MAX })?;
-        Self::new(log::view(kernel.ledger()), kernel.id().to_owned(), note, keys.records)
+        Self::new(kernel.ledger().view(), kernel.id().to_owned(), signed, keys.records)
     }
 
     /// Of a ledger's folder, which is verified.
@@ -77,7 +75,7 @@ impl Prover {
     /// # Errors
     /// As for [`Prover::of_kernel`].
     pub fn of_folder(folder: &Path) -> Result<Self, ProveError> {
-        let (kernel_id, note, view) = log::open(folder)?;
+        let (kernel_id, signed, view) = log::open(folder)?;
         let mut keys = Vec::new();
         for record in view.records_between(0, view.records()) {
             let record = record?;
@@ -85,24 +83,22 @@ impl Prover {
                 keys.push(record);
             }
         }
-        Self::new(view, kernel_id, note, keys)
+        Self::new(view, kernel_id, signed, keys)
     }
 
     fn new(
         view: View,
         kernel_id: String,
-        note: Option<String>,
+        signed: Option<Signed>,
         mut keys: Vec<RecordView>,
     ) -> Result<Self, ProveError> {
         let unsigned = "the ledger has no signed checkpoint, so nothing can be proved of it to others";
-        let note = note.ok_or_else(|| ProveError::NotAccepted(unsigned.into()))?;
-        let checkpoint = Note::parse(&note).and_then(|note| note.checkpoint()).context("the ledger's checkpoint")?;
-        keys.retain(|key| key.index() < checkpoint.size);
+        let signed = signed.ok_or_else(|| ProveError::NotAccepted(unsigned.into()))?;
+        keys.retain(|key| key.index() < signed.checkpoint.size);
         keys.sort_by_key(RecordView::index);
-        let key = keys.last().map(|record| log::key_of(&view, record)).transpose()?;
         // The first names the key that the log began with; each of the others replaced the one before.
         let rotations = keys.iter().skip(1).map(|record| rotation(&view, record)).collect::<Result<_, _>>()?;
-        Ok(Self { view, kernel_id, note, checkpoint, key, rotations })
+        Ok(Self { view, kernel_id, signed, rotations })
     }
 
     /// The records of `subject` in a ledger's folder, oldest first.
@@ -113,7 +109,7 @@ impl Prover {
         match subject {
             Subject::Record(index) => Ok(vec![record(&self.view, *index)?]),
             Subject::Request(id) => {
-                let all = self.view.records_between(0, self.checkpoint.size);
+                let all = self.view.records_between(0, self.signed.checkpoint.size);
                 enough(id, scan(all, &Query::request(id), LIMITS)?)
             }
         }
@@ -124,14 +120,15 @@ impl Prover {
     /// # Errors
     /// When one is not in the tree of the checkpoint, or a proof does not hold.
     pub fn prove(&self, records: Vec<RecordView>, request_id: Option<String>) -> Result<ProofFile, ProveError> {
-        let size = self.checkpoint.size;
+        let Signed { note, checkpoint, key } = &self.signed;
+        let size = checkpoint.size;
         let proved = |record: RecordView| {
             let hashes = self.view.inclusion(record.index(), size)?;
-            let proof = TlogProof { extra: None, index: record.index(), hashes, checkpoint: self.note.clone() };
+            let proof = TlogProof { extra: None, index: record.index(), hashes, checkpoint: note.clone() };
             Ok(Proved { record, proof })
         };
         let proofs = records.into_iter().map(proved).collect::<Result<_, gavel_ledger::Error>>()?;
-        let (kernel_id, key, rotations) = (self.kernel_id.clone(), self.key.clone(), self.rotations.clone());
+        let (kernel_id, key, rotations) = (self.kernel_id.clone(), Some(key.clone()), self.rotations.clone());
         let file = ProofFile { kernel_id, request_id, key, proofs, rotations };
         holds(verified(&file.to_json()))?;
         Ok(file)
@@ -142,15 +139,16 @@ impl Prover {
     /// # Errors
     /// When the earlier one is larger, or empty; with a note also when it is of another log or another history.
     pub fn consistency(&self, old: u64, note: Option<String>) -> Result<ConsistencyFile, ProveError> {
-        let size = self.checkpoint.size;
+        let Signed { note: new, checkpoint, key } = &self.signed;
+        let size = checkpoint.size;
         if old == 0 || old > size {
             return Err(ProveError::NotAccepted(format!(
                 "the ledger has {size} records, a checkpoint of {old} is none of its beginnings: it is that of another ledger, or this one was put back to an older state"
             )));
         }
         let hashes = self.view.consistency(old, size)?;
-        let (kernel_id, key, rotations) = (self.kernel_id.clone(), self.key.clone(), self.rotations.clone());
-        Ok(ConsistencyFile { kernel_id, key, old: note, new: self.note.clone(), hashes, rotations })
+        let (kernel_id, key, rotations) = (self.kernel_id.clone(), Some(key.clone()), self.rotations.clone());
+        Ok(ConsistencyFile { kernel_id, key, old: note, new: new.clone(), hashes, rotations })
     }
 }
 
@@ -159,7 +157,7 @@ const LIMITS: PageLimits = PageLimits { records: RECORDS_MAX, bytes: RECORDS_BYT
 /// A record that replaced the key, in the tree that the key before it signed.
 fn rotation(view: &View, record: &RecordView) -> Result<Proved, ProveError> {
     let index = record.index();
-    let note = log::note_after(view, index)?.with_context(|| format!("record {index}: no checkpoint states it"))?;
+    let note = view.checkpoint_after(index)?.with_context(|| format!("record {index}: no checkpoint states it"))?;
     let size = Note::parse(&note).and_then(|note| note.checkpoint()).context("a checkpoint")?.size;
     let hashes = view.inclusion(index, size)?;
     Ok(Proved { record: record.clone(), proof: TlogProof { extra: None, index, hashes, checkpoint: note } })

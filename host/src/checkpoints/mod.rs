@@ -13,11 +13,10 @@ mod witness;
 use crate::config::{CheckpointsFile, PushFile, PushKind};
 use crate::kernel::Kernel;
 use crate::metrics::{PushLabels, PushedLabels};
-use crate::tlog::log;
+use crate::tlog::log::{self, Signed};
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use gavel_proof::cosignature::WitnessKey;
-use gavel_proof::note::{Checkpoint, Note};
 use reqwest::{Client, Response, redirect};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,12 +58,6 @@ impl PushError {
     }
 }
 
-/// A checkpoint, taken apart and as it is signed.
-struct Signed {
-    note: String,
-    checkpoint: Checkpoint,
-}
-
 /// Somebody who gets checkpoints.
 struct Target {
     /// For messages and metrics: the URL may hold a secret.
@@ -102,9 +95,9 @@ fn client(timeout: Duration) -> Result<Client> {
 async fn round(kernel: &Arc<Kernel>, file: &CheckpointsFile, client: &Client, targets: &mut [Target]) {
     let now = Instant::now();
     let every = Duration::from_secs(file.every_s);
-    let latest = log::checkpoint(kernel.ledger()).and_then(|note| {
-        let checkpoint = Note::parse(&note).ok()?.checkpoint().ok()?;
-        Some(Signed { note, checkpoint })
+    let latest = log::checkpoint(kernel.ledger()).unwrap_or_else(|why| {
+        tracing::error!(kernel = kernel.id(), "there is no checkpoint to push: {why:#}");
+        None
     });
     let mut pushes = Vec::new();
     for target in targets.iter_mut().filter(|target| target.due <= now) {

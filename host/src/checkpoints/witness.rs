@@ -3,9 +3,9 @@
 //! It is sent the checkpoint and a proof that its tree grew from the one that the witness cosigned last. How large that
 //! was the witness says itself, by 409, where we do not know it; so nothing about witnesses is kept across restarts.
 
-use super::{PushError, Signed, body_of, post};
+use super::{PushError, body_of, post};
 use crate::kernel::Kernel;
-use crate::tlog::log;
+use crate::tlog::log::Signed;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gavel_proof::cosignature::WitnessKey;
@@ -91,7 +91,7 @@ impl Witness {
 async fn request(kernel: &Arc<Kernel>, seen: u64, latest: &Signed) -> Result<String, PushError> {
     let (kernel, size) = (Arc::clone(kernel), latest.checkpoint.size);
     let proof = tokio::task::spawn_blocking(move || {
-        log::view(kernel.ledger()).consistency(seen, size)
+        kernel.ledger().view().consistency(seen, size)
     });
     let proof = proof.await.map_err(|why| PushError::Ledger(why.to_string()))?;
     let proof = proof.map_err(|why| PushError::Ledger(format!("the ledger cannot be read: {why}")))?;

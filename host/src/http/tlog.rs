@@ -61,7 +61,7 @@ async fn checkpoint(
 
 /// The latest checkpoint; with what witnesses signed, where they signed this very one or an older one will do.
 fn latest(kernel: &Kernel, older_will_do: bool) -> anyhow::Result<Option<String>> {
-    let latest = log::checkpoint(kernel.ledger());
+    let latest = log::checkpoint(kernel.ledger())?.map(|signed| signed.note);
     let Some(cosigned) = kernel.dir.as_deref().map(cosigned::read).transpose()?.flatten() else {
         return Ok(latest.filter(|_| !older_will_do));
     };
@@ -91,8 +91,9 @@ async fn tile(
     let level = tlog::tile_level(&level).ok_or_else(|| ApiError::Absent("the level of a tile is 0 to 63".into()))?;
     let path = tile_path(&path)?;
     let read = move |kernel: &Kernel| {
-        let view = log::view(kernel.ledger());
-        Ok((view.records(), tlog::tile(&view, view.records(), level, path)?))
+        let view = kernel.ledger().view();
+        let size = view.records();
+        Ok((size, tlog::tile(size, level, path, |height, index| view.node(height, index))?))
     };
     let (size, tile) = reading(kernel, read).await?;
     let tile = tile.ok_or_else(|| not_in_the_tree(size))?;

@@ -5,7 +5,7 @@
 
 pub(crate) mod log;
 
-use gavel_proof::tree::Nodes;
+use gavel_proof::Hash;
 use std::str::FromStr;
 
 /// Hashes of a full tile, entries of a full bundle.
@@ -81,16 +81,22 @@ pub fn tile_level(text: &str) -> Option<u32> {
     text.parse().ok().filter(|level| plain && *level <= 63)
 }
 
-/// The bytes of a tile; `None` if a tree of `size` leaves does not have all of it.
+/// The bytes of a tile, out of the nodes of the tree by height and number; `None` if a tree of `size` leaves does not
+/// have all of it.
 ///
 /// # Errors
 /// When a node cannot be read.
-pub fn tile<N: Nodes>(nodes: &N, size: u64, level: u32, path: TilePath) -> Result<Option<Vec<u8>>, N::Error> {
+pub fn tile<E>(
+    size: u64,
+    level: u32,
+    path: TilePath,
+    node: impl Fn(u32, u64) -> Result<Hash, E>,
+) -> Result<Option<Vec<u8>>, E> {
     if level > LEVEL_MAX || path.leaves(level, size).is_none() {
         return Ok(None);
     }
     let first = path.index * TILE_WIDTH;
-    let hashes = (first..first + path.width).map(|index| nodes.node(TILE_HEIGHT * level, index));
+    let hashes = (first..first + path.width).map(|index| node(TILE_HEIGHT * level, index));
     Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
 }
 
@@ -105,7 +111,7 @@ pub fn push_entry(bundle: &mut Vec<u8>, entry: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_proof::tree::{Frontier, Hash, leaf_hash};
+    use gavel_proof::tree::{Frontier, leaf_hash};
     use std::convert::Infallible;
 
     #[test]
@@ -150,16 +156,10 @@ mod tests {
     }
 
     /// A tree whose leaves are the numbers from 0 on; every node by its definition.
-    struct Numbers;
-
-    impl Nodes for Numbers {
-        type Error = Infallible;
-
-        fn node(&self, level: u32, index: u64) -> Result<Hash, Infallible> {
-            let mut frontier = Frontier::new();
-            (index << level..(index + 1) << level).for_each(|leaf| frontier.push(leaf_hash(&leaf.to_be_bytes())));
-            Ok(frontier.root())
-        }
+    fn node(level: u32, index: u64) -> Result<Hash, Infallible> {
+        let mut frontier = Frontier::new();
+        (index << level..(index + 1) << level).for_each(|leaf| frontier.push(leaf_hash(&leaf.to_be_bytes())));
+        Ok(frontier.root())
     }
 
     /// The example of the specification: 70,000 leaves.
@@ -167,7 +167,7 @@ mod tests {
     fn a_tree_of_70_000_has_the_tiles_of_the_specification() {
         let size = 70_000;
         let has = |level, index, width| {
-            let tile = tile(&Numbers, size, level, TilePath { index, width }).unwrap();
+            let tile = tile(size, level, TilePath { index, width }, node).unwrap();
             tile.is_some_and(|tile| {
                 assert_eq!(tile.len() as u64, 32 * width);
                 true
