@@ -6,7 +6,7 @@
 //! never the truth: where it is missing, or of another history, all records are read.
 
 use crate::record;
-use gavel_kernel::{MemoryPermitUses, PermitUse, PermitUses as _};
+use gavel_kernel::{MemoryPermitUses, PermitUse};
 use gavel_ledger::{Error, Ledger, RecordView, View};
 use gavel_runtime::Counters;
 use serde::{Deserialize, Serialize};
