@@ -54,33 +54,34 @@ fn check_found(server: &Server, question: &str, args: &[&str], expected: &[u64])
 #[test]
 fn records_are_found_by_what_they_say() {
     let server = filled();
-    // 0 is the opening record, 1 to 4 the intents, 5 and 6 the tool that ran, 7 and 8 the one that failed.
-    check_found(&server, "request_id=intent-2", &["intent-2"], &[3]);
-    check_found(&server, "request_id=ran", &["ran"], &[6, 5]);
-    check_found(&server, "request_id=failed", &["failed"], &[8, 7]);
-    check_found(&server, "request_id=unknown", &["unknown"], &[9]);
+    // 0 is the opening record, 1 the key, 2 to 5 the intents, 6 and 7 the tool that ran, 8 and 9 the one that failed.
+    check_found(&server, "request_id=intent-2", &["intent-2"], &[4]);
+    check_found(&server, "request_id=ran", &["ran"], &[7, 6]);
+    check_found(&server, "request_id=failed", &["failed"], &[9, 8]);
+    check_found(&server, "request_id=unknown", &["unknown"], &[10]);
     check_found(&server, "request_id=nobody", &["nobody"], &[]);
     check_found(&server, "request_id=intent", &["intent"], &[]);
     let special = "from another/actor ü?&#";
-    check_found(&server, "request_id=from%20another/actor%20%C3%BC%3F%26%23", &[special], &[10]);
-    check_found(&server, "actor=agent%20%C3%BC", &["--actor", "agent ü"], &[10]);
-    check_found(&server, "tool=echo", &["--tool", "echo"], &[6, 5]);
-    check_found(&server, "tool=rm", &["--tool", "rm"], &[9]);
-    check_found(&server, "decision=DENY", &["--decision", "deny"], &[11, 9, 8]);
-    check_found(&server, "decision=allow&tool=read_file", &["--decision", "ALLOW", "--tool", "read_file"], &[7]);
+    check_found(&server, "request_id=from%20another/actor%20%C3%BC%3F%26%23", &[special], &[11]);
+    check_found(&server, "actor=agent%20%C3%BC", &["--actor", "agent ü"], &[11]);
+    check_found(&server, "tool=echo", &["--tool", "echo"], &[7, 6]);
+    check_found(&server, "tool=rm", &["--tool", "rm"], &[10]);
+    check_found(&server, "decision=DENY", &["--decision", "deny"], &[12, 10, 9]);
+    check_found(&server, "decision=allow&tool=read_file", &["--decision", "ALLOW", "--tool", "read_file"], &[8]);
     check_found(&server, "decision=HALT", &["--decision", "HALT"], &[]);
     check_found(
         &server,
         "actor=agent-001&decision=DENY&request_id=failed",
         &["failed", "--actor", "agent-001", "--decision", "deny"],
-        &[8],
+        &[9],
     );
-    check_found(&server, "", &[], &[11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
+    check_found(&server, "", &[], &[12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
     let _ = server.post("/halt", &json!({"reason": "enough"})).expect(200);
-    check_found(&server, "decision=HALT", &["--decision", "HALT"], &[12]);
-    check_found(&server, "kind=halt", &["--kind", "halt"], &[12]);
-    check_found(&server, "kind=outcome&decision=allow", &["--kind", "outcome", "--decision", "allow"], &[6]);
-    check_found(&server, "actor=SYSTEM", &["--actor", "SYSTEM"], &[12]);
+    check_found(&server, "decision=HALT", &["--decision", "HALT"], &[13]);
+    check_found(&server, "kind=key", &["--kind", "key"], &[1]);
+    check_found(&server, "kind=halt", &["--kind", "halt"], &[13]);
+    check_found(&server, "kind=outcome&decision=allow", &["--kind", "outcome", "--decision", "allow"], &[7]);
+    check_found(&server, "actor=SYSTEM", &["--actor", "SYSTEM"], &[13]);
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn times_bound_what_is_found() {
     let time_of = |index: u64| server.get(&format!("/records/{index}")).expect(200)["ts_ms"].as_u64().unwrap();
     let (third, tenth) = (time_of(3), time_of(10));
     let between = found(&server, &format!("from={third}&to={tenth}"));
-    let expected: Vec<u64> = (0..12).rev().filter(|index| (third..=tenth).contains(&time_of(*index))).collect();
+    let expected: Vec<u64> = (0..13).rev().filter(|index| (third..=tenth).contains(&time_of(*index))).collect();
     assert_eq!(between, expected);
     assert!(between.contains(&3) && between.contains(&10));
     assert!(found(&server, "from=2999-01-01T00:00:00Z").is_empty());
@@ -116,7 +117,7 @@ fn pages_are_whole_and_in_order() {
             None => break,
         }
     }
-    assert_eq!(seen, (1..=17).rev().collect::<Vec<u64>>());
+    assert_eq!(seen, (2..=18).rev().collect::<Vec<u64>>());
     // The command line asks for pages until it has what it wants.
     let all = Gavel::new(["find", "--json", "--limit", "12"]).env("GAVEL_URL", &server.url).run().code(0).json();
     assert_eq!(indices(&all).len(), 12);
@@ -125,7 +126,7 @@ fn pages_are_whole_and_in_order() {
     assert_eq!(indices(&rest)[0] + 1, *indices(&all).last().unwrap());
     assert_eq!(rest["next_cursor"], json!(null));
     let text = Gavel::new(["find", "r-7", "--limit", "5"]).env("GAVEL_URL", &server.url).run().code(0).stdout;
-    assert!(text.contains("record 8  decision  ALLOW  r-7  agent-001  -"), "{text}");
+    assert!(text.contains("record 9  decision  ALLOW  r-7  agent-001  -"), "{text}");
 }
 
 #[test]
@@ -139,8 +140,8 @@ fn a_record_is_answered_byte_for_byte() {
         assert_eq!((answer.status, answer.text().as_str()), (200, record.as_str()));
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
-    assert_eq!(server.get("/records/12").error(404), "there is no record 12: the ledger has 12, from 0 on");
-    assert_eq!(server.get("/kernels/other/records/1").error(404), "there is no record 1: the ledger has 1, from 0 on");
+    assert_eq!(server.get("/records/13").error(404), "there is no record 13: the ledger has 13, from 0 on");
+    assert_eq!(server.get("/kernels/other/records/2").error(404), "there is no record 2: the ledger has 2, from 0 on");
     assert!(server.get("/records/x").error(400).contains('x'));
     assert!(server.get("/records/-1").error(400).contains("-1"));
 }
@@ -184,8 +185,8 @@ fn losing_the_index_changes_no_answer() {
     let _ = server.submit(&intent("after"));
     server.kill();
     let server = site.serve();
-    assert_eq!(found(&server, "request_id=after"), [12]);
-    assert_eq!(found(&server, "").len(), 13);
+    assert_eq!(found(&server, "request_id=after"), [13]);
+    assert_eq!(found(&server, "").len(), 14);
 }
 
 #[test]
