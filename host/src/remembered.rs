@@ -110,11 +110,6 @@ impl Remembered {
         ledger.keep_state(self.records, &state)
     }
 
-    /// The records it follows from.
-    pub(crate) fn records(&self) -> u64 {
-        self.records
-    }
-
     /// Why the kernel was halted, if it was.
     pub(crate) fn halted(&self) -> Option<&str> {
         self.halted.as_deref()
