@@ -3,8 +3,9 @@
 use super::Outcome;
 use super::client::{Client, Remote};
 use super::output::{line, print_json};
-use crate::evidence::{BundleReport, verify_bundle_file};
+use crate::evidence::{UNPACKED_BYTES_MAX, verify_file};
 use anyhow::{Context, Result, bail};
+use gavel_proof::report::Report;
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Write, copy};
@@ -37,15 +38,19 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         )?;
     } else {
         line(&format!("{}: {} entries of kernel {}, verified", args.out.display(), report.entries, report.kernel_id))?;
-        line(&format!("  root hash  {}", report.root_hash))?;
+        line(&format!("  root hash  {}", report.root_hash.unwrap_or_default()))?;
     }
     Ok(Outcome::Yes)
 }
 
 /// Export the bundle of the client's kernel into `out` and verify what was written.
-pub(super) fn export(client: &Client, out: &Path) -> Result<BundleReport> {
+pub(super) fn export(client: &Client, out: &Path) -> Result<Report> {
     save(&mut answered(client)?.body_mut().as_reader(), out)?;
-    verify_bundle_file(out)
+    let report = verify_file(out, None, UNPACKED_BYTES_MAX)?;
+    if let Some(why) = &report.error {
+        bail!("{}: {why}", out.display());
+    }
+    Ok(report)
 }
 
 fn answered(client: &Client) -> Result<Response<Body>> {
