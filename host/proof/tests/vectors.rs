@@ -233,7 +233,7 @@ fn rotated() -> (Value, String) {
     let mut log = Log::example();
     let old = log.vkey(&key()).to_string();
     let new = log.vkey(&second_key());
-    let index = log.named_key(&new);
+    let index = log.named_key(&second_key());
     let rotation = log.proved(index, log.size(), &key()).to_json();
     log.event();
     let mut bundle = log.whole();

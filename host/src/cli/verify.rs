@@ -5,6 +5,7 @@ use super::output::{line, print_json};
 use crate::evidence::{UNPACKED_BYTES_MAX, verify_file};
 use crate::host::ledger_folder;
 use anyhow::{Context, Result};
+use gavel_ledger::Audit;
 use gavel_proof::note::NOTE_BYTES_MAX;
 use gavel_proof::report::{Outcome as Ended, Report};
 use gavel_proof::trust::TrustedKey;
@@ -39,13 +40,8 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let path = &args.path;
     anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
     let trusted = args.key.as_deref().map(trusted_key).transpose()?;
-    anyhow::ensure!(
-        trusted.is_none() || !path.is_dir(),
-        "--key is for bundles and proof files; {} is a folder",
-        path.display()
-    );
     let verified = if path.is_dir() {
-        verify_folder(path)
+        verify_folder(path, trusted.as_ref())
     } else {
         verify_file(path, trusted, args.max_bytes).and_then(|report| told(&report))
     };
@@ -82,8 +78,18 @@ fn told(report: &Report) -> Result<Value> {
     Ok(value)
 }
 
-fn verify_folder(path: &Path) -> Result<Value> {
-    let report = gavel_ledger::verify_dir(&ledger_folder(path))?;
+/// The key must be the one that signs now.
+fn verify_folder(path: &Path, trusted: Option<&TrustedKey>) -> Result<Value> {
+    let key = trusted.map(TrustedKey::public);
+    let report = gavel_ledger::audit_dir(&ledger_folder(path), &Audit { key, ..Audit::default() })?;
+    if let Some(TrustedKey::Named(key)) = trusted {
+        anyhow::ensure!(
+            key.name() == report.origin,
+            "it is the log {}, the key is that of {}",
+            report.origin,
+            key.name()
+        );
+    }
     Ok(json!({
         "verified": true,
         "kernel_id": report.identity.kernel_id,
