@@ -7,7 +7,7 @@
 use crate::clock::Clock;
 use crate::config::{self, KernelFile, PermitsFile, TlogAccess};
 use crate::decide::Principal;
-use crate::evidence::write_bundle;
+use crate::evidence::Export;
 use crate::kernel::{Kernel, Memory, Parts};
 use crate::metrics::Metrics;
 use crate::policies::admit::Admission;
@@ -175,7 +175,7 @@ async fn take(kernel: &Arc<Kernel>, step: &Step) -> Result<Value> {
 
 fn compare_evidence(scenario: &Scenario, kernel: &Kernel, report: &mut Report) -> Result<()> {
     let mut bytes = Vec::new();
-    write_bundle(kernel, &kernel.ledger().snapshot(), &mut bytes)?;
+    Export::entries(kernel).write(kernel, &mut bytes)?;
     let mut ours: Value = serde_json::from_slice(&bytes)?;
     let nothing = Vec::new();
     let recorded_entries = scenario.evidence["ledger_entries"].as_array().unwrap_or(&nothing);

@@ -113,7 +113,7 @@ impl Reading {
         let chain = &self.shown.chain;
         chain.finish(root_hash, self.entry_count)?;
         report.entries = chain.len();
-        report.root_hash = (!chain.is_empty()).then(|| chain.head().to_owned());
+        report.root_hash = (!within || !chain.is_empty()).then(|| chain.head().to_owned());
         let from = if within { "a part of the chain" } else { "the chain from its beginning" };
         report.holds("chain", format!("{} entries, {from}: each hash and link computed again", chain.len()));
         Ok(())
@@ -326,7 +326,7 @@ impl Agreement {
         if shown == recorded && self.shown.0 == self.recorded.0 {
             return Ok(());
         }
-        let fault = "they have other hashes".to_owned();
+        let fault = "it is not the entry of its record: their hashes differ".to_owned();
         Err(EvidenceError::Disagreement { ledger_seq, request_id: request(), fault })
     }
 
@@ -341,9 +341,10 @@ impl Agreement {
             }
             std::cmp::Ordering::Greater => disagree(first + recorded.len(), "no record carries it"),
             // The whole of the last hash stands for all of them.
-            std::cmp::Ordering::Equal if shown.head() != recorded.head() => {
-                disagree(first + shown.len().saturating_sub(1), "they have other hashes")
-            }
+            std::cmp::Ordering::Equal if shown.head() != recorded.head() => disagree(
+                first + shown.len().saturating_sub(1),
+                "it is not the entry of its record: their hashes differ",
+            ),
             std::cmp::Ordering::Equal => Ok(()),
         }
     }

@@ -43,7 +43,7 @@ pub enum EvidenceError {
         fault: String,
     },
     /// The bundle shows an entry that its records do not carry.
-    #[error("entry {ledger_seq}{}: it is not the entry of its record: {fault}", of_request(request_id.as_ref()))]
+    #[error("entry {ledger_seq}{}: {fault}", of_request(request_id.as_ref()))]
     Disagreement {
         /// The entry's place in the chain.
         ledger_seq: u64,
@@ -208,7 +208,7 @@ pub struct Report {
     pub kernel_id: String,
     /// Entries whose hashes were computed.
     pub entries: u64,
-    /// The hash of the last of them; nothing if there is none.
+    /// The hash of the last of them, 64 zeros for a chain without any.
     pub root_hash: Option<String>,
     /// The records: the first and the last.
     pub records: Option<(u64, u64)>,

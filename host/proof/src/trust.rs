@@ -7,17 +7,12 @@
 //! A key that comes with the evidence proves that it is whole, not whose it is.
 
 use crate::hash::HexHash;
-use crate::json;
 use crate::note::{Checkpoint, Note, NoteError, VerifyingKey};
 use crate::proof_file::Proved;
-use crate::record::RecordView;
+use crate::record::{Facts, Kind, RecordView};
 use crate::report::{EvidenceError, Report};
 use std::str::FromStr;
 
-/// The kind of the records that name a key.
-pub const KEY_KIND: &str = "key";
-/// The member of their `meta` that does, as a vkey.
-pub const KEY_MEMBER: &str = "vkey";
 /// The most rotations that are followed.
 pub const ROTATIONS_MAX: usize = 1024;
 
@@ -31,6 +26,15 @@ pub enum TrustedKey {
 }
 
 impl TrustedKey {
+    /// The public key, raw.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        match self {
+            Self::Named(key) => key.public(),
+            Self::Raw(public) => *public,
+        }
+    }
+
     /// As the key of the log `origin`.
     fn of_log(&self, origin: &str) -> Result<VerifyingKey, EvidenceError> {
         match self {
@@ -77,17 +81,18 @@ pub(crate) fn hex_hash(digits: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// The key that a record of kind `key` names.
+/// The key that a record of kind `key` puts in force, under the name of its log.
 ///
 /// # Errors
-/// When the record is of another kind, or names none.
-pub fn named_key(record: &RecordView) -> Result<VerifyingKey, String> {
-    if record.kind() != KEY_KIND {
-        return Err(format!("record {} is of kind {:?}, not {KEY_KIND:?}", record.index(), record.kind()));
+/// When the record is of another kind, or gives none.
+pub fn named_key(record: &RecordView, origin: &str) -> Result<VerifyingKey, String> {
+    let index = record.index();
+    if record.known_kind() != Some(Kind::Key) {
+        return Err(format!("record {index} is of kind {:?}, not \"key\"", record.kind()));
     }
-    let text = json::member(record.meta(), KEY_MEMBER).and_then(|text| serde_json::from_str::<String>(text).ok());
-    let text = text.ok_or_else(|| format!("record {} has no text `{KEY_MEMBER}` in its `meta`", record.index()))?;
-    text.parse().map_err(|why: NoteError| format!("record {}: {why}", record.index()))
+    let key = Facts::of(Some(Kind::Key), false, record.meta(), record.ts_ms()).key;
+    let key = key.ok_or_else(|| format!("record {index} gives no public key of 64 hex digits"))?;
+    VerifyingKey::new(origin, &key).map_err(|why| format!("record {index}: {why}"))
 }
 
 /// How the key that signed stands to the one that the auditor trusts.
@@ -208,11 +213,14 @@ impl Keys {
             }
             let checkpoint = note.checkpoint().map_err(|why| fault(why.to_string()))?;
             rotation.verify(&checkpoint).map_err(fault)?;
-            let next = named_key(&rotation.record).map_err(fault)?;
-            if next.name() != key.name() {
-                return Err(fault(format!("it leads from {} to the key of another log, {}", key.name(), next.name())));
+            if checkpoint.origin != key.name() {
+                return Err(fault(format!(
+                    "its checkpoint is of {}, the key is that of {}",
+                    checkpoint.origin,
+                    key.name()
+                )));
             }
-            keys.push(next);
+            keys.push(named_key(&rotation.record, key.name()).map_err(fault)?);
         }
         Ok(keys)
     }
@@ -259,10 +267,22 @@ pub(crate) fn check_origin(
         return other("an origin of Gavel is gavel/KERNEL_ID/LEDGER_ID".to_owned());
     };
     match (kernel_id, first_leaf.map(HexHash::of)) {
-        (Some(kernel_id), _) if kernel_id != kernel => other(format!("the evidence is of kernel {kernel_id}")),
+        (Some(kernel_id), _) if escaped(kernel_id) != kernel => other(format!("the evidence is of kernel {kernel_id}")),
         (_, Some(leaf)) if ledger.is_empty() || !leaf.as_str().starts_with(ledger) => {
             other(format!("record 0 is that of the ledger {}", &leaf.as_str()[..16]))
         }
         _ => Ok(()),
     }
+}
+
+/// A kernel's id as it stands in an origin: what may not stand in the name of a key is written `%XX`.
+fn escaped(kernel_id: &str) -> String {
+    let mut out = String::with_capacity(kernel_id.len());
+    for byte in kernel_id.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }

@@ -5,9 +5,11 @@ use super::error::ApiError;
 use super::{App, evidence, guard, policies, prove, records, tlog};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
+use crate::evidence::Export;
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +22,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 57] = [
+pub const ROUTES: [(&str, &str); 58] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -78,6 +80,7 @@ pub const ROUTES: [(&str, &str); 57] = [
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/openapi.json"),
+    ("get", "/verify.html"),
 ];
 
 pub(super) const SEEING: [Role; 2] = [Role::Operator, Role::Auditor];
@@ -106,6 +109,7 @@ pub fn router(app: App) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi))
+        .route("/verify.html", get(verifier))
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
@@ -157,9 +161,31 @@ async fn policy(State(app): State<App>, Extension(caller): Extension<Caller>, Id
     Ok(Json(kernel.policy()))
 }
 
-async fn export(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Response> {
+/// Which evidence is wanted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    #[serde(default)]
+    records: bool,
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+async fn export(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Answer<Response> {
     let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(kernel)).into_response())
+    let Query(Wanted { records, from, to }) = wanted.map_err(|why| ApiError::Unreadable(why.body_text()))?;
+    let export = match (records, from, to) {
+        (true, from, to) => Export::with_records(kernel, from, to),
+        (false, None, None) => Ok(Export::entries(kernel)),
+        (false, ..) => Err("`from` and `to` name records: they need records=true".to_owned()),
+    };
+    let export = export.map_err(ApiError::Unreadable)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(kernel, export)).into_response())
 }
 
 /// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
@@ -251,6 +277,13 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Value>> {
 
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+/// The page that verifies evidence in a browser, which is told once more that it needs nothing from anywhere.
+async fn verifier() -> Response {
+    let page = include_str!("../../../docs/verify.html");
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], page)
+        .into_response()
 }
 
 pub(super) fn permitted<'a>(

@@ -48,8 +48,7 @@ impl Log {
     pub(crate) fn opened(kernel_id: &'static str) -> Self {
         let mut log = Self { kernel_id, records: Vec::new(), entries: Vec::new() };
         log.push(Kind::Opened, &json!({"format": 1, "kernel_id": kernel_id, "variant": "strict"}), None);
-        let vkey = log.vkey(&key());
-        log.named_key(&vkey);
+        log.named_key(&key());
         log
     }
 
@@ -108,12 +107,9 @@ impl Log {
         self.push(Kind::Event, &json!({"what": "policy"}), None)
     }
 
-    /// The record that names a key, and replaces the one before.
-    pub(crate) fn named_key(&mut self, vkey: &VerifyingKey) -> u64 {
-        let index = self.push(Kind::Event, &json!({"vkey": vkey.to_string()}), None);
-        let text = self.records.last_mut().unwrap();
-        *text = text.replace("\"kind\":\"event\"", "\"kind\":\"key\"");
-        index
+    /// The record that puts a key in force, and replaces the one before.
+    pub(crate) fn named_key(&mut self, key: &CheckpointKey) -> u64 {
+        self.push(Kind::Key, &json!({"key": HexHash::of(&key.public()).as_str()}), None)
     }
 
     pub(crate) fn origin(&self) -> String {
