@@ -80,7 +80,8 @@ fn the_routes_are_these() {
         /status GET
         /submit POST
         /tile/entries/{path} GET
-        /tile/{level}/{path} GET"#]]
+        /tile/{level}/{path} GET
+        /verify.html GET"#]]
     .assert_eq(&routes.join("\n"));
 }
 
@@ -198,7 +199,7 @@ fn shape_of_status() {
             "entries": 1,
             "error": null,
             "last_record_ms": "<ms>",
-            "records": 2,
+            "records": 3,
             "root_hash": "<hash>",
             "tree_root": "<hash>"
           },

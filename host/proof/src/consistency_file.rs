@@ -93,7 +93,12 @@ impl Reading {
     }
 
     /// Verifies what was read.
-    pub(crate) fn finish(&self, kernel_id: Option<&str>, keys: &Keys, report: &mut Report) -> Result<(), EvidenceError> {
+    pub(crate) fn finish(
+        &self,
+        kernel_id: Option<&str>,
+        keys: &Keys,
+        report: &mut Report,
+    ) -> Result<(), EvidenceError> {
         let missing = |name: &str| EvidenceError::NotAConsistencyFile(format!("`{name}` is missing"));
         let old_note = self.old.as_deref().ok_or_else(|| missing("old"))?;
         let new_note = self.new.as_deref().ok_or_else(|| missing("new"))?;
@@ -116,7 +121,10 @@ impl Reading {
                 match keys.check(old_note) {
                     Ok(_) => report.holds("old", "the earlier checkpoint is signed too"),
                     // Its key may have been replaced since; whoever kept it knows whose it is.
-                    Err(EvidenceError::OtherKey { .. } | EvidenceError::Checkpoint(crate::note::NoteError::OtherKey { .. })) => {
+                    Err(
+                        EvidenceError::OtherKey { .. }
+                        | EvidenceError::Checkpoint(crate::note::NoteError::OtherKey { .. }),
+                    ) => {
                         report.not_covered("old", "who signed the earlier checkpoint: another key than this");
                     }
                     Err(why) => return Err(why),

@@ -77,11 +77,20 @@ struct Target {
 pub async fn push(kernel: Arc<Kernel>, file: CheckpointsFile) -> Result<()> {
     let client = client(Duration::from_secs(file.timeout_s))?;
     let mut targets: Vec<Target> = file.push.iter().map(Target::new).collect::<Result<_>>()?;
+    let started = Instant::now();
     loop {
         let Some(due) = targets.iter().map(|target| target.due).min() else { return Ok(()) };
         sleep_until(due).await;
-        round(&kernel, &file, &client, &mut targets).await;
+        let next = next_round(started, Instant::now(), Duration::from_secs(file.every_s));
+        round(&kernel, file.min_growth, &client, &mut targets, next).await;
     }
+}
+
+/// Whole periods after the start: who was late in one round is back in step in the next, so that all witnesses sign the
+/// same checkpoint.
+fn next_round(started: Instant, now: Instant, every: Duration) -> Instant {
+    let rounds = now.duration_since(started).as_nanos() / every.as_nanos() + 1;
+    started + every.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
 }
 
 fn client(timeout: Duration) -> Result<Client> {
@@ -92,9 +101,8 @@ fn client(timeout: Duration) -> Result<Client> {
 }
 
 /// Bring the latest checkpoint to all that are due and lack it.
-async fn round(kernel: &Arc<Kernel>, file: &CheckpointsFile, client: &Client, targets: &mut [Target]) {
+async fn round(kernel: &Arc<Kernel>, min_growth: u64, client: &Client, targets: &mut [Target], next: Instant) {
     let now = Instant::now();
-    let every = Duration::from_secs(file.every_s);
     let latest = log::checkpoint(kernel.ledger()).unwrap_or_else(|why| {
         tracing::error!(kernel = kernel.id(), "there is no checkpoint to push: {why:#}");
         None
@@ -102,10 +110,10 @@ async fn round(kernel: &Arc<Kernel>, file: &CheckpointsFile, client: &Client, ta
     let mut pushes = Vec::new();
     for target in targets.iter_mut().filter(|target| target.due <= now) {
         match &latest {
-            Some(latest) if target.lacks(latest.checkpoint.size, file.min_growth) => {
-                pushes.push(target.push(kernel, client, latest, every));
+            Some(latest) if target.lacks(latest.checkpoint.size, min_growth) => {
+                pushes.push(target.push(kernel, client, latest, next));
             }
-            _ => target.due = now + every,
+            _ => target.due = next,
         }
     }
     let cosignatures: Vec<String> = join_all(pushes).await.into_iter().flatten().collect();
@@ -129,7 +137,7 @@ impl Target {
     }
 
     /// Push, and say when it is due again; the lines that a witness signed.
-    async fn push(&mut self, kernel: &Arc<Kernel>, client: &Client, latest: &Signed, every: Duration) -> Vec<String> {
+    async fn push(&mut self, kernel: &Arc<Kernel>, client: &Client, latest: &Signed, next: Instant) -> Vec<String> {
         let pushed = match &mut self.witness {
             Some(witness) => witness.add_checkpoint(kernel, client, &self.url, latest).await,
             None => webhook(client, &self.url, &latest.note).await,
@@ -142,8 +150,9 @@ impl Target {
         match pushed {
             Ok(lines) => {
                 let size = latest.checkpoint.size;
-                (self.taken, self.failures, self.due) = (Some(size), 0, now + every);
-                let pushed = kernel.metrics.checkpoint_pushed.get_or_create(&PushedLabels { kernel: kernel_id, target });
+                (self.taken, self.failures, self.due) = (Some(size), 0, next);
+                let pushed =
+                    kernel.metrics.checkpoint_pushed.get_or_create(&PushedLabels { kernel: kernel_id, target });
                 pushed.set(i64::try_from(size).unwrap_or(i64::MAX));
                 lines
             }
@@ -154,7 +163,9 @@ impl Target {
                     PushError::Forked(_) => {
                         tracing::error!(kernel = kernel_id, target, size = latest.checkpoint.size, %why, "a witness saw another history of this ledger");
                     }
-                    _ => tracing::warn!(kernel = kernel_id, target, size = latest.checkpoint.size, retry_s = pause.as_secs(), %why, "a checkpoint was not taken"),
+                    _ => {
+                        tracing::warn!(kernel = kernel_id, target, size = latest.checkpoint.size, retry_s = pause.as_secs(), %why, "a checkpoint was not taken")
+                    }
                 }
                 Vec::new()
             }
@@ -197,4 +208,18 @@ fn causes(why: &dyn std::error::Error) -> String {
         cause = why.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_whole_periods_after_the_start() {
+        let (start, every) = (Instant::now(), Duration::from_secs(60));
+        let after = |ms: u64| next_round(start, start + Duration::from_millis(ms), every) - start;
+        for (ms, seconds) in [(0, 60), (1, 60), (59_999, 60), (60_000, 120), (61_000, 120), (150_000, 180)] {
+            assert_eq!(after(ms), Duration::from_secs(seconds), "{ms}");
+        }
+    }
 }

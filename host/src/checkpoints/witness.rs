@@ -90,9 +90,7 @@ impl Witness {
 /// The body of `add-checkpoint`.
 async fn request(kernel: &Arc<Kernel>, seen: u64, latest: &Signed) -> Result<String, PushError> {
     let (kernel, size) = (Arc::clone(kernel), latest.checkpoint.size);
-    let proof = tokio::task::spawn_blocking(move || {
-        kernel.ledger().view().consistency(seen, size)
-    });
+    let proof = tokio::task::spawn_blocking(move || kernel.ledger().view().consistency(seen, size));
     let proof = proof.await.map_err(|why| PushError::Ledger(why.to_string()))?;
     let proof = proof.map_err(|why| PushError::Ledger(format!("the ledger cannot be read: {why}")))?;
     let mut body = format!("old {seen}\n");

@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn ids_are_names_of_files_and_nothing_more() {
-        for (id, name) in [("r-1", "r-1"), ("../../etc/passwd", "_.._etc_passwd"), ("#17", "17"), ("ü /", "___"), ("..", "request")] {
+        for (id, name) in
+            [("r-1", "r-1"), ("../../etc/passwd", "_.._etc_passwd"), ("#17", "17"), ("ü /", "___"), ("..", "request")]
+        {
             assert_eq!(file_name(id), name, "{id}");
         }
         assert_eq!(read_subject("#17").unwrap(), Subject::Record(17));

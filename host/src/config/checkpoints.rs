@@ -51,17 +51,22 @@ const TARGETS_MAX: usize = 16;
 
 impl CheckpointsFile {
     pub(super) fn validate(&self) -> Result<(), String> {
-        for (name, value) in [("every_s", self.every_s), ("min_growth", self.min_growth), ("timeout_s", self.timeout_s)] {
+        for (name, value) in [("every_s", self.every_s), ("min_growth", self.min_growth), ("timeout_s", self.timeout_s)]
+        {
             if !(1..=86_400 * 366).contains(&value) {
                 return Err(format!("checkpoints.{name} is {value}: give 1 to {}", 86_400 * 366));
             }
         }
         if self.push.len() > TARGETS_MAX {
-            return Err(format!("checkpoints.push has {} targets, at most {TARGETS_MAX} are possible", self.push.len()));
+            return Err(format!(
+                "checkpoints.push has {} targets, at most {TARGETS_MAX} are possible",
+                self.push.len()
+            ));
         }
-        self.push.iter().enumerate().try_for_each(|(at, push)| {
-            push.validate().map_err(|why| format!("checkpoints.push[{at}]: {why}"))
-        })
+        self.push
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, push)| push.validate().map_err(|why| format!("checkpoints.push[{at}]: {why}")))
     }
 }
 

@@ -12,7 +12,8 @@ mod shorthand;
 
 pub use checkpoints::{CheckpointsFile, PushFile, PushKind};
 pub use file::{
-    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlogAccess, TlsFile, ToolLimits, ToolsFile,
+    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlogAccess, TlsFile, ToolLimits,
+    ToolsFile,
 };
 
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};

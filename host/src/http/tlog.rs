@@ -133,7 +133,9 @@ fn tile_path(text: &str) -> Answer<TilePath> {
 }
 
 fn not_in_the_tree(size: u64) -> ApiError {
-    ApiError::Absent(format!("no such tile in a tree of {size} records: a tile that is not full is asked for by its width"))
+    ApiError::Absent(format!(
+        "no such tile in a tree of {size} records: a tile that is not full is asked for by its width"
+    ))
 }
 
 /// What was once answered is answered for ever.
@@ -165,7 +167,9 @@ mod tests {
 
     #[test]
     fn gzip_is_for_those_who_accept_it() {
-        let accepts = |value: &'static str| accepts_gzip(&[(header::ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect());
+        let accepts = |value: &'static str| {
+            accepts_gzip(&[(header::ACCEPT_ENCODING, HeaderValue::from_static(value))].into_iter().collect())
+        };
         for yes in ["gzip", "gzip, identity", "br;q=1.0, GZIP;q=0.5"] {
             assert!(accepts(yes), "{yes}");
         }

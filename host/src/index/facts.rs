@@ -102,8 +102,7 @@ mod tests {
             let entry = entry.map(|entry| entry.replace('\u{e9}', "\\u00e9"));
             ledger.append_wait(Draft { kind, ts_ms: 2, meta: meta.into(), entry, closes }).unwrap();
         }
-        let told: Vec<Facts> =
-            ledger.records(&ledger.snapshot()).map(|record| Facts::of(&record.unwrap())).collect();
+        let told: Vec<Facts> = ledger.records(&ledger.snapshot()).map(|record| Facts::of(&record.unwrap())).collect();
         let facts = |kind: &str, id: &str, tool: &str, decision: &str| Facts {
             kind: kind.into(),
             request_id: Some(id.into()),

@@ -276,8 +276,7 @@ impl Work {
             let asked = state.stop || state.wanted > indexed || state.distrusted.is_some();
             !asked && !self.shared.told.load(Ordering::Acquire)
         };
-        let gathering =
-            |state: &mut State| !(state.stop || state.wanted > indexed || state.distrusted.is_some());
+        let gathering = |state: &mut State| !(state.stop || state.wanted > indexed || state.distrusted.is_some());
         let mut state = self.shared.lock();
         if self.ledger.snapshot().records == indexed {
             let waited = self.shared.changed.wait_timeout_while(state, LOOK_AGAIN, idle);

@@ -4,6 +4,8 @@ use crate::client::{Checkpoint, Hash, Key, Log, leaf, node, root};
 use crate::{grow, log, vkey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use gavel_ledger::note::CheckpointKey;
+use gavel_ledger::{Draft, Identity, Kind, Ledger, Options};
 use gavel_tests::{Config, Gavel, Output, Server, call, gavel, intent, path};
 use serde_json::{Value, json};
 use std::fs;
@@ -189,4 +191,47 @@ fn a_copy_of_the_log_is_audited_without_asking_who_runs_it() {
     grow(&server, 10);
     let log = Log { server: &server, prefix: "", key };
     assert_eq!(root(&log.level(0, checkpoint.size)), checkpoint.root);
+}
+
+#[test]
+fn whoever_trusts_an_old_key_is_led_to_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let keys = [1, 2, 3].map(|seed| CheckpointKey::from_seed(&[seed; 32]));
+    let identity = Identity { kernel_id: "k".into(), variant: "strict".into() };
+    let options = Options { keys: keys[..1].to_vec(), ..Options::new(identity, 1) };
+    let (open, _) = Ledger::open(&ledger, options).unwrap();
+    let event = || Draft { kind: Kind::Event, ts_ms: 2, meta: "{}".into(), entry: None, closes: None };
+    let kept = open.snapshot().checkpoint.unwrap();
+    for key in &keys[1..] {
+        let _ = open.append_wait(event()).unwrap();
+        let _ = open.rotate_key(key.clone(), 3).unwrap();
+    }
+    let last = open.append_wait(event()).unwrap().index;
+    let origin = open.view().origin();
+    open.close().unwrap();
+
+    let [proof, old, growth] = ["proof", "old", "growth"].map(|name| folder.path().join(name));
+    let record = format!("#{last}");
+    let _ = gavel(["prove", &record, "--ledger", path(&ledger), "--out", path(&proof)]).code(0);
+    fs::write(&old, &*kept).unwrap();
+    let _ = gavel(["prove", "--consistency", path(&old), "--ledger", path(&ledger), "--out", path(&growth)]).code(0);
+    let value: Value = serde_json::from_str(&fs::read_to_string(&proof).unwrap()).unwrap();
+    assert_eq!(value["rotations"].as_array().unwrap().len(), 2);
+    assert_eq!(value["key"], keys[2].verifying(&origin).to_string());
+    for key in &keys {
+        let vkey = key.verifying(&origin).to_string();
+        for file in [&proof, &growth] {
+            let told = gavel(["verify", path(file), "--key", &vkey]);
+            assert_eq!(told.code, Some(0), "{}: {}", told.stdout, told.stderr);
+        }
+    }
+    let stranger = CheckpointKey::from_seed(&[4; 32]).verifying(&origin).to_string();
+    assert_eq!(gavel(["verify", path(&proof), "--key", &stranger]).code, Some(1));
+    // Without the records that lead to it, the new key is a stranger too.
+    let text = fs::read_to_string(&proof).unwrap();
+    let (before, _) = text.split_once("\"rotations\":[").unwrap();
+    fs::write(&proof, format!("{before}\"rotations\":[]}}\n")).unwrap();
+    let first = keys[0].verifying(&origin).to_string();
+    assert_eq!(gavel(["verify", path(&proof), "--key", &first]).code, Some(1));
 }

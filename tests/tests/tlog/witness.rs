@@ -55,8 +55,7 @@ impl Witness {
         let signing = SigningKey::from_bytes(&[seed; 32]);
         let typed = [&[4], signing.verifying_key().as_bytes().as_slice()].concat();
         let key = Key::new(name, &typed);
-        let shared =
-            Arc::new(Shared { signing, name: name.to_owned(), seen: Mutex::default(), more: Condvar::new() });
+        let shared = Arc::new(Shared { signing, name: name.to_owned(), seen: Mutex::default(), more: Condvar::new() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -118,7 +117,9 @@ impl Shared {
         let bad = StatusCode::BAD_REQUEST.into_response();
         let Some((head, note)) = body.split_once("\n\n") else { return bad };
         let mut lines = head.lines();
-        let Some(old) = lines.next().and_then(|line| line.strip_prefix("old ")?.parse::<u64>().ok()) else { return bad };
+        let Some(old) = lines.next().and_then(|line| line.strip_prefix("old ")?.parse::<u64>().ok()) else {
+            return bad;
+        };
         let proof: Option<Vec<Hash>> = lines.map(|line| STANDARD.decode(line).ok()?.try_into().ok()).collect();
         let Some(proof) = proof.filter(|proof| proof.len() <= 63) else { return bad };
         let mut seen = self.seen.lock().unwrap();
