@@ -64,7 +64,8 @@ fn the_routes_are_these() {
         /policy GET
         /readyz GET
         /status GET
-        /submit POST"#]]
+        /submit POST
+        /verify.html GET"#]]
     .assert_eq(&routes.join("\n"));
 }
 
