@@ -50,7 +50,8 @@ fn a_bundle_with_records_is_exported_and_holds_under_the_key_of_its_kernel() {
     }
     let part = folder.path().join("part.json");
     let bounds = ["--from", "3", "--to", "7"];
-    let _ = gavel(["evidence", "--url", &server.url, "--records", "--out", path(&part)].into_iter().chain(bounds)).code(0);
+    let _ =
+        gavel(["evidence", "--url", &server.url, "--records", "--out", path(&part)].into_iter().chain(bounds)).code(0);
     let report = gavel(["verify", "--json", "--key", &key, path(&part)]).code(0).json();
     assert_eq!(report["records"], json!([3, 7]));
     let refused = server.get("/evidence?records=true&from=5&to=4");
@@ -286,7 +287,10 @@ fn the_page_shows_what_holds_and_what_does_not() {
     assert!(good.text.contains("r3 ä🔑") && good.text.contains(&key), "{good:?}");
 
     let unkeyed = browser.verify(&bundle, "");
-    assert!(unkeyed.answer == "It holds together" && unkeyed.why.contains("Whose it is, it does not prove"), "{unkeyed:?}");
+    assert!(
+        unkeyed.answer == "It holds together" && unkeyed.why.contains("Whose it is, it does not prove"),
+        "{unkeyed:?}"
+    );
     assert!(unkeyed.checks.contains(&"not_covered Whose key".to_owned()), "{unkeyed:?}");
 
     let raw = fs::read_to_string(&bundle).unwrap();
@@ -298,7 +302,10 @@ fn the_page_shows_what_holds_and_what_does_not() {
     assert!(bad.checks.contains(&"not_reached Signature".to_owned()), "{bad:?}");
 
     let other = browser.verify(&bundle, &key_of(&vector("rotated.json")));
-    assert!(other.answer == "It does not hold" && other.why.contains("not signed by the key that you gave"), "{other:?}");
+    assert!(
+        other.answer == "It does not hold" && other.why.contains("not signed by the key that you gave"),
+        "{other:?}"
+    );
     let unread = browser.verify(&bundle, "no key");
     assert!(unread.answer == "Not verified" && unread.why.contains("The key cannot be used"), "{unread:?}");
 

@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, policies};
+use super::{App, evidence, guard, operations, policies};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::evidence::Export;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 42] = [
+pub const ROUTES: [(&str, &str); 53] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -41,6 +41,12 @@ pub const ROUTES: [(&str, &str); 42] = [
     ("post", "/policies/release"),
     ("get", "/policies/differences"),
     ("get", "/policies/history"),
+    ("get", "/health/check"),
+    ("get", "/investigate"),
+    ("post", "/halt/emergency"),
+    ("post", "/evidence/preserve"),
+    ("post", "/evidence/rotate"),
+    ("post", "/restart"),
     ("get", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
@@ -60,6 +66,11 @@ pub const ROUTES: [(&str, &str); 42] = [
     ("post", "/kernels/{id}/policies/release"),
     ("get", "/kernels/{id}/policies/differences"),
     ("get", "/kernels/{id}/policies/history"),
+    ("get", "/kernels/{id}/health/check"),
+    ("get", "/kernels/{id}/investigate"),
+    ("post", "/kernels/{id}/halt/emergency"),
+    ("post", "/kernels/{id}/evidence/preserve"),
+    ("post", "/kernels/{id}/evidence/rotate"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -81,11 +92,13 @@ pub fn router(app: App) -> Router {
         .route("/submit", post(submit))
         .route("/decide", post(decide))
         .route("/halt", post(halt))
-        .merge(policies::router());
+        .merge(policies::router())
+        .merge(operations::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
         .route("/kernels", get(list))
+        .route("/restart", post(operations::restart))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
