@@ -2,10 +2,9 @@
 
 use crate::kernel::Kernel;
 use anyhow::{Context, Result};
-use flate2::bufread::MultiGzDecoder;
-use gavel_kernel::{Entry, EntryData};
+use gavel_kernel::{ChainStart, Entry, EntryData};
 use gavel_ledger::note::VerifyingKey;
-use gavel_ledger::tree::{Hash, RangeProof};
+use gavel_ledger::tree::Hash;
 use gavel_ledger::{EntryView, GENESIS_HASH, Snapshot};
 use gavel_proof::report::Report;
 use gavel_proof::trust::TrustedKey;
@@ -16,7 +15,63 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 
-/// What goes into a bundle: everything that is committed at one moment, or a part of it.
+/// Write the bundle of what `snapshot` holds: `ledger_entries`, `root_hash`, `exported_at_ms`,
+/// `kernel_id`, `variant`, `entry_count`.
+///
+/// # Errors
+/// When the ledger cannot be read or `out` cannot be written.
+///
+/// # Panics
+/// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
+pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"{")?;
+    write_entries(kernel, snapshot, 0, out)
+}
+
+/// Write the bundle of the entries from `start` on. It says under `continues` what it follows, which
+/// must come before the entries, so that they can be verified as they stream by.
+///
+/// # Errors
+/// As for [`write_bundle`].
+///
+/// # Panics
+/// As for [`write_bundle`].
+pub fn write_bundle_from(
+    kernel: &Kernel,
+    snapshot: &Snapshot,
+    start: &ChainStart,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let continues = serde_json::json!({"ledger_seq": start.ledger_seq, "prev_hash": start.prev_hash});
+    write!(out, "{{\"continues\": {continues}, ")?;
+    write_entries(kernel, snapshot, start.ledger_seq, out)
+}
+
+/// All of a bundle behind its opening brace.
+fn write_entries(kernel: &Kernel, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"\"ledger_entries\": [")?;
+    let mut count: u64 = 0;
+    for record in kernel.ledger.records(snapshot) {
+        let record = record.map_err(io::Error::other)?;
+        let Some(view) = record.entry().filter(|view| view.ledger_seq >= first_seq) else { continue };
+        out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
+        let entry = entry(view).map_err(io::Error::other)?;
+        serde_json::to_writer(&mut *out, &entry)?;
+        count += 1;
+    }
+    assert_eq!(first_seq + count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
+    let tail = serde_json::json!({
+        "root_hash": snapshot.chain_head,
+        "exported_at_ms": kernel.clock.now_ms(),
+        "kernel_id": kernel.id,
+        "variant": kernel.law.variant,
+        "entry_count": count,
+    });
+    let tail = tail.to_string();
+    write!(out, "\n], {}\n", tail.trim_start_matches('{'))
+}
+
+/// What goes into a bundle that is asked for: everything that is committed at one moment, or a part of it.
 #[derive(Debug)]
 pub struct Export {
     snapshot: Snapshot,
@@ -51,83 +106,62 @@ impl Export {
     /// When the ledger cannot be read or `out` cannot be written.
     ///
     /// # Panics
-    /// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be
-    /// proved.
+    /// As for [`write_bundle`].
     pub fn write(&self, kernel: &Kernel, out: &mut impl Write) -> io::Result<()> {
-        let Self { snapshot, records } = self;
-        let range = records.clone().unwrap_or(0..snapshot.records);
-        out.write_all(b"{")?;
-        let sides = match records {
-            Some(range) => Some(self.write_before(kernel, range, out)?),
-            None => None,
-        };
-        out.write_all(b"\"ledger_entries\": [")?;
-        let (count, head) = write_entries(kernel, range.clone(), out)?;
-        if range.end - range.start == snapshot.records {
-            assert_eq!(count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
+        match &self.records {
+            None => write_bundle(kernel, &self.snapshot, out),
+            Some(range) => write_records(kernel, &self.snapshot, range.clone(), out),
         }
-        let tail = json!({
-            "root_hash": head.as_deref().unwrap_or(GENESIS_HASH),
-            "exported_at_ms": kernel.clock.now_ms(),
-            "kernel_id": kernel.id,
-            "variant": kernel.law.variant,
-            "entry_count": count,
-        });
-        let tail = tail.to_string();
-        write!(out, "\n], {}", tail.trim_start_matches('{').trim_end_matches('}'))?;
-        if let Some(sides) = sides {
-            self.write_records(kernel, range, &sides, out)?;
-        }
-        out.write_all(b"}\n")
-    }
-
-    /// What must be known before the entries: that they may begin in the middle of the chain.
-    fn write_before(&self, kernel: &Kernel, range: &Range<u64>, out: &mut impl Write) -> io::Result<RangeProof> {
-        let view = kernel.ledger.view();
-        let sides = view.range(range.start, range.end, self.snapshot.records).map_err(io::Error::other)?;
-        write!(out, "\"first_index\": {}, \"before\": {},\n", range.start, json!(hexes(&sides.before)))?;
-        Ok(sides)
-    }
-
-    fn write_records(
-        &self,
-        kernel: &Kernel,
-        range: Range<u64>,
-        sides: &RangeProof,
-        out: &mut impl Write,
-    ) -> io::Result<()> {
-        let Snapshot { checkpoint, key, .. } = &self.snapshot;
-        let view = kernel.ledger.view();
-        write!(out, ",\n\"after\": {}", json!(hexes(&sides.after)))?;
-        if let Some(checkpoint) = checkpoint {
-            write!(out, ",\n\"checkpoint\": {}", json!(**checkpoint))?;
-        }
-        if let Some(key) = key {
-            let key = VerifyingKey::new(&view.origin(), key).map_err(io::Error::other)?;
-            write!(out, ",\n\"key\": {}", json!(key.to_string()))?;
-        }
-        out.write_all(b",\n\"records\": [")?;
-        for (at, record) in view.records_between(range.start, range.end).enumerate() {
-            let record = record.map_err(io::Error::other)?;
-            write!(out, "{}{}", if at == 0 { "\n" } else { ",\n" }, record.as_str())?;
-        }
-        out.write_all(b"\n]")
     }
 }
 
-/// The entries of these records; how many there are, and the hash of the last.
-fn write_entries(kernel: &Kernel, range: Range<u64>, out: &mut impl Write) -> io::Result<(u64, Option<String>)> {
-    let (mut count, mut head) = (0, None);
-    for record in kernel.ledger.view().records_between(range.start, range.end) {
+/// Write the bundle of these records.
+fn write_records(kernel: &Kernel, snapshot: &Snapshot, range: Range<u64>, out: &mut impl Write) -> io::Result<()> {
+    let view = kernel.ledger.view();
+    let sides = view.range(range.start, range.end, snapshot.records).map_err(io::Error::other)?;
+    write!(out, "{{\"first_index\": {}, \"before\": {}", range.start, json!(hexes(&sides.before)))?;
+    let (mut count, mut head) = (0_u64, None);
+    for record in view.records_between(range.start, range.end) {
         let record = record.map_err(io::Error::other)?;
         let Some(view) = record.entry() else { continue };
-        out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
+        if count == 0 {
+            write_continues(view, out)?;
+        }
+        out.write_all(if count == 0 { b",\n\"ledger_entries\": [\n" } else { b",\n" })?;
         let entry = entry(view).map_err(io::Error::other)?;
         serde_json::to_writer(&mut *out, &entry)?;
         count += 1;
         head = Some(entry.entry_hash);
     }
-    Ok((count, head))
+    out.write_all(if count == 0 { b",\n\"ledger_entries\": [" } else { b"\n" })?;
+    let mut tail = json!({
+        "root_hash": head.as_deref().unwrap_or(GENESIS_HASH),
+        "exported_at_ms": kernel.clock.now_ms(),
+        "kernel_id": kernel.id,
+        "variant": kernel.law.variant,
+        "entry_count": count,
+        "after": hexes(&sides.after),
+        "rotations": [],
+    });
+    if let (Some(checkpoint), Some(key)) = (&snapshot.checkpoint, &snapshot.key) {
+        tail["checkpoint"] = json!(**checkpoint);
+        tail["key"] = json!(VerifyingKey::new(&view.origin(), key).map_err(io::Error::other)?.to_string());
+    }
+    let tail = tail.to_string();
+    write!(out, "], {},\n\"records\": [", tail.trim_start_matches('{').trim_end_matches('}'))?;
+    for (at, record) in view.records_between(range.start, range.end).enumerate() {
+        let record = record.map_err(io::Error::other)?;
+        write!(out, "{}{}", if at == 0 { "\n" } else { ",\n" }, record.as_str())?;
+    }
+    out.write_all(b"\n]}\n")
+}
+
+/// What the first entry follows, if it is not the first of its chain.
+fn write_continues(first: EntryView<'_>, out: &mut impl Write) -> io::Result<()> {
+    if first.ledger_seq == 0 {
+        return Ok(());
+    }
+    write!(out, ", \"continues\": {}", json!({"ledger_seq": first.ledger_seq, "prev_hash": first.prev_hash}))
 }
 
 fn hexes(hashes: &[Hash]) -> Vec<String> {
@@ -152,14 +186,25 @@ pub const UNPACKED_BYTES_MAX: u64 = 64 << 30;
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Verify a bundle or a proof file as it streams by: memory stays bounded however long it is. What is compressed with
-/// gzip or zstd, whatever its name, is unpacked, to at most `unpacked_bytes_max` bytes.
+/// Verify a bundle file; what does not hold is an error.
+///
+/// # Errors
+/// When it cannot be read or is no bundle, or the first entry or record that does not hold.
+pub fn verify_bundle_file(path: &Path) -> Result<Report> {
+    let report = verify_file(path, None, UNPACKED_BYTES_MAX)?;
+    match &report.error {
+        Some(why) => Err(anyhow::anyhow!("{why}")),
+        None => Ok(report),
+    }
+}
+
+/// Verify a bundle or a proof file as it streams by: memory stays bounded however long it is. If it is compressed, it
+/// may unpack to at most `unpacked_bytes_max` bytes.
 ///
 /// # Errors
 /// When it cannot be read, or is compressed and damaged. What does not hold is told by the report.
 pub fn verify_file(path: &Path, trusted: Option<TrustedKey>, unpacked_bytes_max: u64) -> Result<Report> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    let mut reader = unpacked(BufReader::with_capacity(PIECE_BYTES, file))?;
+    let mut reader = open_plain(path).with_context(|| path.display().to_string())?;
     let mut verifier = Verifier::new(trusted);
     let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
     loop {
@@ -175,12 +220,18 @@ pub fn verify_file(path: &Path, trusted: Option<TrustedKey>, unpacked_bytes_max:
     }
 }
 
-/// By the first bytes, not by the name.
-fn unpacked(mut reader: BufReader<File>) -> Result<Box<dyn Read>> {
-    let start = reader.fill_buf().context("not an evidence bundle: it cannot be read")?;
-    Ok(match start {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(reader).context("not zstd")?),
-        _ => Box::new(reader),
-    })
+/// Open a file that may be compressed by zstd or gzip, which its first bytes tell.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn open_plain(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let first = file.fill_buf()?;
+    if first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(Box::new(BufReader::with_capacity(1 << 20, zstd::Decoder::with_buffer(file)?)));
+    }
+    if first.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(file))));
+    }
+    Ok(Box::new(file))
 }

@@ -10,6 +10,7 @@
 //! - `gavel-runtime` is the sandbox: components in, verdicts out.
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
+pub mod archive_target;
 mod carry;
 mod checkpoint_key;
 pub mod checkpoints;
@@ -24,11 +25,13 @@ pub mod http;
 pub mod index;
 pub mod kernel;
 pub mod metrics;
+pub mod operations;
 pub mod policies;
 pub mod prove;
 mod record;
 mod remembered;
 pub mod replay;
+mod service;
 pub mod signing;
 pub mod tlog;
 pub mod tools;

@@ -20,13 +20,15 @@ mod config;
 mod metrics;
 mod random;
 mod server;
+mod webhook;
 
 pub use binary::{Gavel, Output, gavel, path as gavel_path, repository, scratch};
-pub use client::{Connection, Response, read_response};
+pub use client::{Connection, Request, Response, read_request, read_response};
 pub use config::{Config, Key};
 pub use metrics::Samples;
 pub use random::Random;
 pub use server::{Server, Site};
+pub use webhook::Webhook;
 
 use serde_json::{Value, json};
 use std::fmt::Debug;

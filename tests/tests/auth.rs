@@ -62,6 +62,7 @@ fn every_route_has_its_roles() {
         ("/livez", [200; 5]),
         ("/readyz", [200; 5]),
         ("/openapi.json", [200; 5]),
+        ("/verify.html", [200; 5]),
         ("/kernels/k", [200; 5]),
         ("/kernels", [401, 200, 200, 200, 200]),
         ("/status", [401, 200, 200, 200, 403]),

@@ -35,13 +35,20 @@ fn every_command_has_help_with_an_example() {
         "evidence",
         "find",
         "halt",
+        "health",
         "help",
         "info",
+        "init",
+        "investigate",
         "key",
         "policy",
+        "preserve",
         "prove",
         "replay",
+        "restart",
+        "rotate",
         "serve",
+        "smoke",
         "submit",
         "validate",
         "verify",
@@ -353,6 +360,7 @@ fn evidence_is_exported_and_verified() {
           entries    5
           kernel id  k
           root hash  <hash>
+          not covered: the bundle has no records: it proves that its entries are one chain, not who wrote it, and not that none was cut off at the end
     "#]],
     );
     let as_json = gavel(["verify", "--json", path(&bundle)]).code(0).json();
@@ -361,9 +369,27 @@ fn evidence_is_exported_and_verified() {
         &[],
         &expect![[r#"
         {
+          "checks": [
+            {
+              "detail": "an evidence bundle, read to its end",
+              "name": "form",
+              "outcome": "holds"
+            },
+            {
+              "detail": "5 entries, the chain from its beginning: each hash and link computed again",
+              "name": "chain",
+              "outcome": "holds"
+            },
+            {
+              "detail": "the bundle has no records: it proves that its entries are one chain, not who wrote it, and not that none was cut off at the end",
+              "name": "records",
+              "outcome": "not_covered"
+            }
+          ],
           "entries": 5,
           "kernel_id": "k",
           "root_hash": "<hash>",
+          "subject": "bundle",
           "verified": true
         }"#]],
     );

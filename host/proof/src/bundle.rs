@@ -5,7 +5,7 @@
 //! records fill, the decisions that are open, and eight bytes of each entry's hash, by which the first
 //! entry is named that its record does not carry.
 
-use crate::chain::{Chain, ChainError, Entry, Link};
+use crate::chain::{Chain, Entry, Link};
 use crate::hash::Hash;
 use crate::json;
 use crate::note::Note;
@@ -14,6 +14,7 @@ use crate::report::{EvidenceError, Report, Row};
 use crate::state::{self, State};
 use crate::tree::{RangeProof, leaf_hash};
 use crate::trust::{Keys, check_origin, hex_hash, report_signature};
+use serde::Deserialize;
 
 /// The checks of a bundle, in their order.
 pub(crate) const CHECKS: [&str; 8] = ["form", "chain", "records", "agreement", "log", "tree", "signature", "key"];
@@ -33,6 +34,15 @@ pub(crate) struct Reading {
     pub(crate) checkpoint: Option<String>,
     sides: RangeProof,
     agreement: Agreement,
+    /// What the first entry follows, if it is not the first of the chain.
+    follows: Option<(u64, String)>,
+}
+
+/// What a bundle that does not begin with its kernel follows.
+#[derive(Deserialize)]
+struct Continues {
+    ledger_seq: u64,
+    prev_hash: String,
 }
 
 impl Reading {
@@ -44,6 +54,14 @@ impl Reading {
             "entry_count" => self.entry_count = serde_json::from_str(value).map_err(malformed)?,
             "first_index" => self.first_index = serde_json::from_str(value).map_err(malformed)?,
             "checkpoint" => self.checkpoint = serde_json::from_str(value).map_err(malformed)?,
+            "continues" if self.has_entries => {
+                return Err(EvidenceError::NotABundle("`continues` must come before `ledger_entries`".to_owned()));
+            }
+            "continues" => {
+                let Continues { ledger_seq, prev_hash } = serde_json::from_str(value).map_err(malformed)?;
+                self.shown.chain = Chain::from_start(ledger_seq, prev_hash.clone());
+                self.follows = Some((ledger_seq, prev_hash));
+            }
             "before" => self.sides.before = hashes(key, value)?,
             "after" => self.sides.after = hashes(key, value)?,
             _ => drop(serde_json::from_str::<serde::de::IgnoredAny>(value).map_err(malformed)?),
@@ -57,7 +75,7 @@ impl Reading {
         let entry = Entry::parse(text);
         let entry =
             entry.map_err(|why| EvidenceError::NotABundle(format!("entry {number} of `ledger_entries`: {why}")))?;
-        let hash = self.shown.push(&entry, self.first_index.is_some_and(|first| first > 0))?;
+        let hash = self.shown.chain.push(entry.link(&entry.canonical()))?;
         self.agreement.shown(&entry, &hash)?;
         if self.shown.rows.len() < rows_max {
             self.shown.rows.push(row(entry));
@@ -106,16 +124,20 @@ impl Reading {
     }
 
     fn check_chain(&mut self, root_hash: &str, report: &mut Report) -> Result<(), EvidenceError> {
-        let within = self.recorded.as_ref().is_some_and(|recorded| recorded.first > 0);
-        if let Some(why) = self.shown.not_from_genesis.take().filter(|_| !within) {
-            return Err(why.into());
-        }
         let chain = &self.shown.chain;
         chain.finish(root_hash, self.entry_count)?;
         report.entries = chain.len();
-        report.root_hash = (!within || !chain.is_empty()).then(|| chain.head().to_owned());
-        let from = if within { "a part of the chain" } else { "the chain from its beginning" };
-        report.holds("chain", format!("{} entries, {from}: each hash and link computed again", chain.len()));
+        report.root_hash = Some(chain.head().to_owned());
+        let (count, from) = (chain.len(), self.follows.as_ref().map(|(first, _)| *first));
+        let from = from.map_or("from the beginning of the chain".to_owned(), |first| format!("from number {first} on"));
+        report.holds("chain", format!("{count} entries, {from}: each hash and link computed again"));
+        if let Some((first, prev_hash)) = self.follows.clone().filter(|(first, _)| *first > 0) {
+            (report.first_entry, report.follows) = (Some(first), Some(prev_hash));
+            report.not_covered(
+                "rest",
+                format!("the entries 0 to {}, which only the bundles before this one can show", first - 1),
+            );
+        }
         Ok(())
     }
 
@@ -190,33 +212,12 @@ fn row(entry: Entry) -> Row {
 #[derive(Debug)]
 struct Shown {
     chain: Chain,
-    /// The fault of a chain that does not begin at its beginning, unless the bundle is a part.
-    not_from_genesis: Option<ChainError>,
     rows: Vec<Row>,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { chain: Chain::from_genesis(), not_from_genesis: None, rows: Vec::new() }
-    }
-}
-
-impl Shown {
-    fn push(&mut self, entry: &Entry, within: bool) -> Result<Hash, EvidenceError> {
-        let canonical = entry.canonical();
-        let link = entry.link(&canonical);
-        let pushed = match self.chain.clone().push(link) {
-            Err(why @ (ChainError::Sequence { .. } | ChainError::PrevHash { .. }))
-                if self.chain.is_empty() && entry.ledger_seq > 0 =>
-            {
-                self.not_from_genesis = Some(why).filter(|_| !within);
-                self.chain = Chain::from_anywhere();
-                self.chain.push(link)
-            }
-            _ => self.chain.push(link),
-        };
-        // A later fault only follows from the first one, if that is one.
-        pushed.map_err(|why| self.not_from_genesis.take().unwrap_or(why).into())
+        Self { chain: Chain::from_genesis(), rows: Vec::new() }
     }
 }
 

@@ -218,6 +218,12 @@ impl Chain {
         Self { next: Some((0, GENESIS_HASH.to_owned())), links: 0 }
     }
 
+    /// A chain that goes on after another one: its next link has this number and follows this hash.
+    #[must_use]
+    pub fn from_start(ledger_seq: u64, prev_hash: String) -> Self {
+        Self { next: Some((ledger_seq, prev_hash)), links: 0 }
+    }
+
     /// A part of a chain: its first link is believed about what went before it.
     #[must_use]
     pub fn from_anywhere() -> Self {

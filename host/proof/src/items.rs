@@ -31,6 +31,13 @@ pub enum Item<'a> {
         /// Which.
         key: &'a str,
     },
+    /// The object that is the member of this name begins: what follows are its members.
+    Enter {
+        /// Its name.
+        key: &'a str,
+    },
+    /// That object ends: what follows are members of the outer one again.
+    Leave,
     /// An element of a list.
     Element {
         /// Of which list.
@@ -80,6 +87,9 @@ enum Shape {
 #[derive(Debug)]
 pub struct Items {
     lists: &'static [&'static str],
+    /// The member whose members are read as if they stood at the top.
+    within: &'static str,
+    entered: bool,
     place: Place,
     shape: Option<Shape>,
     in_string: bool,
@@ -91,11 +101,14 @@ pub struct Items {
 }
 
 impl Items {
-    /// A reader that hands on the elements of the members named in `lists` one by one.
+    /// A reader that hands on the elements of the members named in `lists` one by one, and the members
+    /// of the object `within` as those at the top.
     #[must_use]
-    pub fn new(lists: &'static [&'static str]) -> Self {
+    pub fn new(lists: &'static [&'static str], within: &'static str) -> Self {
         Self {
             lists,
+            within,
+            entered: false,
             place: Place::Start,
             shape: None,
             in_string: false,
@@ -169,7 +182,17 @@ impl Items {
         }
         self.place = match (self.place, byte) {
             (Place::Start, b'{') => Place::KeyOrEnd,
+            (Place::KeyOrEnd | Place::CommaOrEnd, b'}') if self.entered => {
+                self.entered = false;
+                take(Item::Leave)?;
+                Place::CommaOrEnd
+            }
             (Place::KeyOrEnd | Place::CommaOrEnd, b'}') => Place::End,
+            (Place::Value, b'{') if self.key == self.within && !self.entered => {
+                self.entered = true;
+                take(Item::Enter { key: &self.key })?;
+                Place::KeyOrEnd
+            }
             (Place::KeyOrEnd | Place::Key, b'"') => {
                 self.key.clear();
                 return Ok(self.begin(Place::Key, Shape::Text));
@@ -331,13 +354,15 @@ mod tests {
 
     /// What is read of `text` when it comes in pieces of `size` bytes.
     fn read(text: &[u8], size: usize) -> Result<Vec<String>, String> {
-        let mut items = Items::new(&["l", "m"]);
+        let mut items = Items::new(&["l", "m"], "w");
         let mut seen = Vec::new();
         let mut take = |item: Item<'_>| {
             seen.push(match item {
                 Item::Member { key, value } => format!("{key}={value}"),
                 Item::List { key } => format!("{key}:"),
                 Item::Element { key, value } => format!("{key}+{value}"),
+                Item::Enter { key } => format!("{key}>"),
+                Item::Leave => "<".to_owned(),
             });
             Ok::<(), Refused>(())
         };
@@ -367,6 +392,16 @@ mod tests {
     }
 
     #[test]
+    fn an_object_within_is_read_as_the_one_around_it() {
+        let text = br#"{"a":1,"w":{"l":[2],"w":{"b":3}},"c":{}}"#;
+        assert_eq!(read(text, 5).unwrap(), ["a=1", "w>", "l:", "l+2", r#"w={"b":3}"#, "<", "c={}"]);
+        assert_eq!(
+            read(b"{\"w\":{}", 2).unwrap_err(),
+            "byte 7 should be the rest of the object, but the file ends there, after or within `w`"
+        );
+    }
+
+    #[test]
     fn the_first_byte_out_of_place_is_named() {
         for (text, expected) in [
             ("", "byte 0 should be the beginning of a JSON object, but the file is empty"),
@@ -392,7 +427,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused_before_it_is_kept() {
-        let mut items = Items::new(&[]);
+        let mut items = Items::new(&[], "");
         let mut take = |_: Item<'_>| Ok::<(), Misplaced>(());
         items.push(b"{\"a\":\"", &mut take).unwrap();
         let piece = vec![b'x'; 1 << 20];

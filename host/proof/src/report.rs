@@ -210,6 +210,10 @@ pub struct Report {
     pub entries: u64,
     /// The hash of the last of them, 64 zeros for a chain without any.
     pub root_hash: Option<String>,
+    /// The number of the first entry, if the bundle continues another one.
+    pub first_entry: Option<u64>,
+    /// What that entry follows, as the bundle itself says: only the bundle before can prove it.
+    pub follows: Option<String>,
     /// The records: the first and the last.
     pub records: Option<(u64, u64)>,
     /// The log in the signed checkpoint.
@@ -236,6 +240,8 @@ impl Report {
             kernel_id: String::new(),
             entries: 0,
             root_hash: None,
+            first_entry: None,
+            follows: None,
             records: None,
             origin: None,
             tree_size: None,

@@ -21,6 +21,8 @@ use crate::{bundle, consistency_file, proof_file};
 
 /// The members that are lists of any length.
 const LISTS: [&str; 4] = ["ledger_entries", "records", "rotations", "proofs"];
+/// What was preserved for an incident is a bundle within what was said of it then.
+const PRESERVED: &str = "evidence";
 /// The most members of a file.
 const MEMBERS_MAX: usize = 256;
 /// The most entries that a report shows, unless [`Verifier::rows_max`] says otherwise.
@@ -42,6 +44,8 @@ struct Reading {
     consistency: consistency_file::Reading,
     /// The names of the members so far.
     seen: Vec<String>,
+    /// Whether a preserved bundle has been read: what stands behind it is not of the evidence.
+    left: bool,
     rows_max: usize,
 }
 
@@ -55,9 +59,10 @@ impl Verifier {
             proofs: proof_file::Reading::default(),
             consistency: consistency_file::Reading::default(),
             seen: Vec::new(),
+            left: false,
             rows_max: ROWS_MAX,
         };
-        Self { items: Items::new(&LISTS), reading, fault: None }
+        Self { items: Items::new(&LISTS, PRESERVED), reading, fault: None }
     }
 
     /// Shows so many entries on the report.
@@ -126,6 +131,23 @@ impl Reading {
 
     fn take(&mut self, item: Item<'_>) -> Result<(), EvidenceError> {
         match item {
+            Item::Enter { .. } if self.left || self.bundle.has_entries || self.proofs.has_proofs => {
+                Err(EvidenceError::NotABundle("it holds two bundles".to_owned()))
+            }
+            Item::Enter { .. } => {
+                // Its own members are those that count.
+                (self.bundle, self.proofs) = Default::default();
+                self.seen.clear();
+                Ok(())
+            }
+            Item::Leave => {
+                self.left = true;
+                Ok(())
+            }
+            Item::List { key } if self.left => {
+                Err(EvidenceError::NotABundle(format!("`{key}` stands behind the bundle, not in it")))
+            }
+            Item::Member { .. } if self.left => Ok(()),
             Item::List { key } => {
                 self.note(key)?;
                 self.bundle.has_entries |= key == "ledger_entries";

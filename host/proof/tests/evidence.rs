@@ -70,7 +70,12 @@ fn every_part_of_a_log_holds_and_says_what_it_leaves_open() {
                 let report = verify(&log.bundle(start, end, size).to_string(), Some(&vkey));
                 assert_eq!(report.error, None, "{start}..{end} of {size}");
                 let open = report.checks.iter().filter(|check| check.name == "rest").count();
-                assert_eq!(open, 1 + usize::from(start > 0) + usize::from(end < size), "{start}..{end} of {size}");
+                let entries = usize::from(report.first_entry.is_some());
+                assert_eq!(
+                    open,
+                    1 + entries + usize::from(start > 0) + usize::from(end < size),
+                    "{start}..{end} of {size}"
+                );
             }
         }
     }
@@ -87,6 +92,31 @@ fn a_bundle_of_the_kernels_package_holds_and_says_what_is_missing() {
     assert!(report.not_covered_details().any(|detail| detail.contains("not who wrote it")), "{report:?}");
     let raw = format!("ed25519:{}", hex::encode(key().public()));
     assert!(told(&bundle.to_string(), Some(&raw)).starts_with("nothing here is signed: the bundle has no records"));
+}
+
+#[test]
+fn a_bundle_that_continues_another_or_was_preserved_holds() {
+    let whole = Log::example().whole();
+    let list = |name: &str| whole[name].as_array().unwrap();
+    let (rest, before) = (&list("ledger_entries")[2..], &list("ledger_entries")[1]["entry_hash"]);
+    let text = |seq: u64, prev_hash: &Value| {
+        let (rest, root) = (json!(rest), &whole["root_hash"]);
+        let continues = json!({"ledger_seq": seq, "prev_hash": prev_hash});
+        format!(r#"{{"continues":{continues},"ledger_entries":{rest},"root_hash":{root},"entry_count":4}}"#)
+    };
+    let report = verify(&text(2, before), None);
+    assert_eq!((report.error, report.entries, report.first_entry), (None, 4, Some(2)));
+    assert_eq!(report.follows.as_deref(), before.as_str());
+    assert!(told(&text(1, before), None).contains("expected ledger_seq 1"));
+    assert!(told(&text(2, &json!("0".repeat(64))), None).contains("prev_hash is"));
+    let late = format!(r#"{{"ledger_entries":[],"continues":{{"ledger_seq":0,"prev_hash":{before}}}}}"#);
+    assert!(told(&late, None).contains("must come before"));
+
+    let preserved = |more: &str| format!(r#"{{"kernel_id":"x","evidence":{whole},"integrity_hash":"h"{more}}}"#);
+    let report = verify(&preserved(""), None);
+    assert_eq!((report.error, report.entries, report.kernel_id.as_str()), (None, 6, "k-1"));
+    assert!(told(&preserved(",\"records\":[]"), None).contains("stands behind the bundle"));
+    assert!(told(&preserved(",\"evidence\":{}"), None).contains("two bundles"));
 }
 
 /// Changes the text of record `index` of a bundle.

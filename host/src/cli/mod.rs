@@ -11,13 +11,20 @@ mod demo;
 mod evidence;
 mod find;
 mod halt;
+mod health;
 mod info;
+mod init;
+mod investigate;
 mod key;
 mod output;
 mod policy;
+mod preserve;
 mod prove;
 mod replay;
+mod restart;
+mod rotate;
 mod serve;
+mod smoke;
 mod submit;
 mod validate;
 mod verify;
@@ -53,7 +60,14 @@ enum Command {
     Evidence(evidence::Args),
     Prove(prove::Args),
     Find(find::Args),
+    Init(init::Args),
+    Smoke(smoke::Args),
+    Health(health::Args),
+    Investigate(investigate::Args),
     Halt(halt::Args),
+    Preserve(preserve::Args),
+    Rotate(rotate::Args),
+    Restart(restart::Args),
     Key(key::Args),
     Policy(policy::Args),
     Conformance(conformance::Args),
@@ -86,7 +100,14 @@ pub fn main() -> ExitCode {
         Command::Evidence(args) => evidence::run(args, json),
         Command::Prove(args) => prove::run(args, json),
         Command::Find(args) => find::run(args, json),
+        Command::Init(args) => init::run(args, json),
+        Command::Smoke(args) => smoke::run(args, json),
+        Command::Health(args) => health::run(args, json),
+        Command::Investigate(args) => investigate::run(args, json),
         Command::Halt(args) => halt::run(args, json),
+        Command::Preserve(args) => preserve::run(args, json),
+        Command::Rotate(args) => rotate::run(args, json),
+        Command::Restart(args) => restart::run(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Conformance(args) => conformance::run(args, json),

@@ -1,6 +1,7 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
 use super::checkpoints::CheckpointsFile;
+use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
 use crate::policies::package::PACKAGE_BYTES_MAX;
@@ -41,6 +42,12 @@ pub struct File {
     /// Who gets the checkpoints of the ledgers.
     #[serde(default)]
     pub checkpoints: CheckpointsFile,
+    /// Whom to tell what befalls the host.
+    #[serde(default)]
+    pub alerts: Vec<AlertFile>,
+    /// Bounds of the operator's plays.
+    #[serde(default)]
+    pub operations: OperationsFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -298,6 +305,8 @@ impl File {
         self.auth.keys.iter().try_for_each(|key| key.validate(&ids))?;
         self.auth.validate()?;
         self.checkpoints.validate()?;
+        self.alerts.iter().try_for_each(AlertFile::validate)?;
+        self.operations.validate()?;
         self.limits.validate()
     }
 

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod file;
+mod operations;
 mod policies;
 mod shorthand;
 
@@ -15,7 +16,7 @@ pub use file::{
     AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlogAccess, TlsFile, ToolLimits,
     ToolsFile,
 };
-
+pub use operations::{AlertFile, OperationsFile, Severity};
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};
 
 use serde::de::DeserializeOwned;

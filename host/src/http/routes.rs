@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, policies, prove, records, tlog};
+use super::{App, evidence, guard, operations, policies, prove, records, tlog};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::evidence::Export;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 58] = [
+pub const ROUTES: [(&str, &str); 69] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -49,6 +49,12 @@ pub const ROUTES: [(&str, &str); 58] = [
     ("get", "/checkpoint"),
     ("get", "/tile/entries/{path}"),
     ("get", "/tile/{level}/{path}"),
+    ("get", "/health/check"),
+    ("get", "/investigate"),
+    ("post", "/halt/emergency"),
+    ("post", "/evidence/preserve"),
+    ("post", "/evidence/rotate"),
+    ("post", "/restart"),
     ("get", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
@@ -76,6 +82,11 @@ pub const ROUTES: [(&str, &str); 58] = [
     ("get", "/kernels/{id}/checkpoint"),
     ("get", "/kernels/{id}/tile/entries/{path}"),
     ("get", "/kernels/{id}/tile/{level}/{path}"),
+    ("get", "/kernels/{id}/health/check"),
+    ("get", "/kernels/{id}/investigate"),
+    ("post", "/kernels/{id}/halt/emergency"),
+    ("post", "/kernels/{id}/evidence/preserve"),
+    ("post", "/kernels/{id}/evidence/rotate"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -100,11 +111,13 @@ pub fn router(app: App) -> Router {
         .merge(policies::router())
         .merge(records::router())
         .merge(prove::router())
-        .merge(tlog::router());
+        .merge(tlog::router())
+        .merge(operations::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
         .route("/kernels", get(list))
+        .route("/restart", post(operations::restart))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

@@ -167,13 +167,17 @@ impl Log {
             })
             .collect();
         let root_hash = entries.last().map_or(json!(GENESIS_HASH), |entry| entry["entry_hash"].clone());
-        json!({
+        let mut bundle = json!({
             "first_index": start, "before": hex(&sides.before), "entry_count": entries.len(),
             "ledger_entries": entries, "root_hash": root_hash, "exported_at_ms": 5, "kernel_id": self.kernel_id,
             "variant": "strict", "after": hex(&sides.after),
             "records": within.iter().map(|text| serde_json::from_str(text).unwrap()).collect::<Vec<Value>>(),
             "checkpoint": self.checkpoint(size, &[&key()]), "key": self.vkey(&key()).to_string(), "rotations": [],
-        })
+        });
+        if let Some(first) = entries.first().filter(|entry| entry["ledger_seq"] != 0) {
+            bundle["continues"] = json!({"ledger_seq": first["ledger_seq"], "prev_hash": first["prev_hash"]});
+        }
+        bundle
     }
 
     pub(crate) fn whole(&self) -> Value {
