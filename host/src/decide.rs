@@ -368,6 +368,9 @@ impl Kernel {
             let _ = done.send(result);
         });
         let result = committed.await.unwrap_or(Err(AppendError::Closed));
+        if let Some(index) = &self.index {
+            index.notify();
+        }
         if result.as_ref().is_ok_and(|committed| (committed.index + 1).is_multiple_of(SEGMENT_RECORDS)) {
             self.segment_full.notify_one();
         }

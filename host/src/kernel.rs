@@ -11,9 +11,10 @@
 
 use crate::checkpoint_key;
 use crate::clock::Clock;
-use crate::config::{KernelFile, RecordRequests};
+use crate::config::{KernelFile, RecordRequests, TlogAccess};
 use crate::decide::Refused;
 use crate::gate::Gate;
+use crate::index::Index;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
 use crate::past::Past;
 use crate::policies::admit::Admission;
@@ -49,10 +50,14 @@ pub struct Kernel {
     pub(crate) record_requests: RecordRequests,
     /// Where it lies what records have no room for; a kernel in memory has no such place.
     pub(crate) blobs: Option<Blobs>,
+    /// Whether everybody may read its log as a tlog.
+    pub(crate) tlog_is_public: bool,
     /// Its folder, if it has one.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) tools: Toolbox,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Where records are found; a kernel without a folder has none.
+    pub(crate) index: Option<Index>,
     pub(crate) clock: Clock,
     /// Permits used and counters; shared with the kernel that it replaced and the one that replaces it.
     pub(crate) remembered: Remembered,
@@ -92,6 +97,8 @@ pub struct Parts {
     pub remembered: Remembered,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
+    /// Bytes of its index that are kept in memory.
+    pub max_index_cache_bytes: usize,
     /// Where its sealed segments go, and how long things are kept.
     pub upkeep: Settings,
     /// What stands first in its ledger, if that is new.
@@ -177,6 +184,9 @@ impl Kernel {
             Memory::Durable(dir) => Some(dir.to_owned()),
             Memory::Volatile => None,
         };
+        let ledger = Arc::new(ledger);
+        let index = dir.as_deref().map(|dir| Index::open(dir, &ledger, parts.max_index_cache_bytes));
+        let index = index.transpose().with_context(|| format!("kernel {}: its index", file.id))?;
         let kernel = Self {
             id: file.id.clone(),
             variant: file.variant,
@@ -185,9 +195,11 @@ impl Kernel {
             admission: parts.admission,
             record_requests: file.record_requests.clone(),
             blobs: dir.as_deref().map(|dir| open_blobs(dir, file)).transpose()?,
+            tlog_is_public: file.tlog == TlogAccess::Public,
             dir,
             tools: parts.tools,
             ledger,
+            index,
             clock: parts.clock,
             remembered: parts.remembered,
             states: States::default(),
@@ -352,6 +364,9 @@ impl Kernel {
         self.upkeep.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(index) = &self.index {
+            index.close();
+        }
         if self.dir.is_some() {
             self.remember();
         }
@@ -377,6 +392,7 @@ impl Kernel {
         set(&self.metrics.ledger_records, snapshot.records);
         set(&self.metrics.ledger_bytes, snapshot.bytes);
         set(&self.metrics.ledger_syncs, self.ledger.stats().syncs);
+        set(&self.metrics.index_records, self.index.as_ref().map_or(0, Index::indexed));
         set(&self.metrics.accepting, u64::from(self.state() == State::Idle));
         set(&self.metrics.ledger_poisoned, u64::from(snapshot.poisoned.is_some()));
     }

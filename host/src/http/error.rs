@@ -22,6 +22,9 @@ pub enum ApiError {
     /// 404: no such kernel.
     #[error("there is no kernel '{0}'")]
     NoKernel(String),
+    /// 404: what the path names is not there.
+    #[error("{0}")]
+    Absent(String),
     /// 405.
     #[error("Method not allowed")]
     Method,
@@ -76,7 +79,7 @@ impl ApiError {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::Refusal(Refusal::Unauthenticated) => StatusCode::UNAUTHORIZED,
             Self::Refusal(_) => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NoKernel(_) => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoKernel(_) | Self::Absent(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Halted { .. } | Self::Conflict(_) => StatusCode::CONFLICT,
