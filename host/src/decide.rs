@@ -62,6 +62,15 @@ pub enum Refused {
     /// The ledger takes no record.
     #[error("the decision could not be recorded: {0}")]
     Ledger(String),
+    /// The request was carried so far that its tool may have been run, and no record says what came of it. Not to be
+    /// tried again by a machine.
+    #[error("{what}: {why}")]
+    OutcomeLost {
+        /// What was done, for the caller.
+        what: String,
+        /// Why there is no record of it.
+        why: String,
+    },
 }
 
 /// A request in the course of its judgement.
@@ -229,16 +238,21 @@ impl Kernel {
         let result = self.tools.call(&call.name, call.params.clone()).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.tools.get_or_create(&ToolLabels { tool: call.name.clone(), outcome }).inc();
-        match result {
+        let recorded = match result {
             Ok(value) => {
                 walk.to(State::Auditing);
                 let now_ms = self.clock.now_ms();
                 let entry = EntryData::allowed(case.request, now_ms, case.judgement.permit.as_ref());
-                let closed = self.close(case, None, entry, Some(decision.index)).await?;
-                Ok(receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
+                let closed = self.close(case, None, entry, Some(decision.index)).await;
+                closed.map(|closed| receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
             }
             Err(why) => self.fail(case, gavel_kernel::tool_failure(&why), Some(decision.index), walk).await,
-        }
+        };
+        // That nothing was done, or that it may be tried again, would be a lie from here on.
+        recorded.map_err(|why| Refused::OutcomeLost {
+            what: format!("the tool '{}' was run, but its outcome could not be recorded", call.name),
+            why: why.to_string(),
+        })
     }
 
     /// The tool failed, or there is none of that name.
@@ -409,7 +423,10 @@ fn receipt(
 }
 
 fn broken_off() -> Refused {
-    Refused::Ledger("the request broke off in a panic; the log says where".into())
+    Refused::OutcomeLost {
+        what: "the request broke off by a fault of the host, and what it asked for may have been done".into(),
+        why: "a panic; the log says where".into(),
+    }
 }
 
 fn entry_hash(committed: Committed) -> Option<String> {

@@ -19,7 +19,9 @@ mod client;
 mod config;
 mod metrics;
 mod random;
+pub mod receipts;
 mod server;
+mod volume;
 
 pub use binary::{Gavel, Output, gavel, path as gavel_path, repository, scratch};
 pub use client::{Connection, Response, read_response};
@@ -27,6 +29,7 @@ pub use config::{Config, Key};
 pub use metrics::Samples;
 pub use random::Random;
 pub use server::{Server, Site};
+pub use volume::Volume;
 
 use serde_json::{Value, json};
 use std::fmt::Debug;

@@ -53,6 +53,9 @@ pub enum ApiError {
         /// Whole seconds until the next request is admitted, at least 1.
         retry_after_s: u64,
     },
+    /// 500: something was done, and no record says what came of it; to send it again would do it again.
+    #[error("{0}: do not send the request again before you know what it did")]
+    Unrecorded(String),
     /// 503: too busy, or stopping, or the ledger cannot be written.
     #[error("{0}")]
     Unavailable(String),
@@ -71,6 +74,7 @@ impl ApiError {
             Self::NotAccepted(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unrecorded(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -90,6 +94,10 @@ impl From<Refused> for ApiError {
             Refused::Halted { kernel, reason } => Self::Halted { kernel, reason },
             Refused::TooLong(why) => Self::TooLarge(why),
             Refused::Overloaded => Self::Unavailable("too many records are waiting for the disk; try again".into()),
+            Refused::OutcomeLost { what, why } => {
+                tracing::error!(%why, what, "an outcome could not be recorded");
+                Self::Unrecorded(what)
+            }
             Refused::Ledger(why) => {
                 // The cause may name files: it is for the log, not for the caller.
                 tracing::error!(%why, "the ledger does not take records");

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod golden;
 mod log;
+mod sim;
 
 use gavel_ledger::{
     AppendError, Committed, Draft, Error, Identity, Image, Kind, Ledger, MemoryStorage, Options, RecordView, Recovered,
