@@ -123,7 +123,7 @@ impl Kernel {
         record::check_lengths(request).map_err(Refused::TooLong)?;
         let started = Instant::now();
         let mut walk = Walk::begin(&self.states);
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms();
         let judgement = self.judge(request, now_ms);
         let line = self.life.line();
         let deployed = Arc::clone(line.decides(request.request_id()));

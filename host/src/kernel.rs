@@ -7,7 +7,7 @@
 //! the moment that its ledger holds a halt record: for ever, across restarts. It serves many
 //! requests at once; each walks the states of its own, counted in [`States`].
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Watch, rfc3339};
 use crate::config::KernelFile;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
 use crate::policies::admit::Admission;
@@ -42,6 +42,8 @@ pub struct Kernel {
     pub(crate) tools: Toolbox,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
+    /// Knows the latest time that the clock, or a record, has shown.
+    pub(crate) watch: Watch,
     pub(crate) permits: Mutex<MemoryPermitUses>,
     pub(crate) counters: Arc<dyn Counters>,
     pub(crate) states: States,
@@ -115,6 +117,7 @@ impl Kernel {
             Memory::Durable(dir) => Some(dir.to_owned()),
             Memory::Volatile => None,
         };
+        let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let kernel = Self {
             id: file.id.clone(),
             law,
@@ -126,6 +129,7 @@ impl Kernel {
             tools: parts.tools,
             ledger,
             clock: parts.clock,
+            watch,
             permits: Mutex::default(),
             counters: WindowedCounters::new(parts.max_counter_keys).into(),
             states: States::default(),
@@ -136,6 +140,7 @@ impl Kernel {
         };
         let judges = last_change.is_some() || !kernel.life.line().serving.document.policies.is_empty();
         kernel.recall(judges)?;
+        let _ = kernel.now_ms();
         kernel.close_open_decisions(&open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
@@ -194,6 +199,21 @@ impl Kernel {
             );
         }
         Ok(())
+    }
+
+    /// The kernel's clock; a jump backward is told.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now_ms = self.clock.now_ms();
+        if let Some(before_ms) = self.watch.see(now_ms) {
+            let (now, before) = (rfc3339(now_ms), rfc3339(before_ms));
+            tracing::warn!(
+                kernel = self.id,
+                now,
+                before,
+                "the clock was set back: records keep their order, but permits that had expired hold again; set it right"
+            );
+        }
+        now_ms
     }
 
     /// Its id.
