@@ -17,7 +17,7 @@ use crate::policies::life::{Deployed, Line};
 use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
 use gavel_kernel::{Decision, EntryData, Judgement, Receipt, Request, Stage, State, Status, judge};
-use gavel_ledger::{AppendError, Committed, Draft, Kind};
+use gavel_ledger::{AppendError, Committed, Draft, Kind, SEGMENT_RECORDS};
 use gavel_runtime::{Evaluation, Level};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
@@ -315,6 +315,9 @@ impl Kernel {
             let _ = done.send(result);
         });
         let result = committed.await.unwrap_or(Err(AppendError::Closed));
+        if result.as_ref().is_ok_and(|committed| (committed.index + 1).is_multiple_of(SEGMENT_RECORDS)) {
+            self.segment_full.notify_one();
+        }
         result.map_err(|why| match why {
             AppendError::Halted => self.halted_for(self.halted.get().map_or("being halted", String::as_str)),
             AppendError::Overloaded { .. } => Refused::Overloaded,

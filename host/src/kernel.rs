@@ -7,22 +7,25 @@
 //! the moment that its ledger holds a halt record: for ever, across restarts. It serves many
 //! requests at once; each walks the states of its own, counted in [`States`].
 
+use crate::checkpoint_key;
 use crate::clock::{Clock, Watch, rfc3339};
 use crate::config::KernelFile;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
 use crate::policies::admit::Admission;
 use crate::policies::life::{Deployed, Life, Line, SavedLine};
 use crate::record;
+use crate::remembered::Remembered;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
-use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
+use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, SEGMENT_RECORDS, Snapshot, SyncMode};
 use gavel_runtime::{Counters, WindowedCounters};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 /// One kernel that serves requests. Shared as `Arc<Kernel>`.
@@ -50,6 +53,10 @@ pub struct Kernel {
     pub(crate) metrics: Metrics,
     /// The reason of the halt, once there is one.
     pub(crate) halted: OnceLock<String>,
+    /// What follows from the records, as far as it was kept.
+    remembered: Mutex<Remembered>,
+    /// Notified when a segment of the ledger is full.
+    pub(crate) segment_full: Arc<Notify>,
     pub(crate) started_ms: u64,
     /// Requests that are being carried to their end.
     pub(crate) tasks: TaskTracker,
@@ -92,6 +99,13 @@ impl std::fmt::Debug for Kernel {
     }
 }
 
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        // The task that waits for full segments ends when it finds the kernel gone.
+        self.segment_full.notify_one();
+    }
+}
+
 impl Kernel {
     /// Open the kernel's ledger, recover what a crash left, and make it ready.
     ///
@@ -101,18 +115,25 @@ impl Kernel {
     pub async fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
         let law = law_of(file)?;
         let now_ms = parts.clock.now_ms();
+        let keys = match memory {
+            Memory::Durable(dir) => checkpoint_key::keys(dir).with_context(|| format!("kernel {}", file.id))?,
+            Memory::Volatile => Vec::new(),
+        };
         let options = Options {
             queue_max: parts.max_ledger_queue,
             sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
-            recall: record::is_policy_change,
+            keys,
             ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
         };
-        let (ledger, open_decisions, last_change) = match memory {
+        let (ledger, open_decisions, kept) = match memory {
             Memory::Durable(dir) => Ledger::open(&dir.join(LEDGER), options)
-                .map(|(ledger, recovered)| (ledger, recovered.open_decisions, recovered.recalled)),
+                .map(|(ledger, recovered)| (ledger, recovered.open_decisions, recovered.kept)),
             Memory::Volatile => Ledger::in_memory(options).map(|ledger| (ledger, Vec::new(), None)),
         }
         .with_context(|| format!("kernel {}", file.id))?;
+        if let Memory::Durable(dir) = memory {
+            checkpoint_key::settle(dir, ledger.key())?;
+        }
         let dir = match memory {
             Memory::Durable(dir) => Some(dir.to_owned()),
             Memory::Volatile => None,
@@ -135,48 +156,59 @@ impl Kernel {
             states: States::default(),
             metrics: parts.metrics,
             halted: OnceLock::new(),
+            remembered: Mutex::default(),
+            segment_full: Arc::default(),
             started_ms: now_ms,
             tasks: TaskTracker::new(),
         };
-        let judges = last_change.is_some() || !kernel.life.line().serving.document.policies.is_empty();
-        kernel.recall(judges)?;
+        let line = kernel.recall(kept)?;
         let _ = kernel.now_ms();
         kernel.close_open_decisions(&open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
         if matches!(memory, Memory::Durable(_)) {
-            let saved: Option<SavedLine> = last_change.as_ref().and_then(record::line_of);
+            let saved: Option<SavedLine> = line.as_deref().and_then(record::line_of);
             kernel.resume_policies(saved).await?;
+            kernel.remember_segments();
         }
         Ok(kernel)
     }
 
     /// Read back from the ledger what must outlive a restart, so that a crash opens no gate: the
-    /// halt, the permits used, and what the policies counted.
-    fn recall(&self, judges: bool) -> Result<()> {
-        let snapshot = self.ledger.snapshot();
-        if !snapshot.halted && self.law.keyring.is_none() && !judges {
-            return Ok(());
-        }
+    /// halt, the permits used, and what the policies counted. Returns the last step in the life of the policies.
+    fn recall(&self, kept: Option<(u64, Vec<u8>)>) -> Result<Option<String>> {
+        let remembered = Remembered::of(&self.ledger.view(), kept)?;
         let mut uses = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in self.ledger.records(&snapshot) {
-            let record = record?;
-            if let Some(permit_use) = record::permit_use(&record) {
-                uses.restore(&permit_use)?;
-            }
-            for counted in record::counted(&record) {
-                let record::Counted { policy, key, added, window_ms } = counted;
-                // Reading first: amounts are kept for the longest window that was ever asked for.
-                self.counters.read(&policy, &key, window_ms, record.ts_ms());
-                if let Some(amount) = added {
-                    self.counters.add(&policy, &key, amount, window_ms, record.ts_ms());
-                }
-            }
-            if let Some(reason) = record::halt_reason(&record) {
-                let _ = self.halted.set(reason);
-            }
+        remembered.tell(&mut uses, &*self.counters)?;
+        if let Some(reason) = remembered.halted() {
+            let _ = self.halted.set(reason.to_owned());
         }
-        Ok(())
+        let line = remembered.line().map(str::to_owned);
+        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
+        Ok(line)
+    }
+
+    /// Keep what must be remembered beside the ledger, so that the next start need not read all of it. Where that
+    /// fails, the next start reads more.
+    pub(crate) fn remember(&self) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = remembered.go_on(&self.ledger.view()).and_then(|()| remembered.keep(&self.ledger));
+        if let Err(why) = kept {
+            tracing::warn!(kernel = self.id, %why, "what follows from the records was not kept");
+        }
+    }
+
+    /// Keep it whenever a segment is full, in the background, as long as the kernel lives.
+    fn remember_segments(self: &Arc<Self>) {
+        let (kernel, full) = (Arc::downgrade(self), Arc::clone(&self.segment_full));
+        tokio::spawn(async move {
+            loop {
+                full.notified().await;
+                let Some(kernel) = kernel.upgrade() else { return };
+                // A panic in there is told by the panic itself, and costs the next start some time.
+                let _ = tokio::task::spawn_blocking(move || kernel.remember()).await;
+            }
+        });
     }
 
     /// A decision without an outcome was made before a crash: whether its tool ran is not known.
@@ -292,6 +324,9 @@ impl Kernel {
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        if self.dir.is_some() {
+            self.remember();
+        }
         if let Err(why) = self.ledger.close() {
             tracing::error!(kernel = self.id, %why, "the ledger was not closed cleanly");
         }

@@ -11,6 +11,7 @@
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
 mod carry;
+mod checkpoint_key;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod kernel;
 pub mod metrics;
 pub mod policies;
 mod record;
+mod remembered;
 pub mod replay;
 pub mod signing;
 pub mod tools;

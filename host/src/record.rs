@@ -199,8 +199,8 @@ pub(crate) fn is_policy_change(meta: &str) -> bool {
 }
 
 /// The state that the last step left, as the ledger tells it.
-pub(crate) fn line_of<T: for<'de> Deserialize<'de>>(record: &RecordView) -> Option<T> {
-    let meta: Value = serde_json::from_str(record.meta()).ok()?;
+pub(crate) fn line_of<T: for<'de> Deserialize<'de>>(meta: &str) -> Option<T> {
+    let meta: Value = serde_json::from_str(meta).ok()?;
     serde_json::from_value(meta.get("line")?.clone()).ok()
 }
 
@@ -280,6 +280,10 @@ pub(crate) fn guest_request(request: &Request, now_ms: u64) -> gavel_runtime::Re
 
 /// The permit use that a record notes.
 pub(crate) fn permit_use(record: &RecordView) -> Option<PermitUse> {
+    // Quickly no for most.
+    if !record.meta().contains("\"permit_use\":{") {
+        return None;
+    }
     let meta: Value = serde_json::from_str(record.meta()).ok()?;
     serde_json::from_value(meta.get("permit_use")?.clone()).ok()
 }

@@ -4,11 +4,13 @@
 //! what the signature is for, so that it is good for nothing else. A public key is written `ed25519:HEX`; a private key
 //! lies in a file that its owner alone may read, as PKCS#8 in PEM, which `openssl` and other tools read and write too.
 //!
-//! It does not say whose key is trusted: the configuration does.
+//! It does not say whose key is trusted: the configuration does. A kernel's key for checkpoints is kept in the same form
+//! ([`SigningKey::checkpoint_key`]).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ed25519_dalek::Signer as _;
+use gavel_ledger::note::CheckpointKey;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -76,7 +78,7 @@ pub enum SigningError {
 
 /// A private key, which signs.
 pub struct SigningKey {
-    pair: Ed25519KeyPair,
+    key: ed25519_dalek::SigningKey,
 }
 
 /// A public key, which tells whose a signature is.
@@ -127,27 +129,33 @@ impl SigningKey {
     }
 
     fn of(path: &Path, der: &[u8]) -> Result<Self, SigningError> {
-        // `maybe_unchecked`: the form that openssl writes has no public key in it to check against.
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der);
-        let told =
-            |why: ring::error::KeyRejected| SigningError::NotAKey { path: path.to_owned(), why: why.to_string() };
-        Ok(Self { pair: pair.map_err(told)? })
+        let told = |why: &str| SigningError::NotAKey { path: path.to_owned(), why: why.to_owned() };
+        // Some tools append the public key, which changes two lengths; the seed stands at the same place.
+        let (head, rest) = der.split_at_checked(PKCS8_HEAD.len()).ok_or_else(|| told("it is too short"))?;
+        let same = |range: std::ops::Range<usize>| head[range.clone()] == PKCS8_HEAD[range];
+        if head[0] != PKCS8_HEAD[0] || !same(2..4) || head[4] > 1 || !same(5..16) {
+            return Err(told("it is a key of another kind"));
+        }
+        let seed = rest.first_chunk::<SEED_BYTES>().ok_or_else(|| told("it is too short"))?;
+        Ok(Self { key: ed25519_dalek::SigningKey::from_bytes(seed) })
+    }
+
+    /// The same key, for signing the checkpoints of a ledger.
+    #[must_use]
+    pub fn checkpoint_key(&self) -> CheckpointKey {
+        CheckpointKey::from_seed(self.key.as_bytes())
     }
 
     /// The key that others check with.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        let mut bytes = [0; PUBLIC_KEY_BYTES];
-        bytes.copy_from_slice(self.pair.public_key().as_ref());
-        PublicKey(bytes)
+        PublicKey(self.key.verifying_key().to_bytes())
     }
 
     /// Sign a policy's digest, `sha256:HEX`.
     #[must_use]
     pub fn sign(&self, digest: &str) -> Signature {
-        let mut signature = [0; SIGNATURE_BYTES];
-        signature.copy_from_slice(self.pair.sign(message(digest).as_bytes()).as_ref());
-        Signature { key: self.public(), signature }
+        Signature { key: self.public(), signature: self.key.sign(message(digest).as_bytes()).to_bytes() }
     }
 }
 
@@ -157,14 +165,29 @@ impl Signature {
     /// # Errors
     /// [`SigningError::Invalid`] when it is not.
     pub fn verify(&self, digest: &str) -> Result<(), SigningError> {
-        UnparsedPublicKey::new(&ED25519, self.key.0)
-            .verify(message(digest).as_bytes(), &self.signature)
-            .map_err(|_| SigningError::Invalid { key: self.key, digest: digest.to_owned() })
+        let invalid = || SigningError::Invalid { key: self.key, digest: digest.to_owned() };
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.key.0).map_err(|_| invalid())?;
+        let signature = ed25519_dalek::Signature::from_bytes(&self.signature);
+        key.verify_strict(message(digest).as_bytes(), &signature).map_err(|_| invalid())
     }
 }
 
 fn message(digest: &str) -> String {
     format!("{CONTEXT}{digest}")
+}
+
+impl PublicKey {
+    /// Its 32 bytes.
+    #[must_use]
+    pub fn raw(&self) -> [u8; PUBLIC_KEY_BYTES] {
+        self.0
+    }
+}
+
+impl From<[u8; PUBLIC_KEY_BYTES]> for PublicKey {
+    fn from(raw: [u8; PUBLIC_KEY_BYTES]) -> Self {
+        Self(raw)
+    }
 }
 
 impl FromStr for PublicKey {

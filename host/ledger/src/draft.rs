@@ -28,8 +28,8 @@ impl Draft {
         if size > MAX_RECORD_BYTES {
             return Err(AppendError::TooLarge { size, limit: MAX_RECORD_BYTES });
         }
-        if self.kind == Kind::Opened {
-            return Err(AppendError::invalid("`opened` is written by the ledger itself"));
+        if matches!(self.kind, Kind::Opened | Kind::Key) {
+            return Err(AppendError::invalid("`opened` and `key` are written by the ledger itself"));
         }
         let texts = [("meta", Some(&self.meta)), ("entry", self.entry.as_ref())];
         for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
@@ -52,7 +52,7 @@ impl Draft {
     }
 
     pub(crate) fn facts(&self) -> Facts {
-        Facts { kind: Some(self.kind), has_entry: self.entry.is_some(), closes: self.closes, ts_ms: self.ts_ms }
+        Facts { closes: self.closes, ..Facts::of(Some(self.kind), self.entry.is_some(), &self.meta, self.ts_ms) }
     }
 }
 

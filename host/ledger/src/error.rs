@@ -43,8 +43,64 @@ pub enum Error {
         /// The kernel that the ledger names.
         found: String,
     },
+    /// A segment is only in an archive.
+    #[error(
+        "{place}: segment {segment} is in the archive that segment-{segment:06}.remote names: bring it back with `gavel restore`"
+    )]
+    Remote {
+        /// The folder.
+        place: String,
+        /// The segment.
+        segment: u32,
+    },
+    /// A segment is nowhere.
+    #[error(
+        "{place}: segment {segment} is missing, though later ones are here: restore the file from a copy or from the archive"
+    )]
+    Missing {
+        /// The folder.
+        place: String,
+        /// The segment.
+        segment: u32,
+    },
+    /// The ledger's checkpoints are signed by a key that is not at hand.
+    #[error(
+        "{place}: its checkpoints are signed by the key ed25519:{expected}, which is not at hand: restore the key file, or give the key up with `gavel key lost`"
+    )]
+    KeyMissing {
+        /// The folder.
+        place: String,
+        /// The public key in force, in hex.
+        expected: String,
+    },
+    /// The ledger did not grow from an earlier checkpoint.
+    #[error(
+        "the earlier checkpoint states {size} records, but {what}: the ledger was rolled back, or the checkpoint is of another log"
+    )]
+    Anchor {
+        /// The records of the checkpoint.
+        size: u64,
+        /// What the ledger says instead.
+        what: String,
+    },
+    /// The ledger's checkpoints are signed by another key than the one given.
+    #[error("the key in force is ed25519:{found}, not ed25519:{expected}: give the key of this ledger")]
+    OtherKey {
+        /// The key given.
+        expected: String,
+        /// The key of the ledger, or `none`.
+        found: String,
+    },
+    /// There is no such record, or no tree so large.
+    #[error("there is no record {index}: the ledger has {records}, counted from 0")]
+    NoSuchRecord {
+        /// The record asked for.
+        index: u64,
+        /// The records there are.
+        records: u64,
+    },
     /// There is no ledger to read.
-    #[error("no ledger in {}: there is no segment-000000.log", dir.display())]
+    #[error("no ledger in {}: there is no segment-NNNNNN.log", dir.display())]
     Absent {
         /// The directory looked at.
         dir: PathBuf,
@@ -111,8 +167,8 @@ impl Error {
         Self::io(action, path.display().to_string())
     }
 
-    pub(crate) fn damaged(byte: u64, index: u64, what: impl Into<String>) -> Self {
-        Self::Damaged { segment: crate::frame::SEGMENT, byte, index, what: what.into() }
+    pub(crate) fn damaged(segment: u32, byte: u64, index: u64, what: impl Into<String>) -> Self {
+        Self::Damaged { segment, byte, index, what: what.into() }
     }
 }
 

@@ -1,12 +1,15 @@
-//! A ledger directory: `segment-000000.log`, `mark` and `lock`, owned by one process at a time.
+//! A ledger directory: `segment-NNNNNN.log`, `mark` and `lock`, owned by one process at a time.
 //!
 //! The lock is `flock(2)` on the `lock` file: the kernel drops it when its holder dies, however
 //! that happens, so a crash never leaves a lock behind. The pid inside only serves the message to
 //! whoever comes second.
+//!
+//! Whoever reads needs no lock: a segment is only appended to, and its other forms get their names
+//! when they are whole.
 
 use crate::error::Error;
 use crate::frame::MARK_BYTES;
-use crate::storage::{ReadAt, Storage};
+use crate::storage::{Form, ReadAt, Reader, Storage};
 use crate::tail::MarkFound;
 use rustix::fs::FlockOperation;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,10 +17,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-const LOG: &str = "segment-000000.log";
-const NEXT_LOG: &str = "segment-000001.log";
-const NEW_LOG: &str = "segment-000000.log.new";
 const MARK: &str = "mark";
 const LOCK: &str = "lock";
 
@@ -28,12 +29,29 @@ const MARK_READS_MAX: usize = 8;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
+/// The file of a segment as it was written.
+#[must_use]
+pub fn segment_file(segment: u32) -> String {
+    format!("segment-{segment:06}.log")
+}
+
+/// The file of a segment compressed with zstd.
+#[must_use]
+pub fn compressed_file(segment: u32) -> String {
+    format!("segment-{segment:06}.log.zst")
+}
+
+/// The file that says where a segment is, when it is only in an archive.
+#[must_use]
+pub fn remote_file(segment: u32) -> String {
+    format!("segment-{segment:06}.remote")
+}
+
 /// A log on a file system. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct FileStorage {
     dir: PathBuf,
-    /// Absent until the log is created.
-    log: Option<File>,
+    newest: Option<(u32, File)>,
     mark: File,
     _lock: Lock,
 }
@@ -42,48 +60,74 @@ impl FileStorage {
     /// Takes ownership of `dir`, creating it when absent.
     ///
     /// # Errors
-    /// [`Error::Locked`] if someone else owns it, [`Error::Newer`] if it holds what a later version
-    /// wrote.
+    /// [`Error::Locked`] if someone else owns it.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         create_dir(dir).map_err(Error::io_at("create", dir))?;
         let lock = Lock::acquire(dir)?;
-        refuse_later_segments(dir)?;
+        crate::migrate::resume(dir)?;
         let mark = open_or_create(&dir.join(MARK))?;
-        let log = match OpenOptions::new().read(true).write(true).open(dir.join(LOG)) {
-            Ok(log) => Some(log),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::io_at("open", &dir.join(LOG))(error)),
+        let newest = match newest_segment(dir).map_err(Error::io_at("list", dir))? {
+            Some(segment) => {
+                let path = dir.join(segment_file(segment));
+                let log = OpenOptions::new().read(true).write(true).open(&path).map_err(Error::io_at("open", &path))?;
+                Some((segment, log))
+            }
+            None => None,
         };
         // The names of lock and mark must outlive a crash as the log does.
         sync_dir(dir).map_err(Error::io_at("sync", dir))?;
-        Ok(Self { dir: dir.to_owned(), log, mark, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), newest, mark, _lock: lock })
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Looks again which segment is the newest, after files were moved.
+    pub(crate) fn look_again(&mut self) -> io::Result<()> {
+        self.newest = match newest_segment(&self.dir)? {
+            Some(segment) => {
+                let path = self.dir.join(segment_file(segment));
+                Some((segment, OpenOptions::new().read(true).write(true).open(path)?))
+            }
+            None => None,
+        };
+        Ok(())
     }
 
     fn log(&self) -> io::Result<&File> {
-        self.log.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the log was not created yet"))
+        let log = self.newest.as_ref().map(|(_, log)| log);
+        log.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the log was not created yet"))
     }
+}
+
+/// The newest segment of which there is a file in any form. It must be a plain one, as only sealed ones change their
+/// form.
+fn newest_segment(dir: &Path) -> io::Result<Option<u32>> {
+    let mut newest = None;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let segment = name.to_str().and_then(|name| name.strip_prefix("segment-")?.strip_suffix(".log")?.parse().ok());
+        newest = newest.max(segment.filter(|segment| *name == *segment_file(*segment)));
+    }
+    Ok(newest)
 }
 
 impl Storage for FileStorage {
     fn place(&self) -> String {
-        self.dir.join(LOG).display().to_string()
+        self.dir.display().to_string()
     }
 
-    fn log_bytes(&self) -> io::Result<u64> {
-        self.log.as_ref().map_or(Ok(0), |log| Ok(log.metadata()?.len()))
+    fn newest_segment(&self) -> io::Result<Option<u32>> {
+        Ok(self.newest.as_ref().map(|(segment, _)| *segment))
     }
 
-    fn create_log(&mut self, first: &[u8]) -> io::Result<()> {
-        let new = self.dir.join(NEW_LOG);
-        let mut log =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(&new)?;
-        log.write_all(first)?;
-        log.sync_all()?;
+    fn create_segment(&mut self, segment: u32, first: &[u8]) -> io::Result<()> {
         // Only a whole, durable file ever gets the name, so a log without header or first commit is
         // always damage.
-        fs::rename(&new, self.dir.join(LOG))?;
-        sync_dir(&self.dir)?;
-        self.log = Some(log);
+        let log = write_whole(&self.dir.join(segment_file(segment)), first)?;
+        self.newest = Some((segment, log));
         Ok(())
     }
 
@@ -111,9 +155,22 @@ impl Storage for FileStorage {
         self.mark.sync_data()
     }
 
-    fn source(&self) -> io::Result<Arc<dyn ReadAt>> {
-        Ok(Arc::new(FileSource(File::open(self.dir.join(LOG))?)))
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(FolderReader { dir: self.dir.clone() })
     }
+}
+
+/// Writes a file that is whole and durable as soon as it has its name.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    Ok(file)
 }
 
 struct FileSource(File);
@@ -128,29 +185,82 @@ impl ReadAt for FileSource {
     }
 }
 
-/// The log in `dir` and the bytes of its mark, for reading only; needs no lock and leaves no trace.
-pub(crate) fn open_read_only(dir: &Path) -> Result<(Arc<dyn ReadAt>, Vec<u8>), Error> {
-    refuse_later_segments(dir)?;
-    // The mark first: it then vouches for no more than the log, read after it, holds.
-    let mark = match File::open(dir.join(MARK)) {
-        Ok(mark) => read_moving_mark(&mark).map_err(Error::io_at("read", &dir.join(MARK)))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(Error::io_at("open", &dir.join(MARK))(error)),
-    };
-    match File::open(dir.join(LOG)) {
-        Ok(log) => Ok((Arc::new(FileSource(log)), mark)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Absent { dir: dir.to_owned() }),
-        Err(error) => Err(Error::io_at("open", &dir.join(LOG))(error)),
+/// A ledger's folder, for reading only: it needs no lock and leaves no trace.
+#[derive(Debug, Clone)]
+pub(crate) struct FolderReader {
+    dir: PathBuf,
+}
+
+impl FolderReader {
+    /// The folder, its newest segment, and the bytes of its mark.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, u32, Vec<u8>), Error> {
+        // The mark first: it then vouches for no more than the log, read after it, holds.
+        let mark = match File::open(dir.join(MARK)) {
+            Ok(mark) => read_moving_mark(&mark).map_err(Error::io_at("read", &dir.join(MARK)))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io_at("open", &dir.join(MARK))(error)),
+        };
+        let newest = match newest_segment(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io_at("list", dir)(error)),
+            newest => newest.ok().flatten(),
+        };
+        let newest = newest.ok_or_else(|| Error::Absent { dir: dir.to_owned() })?;
+        Ok((Self { dir: dir.to_owned() }, newest, mark))
     }
 }
 
-/// This version writes one segment; more of them would be passed over in silence.
-fn refuse_later_segments(dir: &Path) -> Result<(), Error> {
-    match fs::exists(dir.join(NEXT_LOG)) {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(Error::Newer { segment: 1, found: 2, supported: crate::frame::FORMAT_VERSION }),
-        Err(error) => Err(Error::io_at("look for", &dir.join(NEXT_LOG))(error)),
+impl Reader for FolderReader {
+    fn place(&self) -> String {
+        self.dir.display().to_string()
     }
+
+    fn form(&self, segment: u32) -> io::Result<Form> {
+        let forms = [
+            (segment_file(segment), Form::Plain),
+            (compressed_file(segment), Form::Compressed),
+            (remote_file(segment), Form::Remote),
+        ];
+        for (name, form) in forms {
+            if fs::exists(self.dir.join(name))? {
+                return Ok(form);
+            }
+        }
+        Ok(Form::Absent)
+    }
+
+    fn open(&self, segment: u32) -> io::Result<Arc<dyn ReadAt>> {
+        match File::open(self.dir.join(segment_file(segment))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Arc::new(FileSource(decompressed(&self.dir.join(compressed_file(segment)))?)))
+            }
+            log => Ok(Arc::new(FileSource(log?))),
+        }
+    }
+
+    fn derived(&self, name: &str) -> io::Result<Option<Arc<dyn ReadAt>>> {
+        match File::open(self.dir.join(name)) {
+            Ok(file) => Ok(Some(Arc::new(FileSource(file)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep_derived(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        write_whole(&self.dir.join(name), bytes).map(drop)
+    }
+}
+
+/// The content of a compressed segment, in a file that has no name and goes when it is closed: a segment can have
+/// four gigabytes.
+fn decompressed(path: &Path) -> io::Result<File> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let compressed = File::open(path)?;
+    let name = format!("gavel-segment-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let scratch = std::env::temp_dir().join(name);
+    let mut plain = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&scratch)?;
+    fs::remove_file(&scratch)?;
+    zstd::stream::copy_decode(compressed, &mut plain)?;
+    Ok(plain)
 }
 
 /// The owner may be rewriting the mark right now, and a read beside a write can see half of each.
@@ -194,7 +304,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
     missing.iter().filter_map(|created| created.parent()).try_for_each(sync_dir)
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -252,12 +362,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("kernels/k/ledger");
         let mut storage = FileStorage::open(&dir).unwrap();
-        storage.create_log(b"first").unwrap();
+        storage.create_segment(0, b"first").unwrap();
         assert_eq!(mode(&dir), DIR_MODE);
-        for name in [LOG, MARK, LOCK] {
+        for name in [&segment_file(0), MARK, LOCK] {
             assert_eq!(mode(&dir.join(name)), FILE_MODE, "{name}");
         }
-        assert!(!dir.join(NEW_LOG).exists());
+        assert!(!dir.join("segment-000000.log.new").exists());
     }
 
     #[test]
@@ -271,9 +381,15 @@ mod tests {
     }
 
     #[test]
-    fn a_later_segment_is_not_passed_over() {
+    fn a_compressed_segment_reads_as_it_was() {
         let root = tempfile::tempdir().unwrap();
-        File::create(root.path().join(NEXT_LOG)).unwrap();
-        assert!(matches!(FileStorage::open(root.path()), Err(Error::Newer { .. })));
+        let storage = FileStorage::open(root.path()).unwrap();
+        let plain = b"as it was".repeat(1000);
+        fs::write(root.path().join(compressed_file(0)), zstd::encode_all(plain.as_slice(), 0).unwrap()).unwrap();
+        let reader = storage.reader();
+        assert_eq!((reader.form(0).unwrap(), reader.form(1).unwrap()), (Form::Compressed, Form::Absent));
+        let mut bytes = vec![0; plain.len()];
+        assert_eq!(reader.open(0).unwrap().read_at(&mut bytes, 0).unwrap(), plain.len());
+        assert_eq!(bytes, plain);
     }
 }

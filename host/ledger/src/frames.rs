@@ -4,9 +4,7 @@
 //! neighbours: that is the scan's part. Where a frame cannot be read it stops, and says whether the
 //! file merely ended too early.
 
-use crate::frame::{
-    COMMIT_BYTES, COMMIT_MAGIC, Commit, HEADER_BYTES, RECORD_BYTES, RECORD_MAGIC, RecordHead, array_at,
-};
+use crate::frame::{COMMIT_BYTES, COMMIT_MAGIC, Commit, RECORD_BYTES, RECORD_MAGIC, RecordHead, array_at};
 use crate::storage::ReadAt;
 use std::io;
 use std::sync::Arc;
@@ -36,7 +34,7 @@ pub(crate) struct Broken {
     pub(crate) cut_off: bool,
 }
 
-/// The frames of a segment from the header to `end`.
+/// The frames of a segment from some frame on to `end`.
 pub(crate) struct Frames {
     source: Arc<dyn ReadAt>,
     end: u64,
@@ -46,16 +44,22 @@ pub(crate) struct Frames {
     /// The next frame, as an index into the window.
     next: usize,
     payload: std::ops::Range<usize>,
+    note: std::ops::Range<usize>,
 }
 
 impl Frames {
-    pub(crate) fn new(source: Arc<dyn ReadAt>, end: u64) -> Self {
-        Self { source, end, window_at: HEADER_BYTES as u64, window: Vec::new(), next: 0, payload: 0..0 }
+    pub(crate) fn new(source: Arc<dyn ReadAt>, start: u64, end: u64) -> Self {
+        Self { source, end, window_at: start, window: Vec::new(), next: 0, payload: 0..0, note: 0..0 }
     }
 
     /// The payload of the record that the last step returned.
     pub(crate) fn payload(&self) -> &[u8] {
         &self.window[self.payload.clone()]
+    }
+
+    /// The note of the commit frame that the last step returned.
+    pub(crate) fn note(&self) -> &[u8] {
+        &self.window[self.note.clone()]
     }
 
     /// Reads one frame.
@@ -111,6 +115,7 @@ impl Frames {
         if crc32fast::hash(note) != commit.note_crc {
             return Ok(broken(at, "the checksum of the note in the commit frame is wrong"));
         }
+        self.note = self.next + COMMIT_BYTES..self.next + frame_bytes;
         self.next += frame_bytes;
         Ok(Frame::Commit { at, commit })
     }

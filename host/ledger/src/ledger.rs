@@ -3,14 +3,18 @@
 use crate::draft::Draft;
 use crate::error::{AppendError, Error};
 use crate::file::FileStorage;
-use crate::frames::{Frame, Frames};
+use crate::identity::{IDENTITY_BYTES_MAX, Identity};
 use crate::memory::MemoryStorage;
-use crate::queue::{Job, Limits, Queue};
-use crate::recover::{Ready, recover};
+use crate::migrate;
+use crate::queue::{Job, KeyChange, Limits, Queue};
+use crate::recover::{Opened, recover};
 use crate::stage::{Stage, snapshot_of};
-use crate::storage::{ReadAt, Storage};
+use crate::storage::Storage;
+use crate::view::{Records, View};
 use crate::writer::{Pace, Shared, Writer};
-use gavel_proof::record::RecordView;
+use gavel_proof::hash::HexHash;
+use gavel_proof::note::CheckpointKey;
+use gavel_proof::record::{Kind, RecordView};
 use gavel_proof::tree::Hash;
 use std::fmt;
 use std::path::Path;
@@ -18,18 +22,6 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-/// The longest kernel id or variant, in bytes.
-pub const IDENTITY_BYTES_MAX: usize = 256;
-
-/// Whose ledger it is; written into its first record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The kernel. A ledger opens for this kernel only.
-    pub kernel_id: String,
-    /// The kernel's variant when the ledger was created.
-    pub variant: String,
-}
 
 /// When an append counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,10 +56,19 @@ pub struct Options {
     /// After this long without appends the mark is made durable; default 50 ms, beyond which no
     /// append of a busy ledger ever waits for it.
     pub mark_sync_after_ms: u64,
-    /// Which events the owner wants to be told of when the ledger is opened, by their `meta`: the
-    /// last of them is [`Recovered::recalled`]. Default: none.
-    pub recall: fn(meta: &str) -> bool,
+    /// The keys at hand for signing checkpoints. The one in force is used; a ledger without any gets the first.
+    /// Default: none, so that checkpoints stay unsigned, and a ledger that has signed ones does not open.
+    pub keys: Vec<CheckpointKey>,
+    /// The key in force is lost: the first of `keys` takes its place, unsigned by its predecessor, and the ledger says
+    /// so for ever. Default: false.
+    pub key_is_lost: bool,
+    /// Records of a segment, a power of two. Only tests want another number than the default, 65,536: two levels of
+    /// tiles.
+    pub segment_records: u64,
 }
+
+/// Records of a segment.
+pub const SEGMENT_RECORDS: u64 = 65_536;
 
 impl Options {
     /// The defaults.
@@ -81,7 +82,9 @@ impl Options {
             queue_bytes_max: 64 << 20,
             batch_bytes_max: 1 << 20,
             mark_sync_after_ms: 50,
-            recall: |_| false,
+            keys: Vec::new(),
+            key_is_lost: false,
+            segment_records: SEGMENT_RECORDS,
         }
     }
 
@@ -93,6 +96,11 @@ impl Options {
             ("queue_max", self.queue_max > 0, "must be at least 1"),
             ("queue_bytes_max", self.queue_bytes_max > 0, "must be at least 1"),
             ("batch_bytes_max", (1..=1 << 30).contains(&self.batch_bytes_max), "must be from 1 to 1073741824"),
+            (
+                "segment_records",
+                (2..=1 << 20).contains(&self.segment_records) && self.segment_records.is_power_of_two(),
+                "must be a power of two from 2 to 1048576",
+            ),
             ("mark_sync_after_ms", self.mark_sync_after_ms > 0, "must be at least 1"),
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
@@ -122,8 +130,8 @@ pub struct Recovered {
     pub halted: bool,
     /// Decisions whose outcome is missing, oldest first: their tools may or may not have run.
     pub open_decisions: Vec<OpenDecision>,
-    /// The last event that [`Options::recall`] said yes to.
-    pub recalled: Option<RecordView>,
+    /// What [`Ledger::keep_state`] kept last, and the number of records that it was derived from.
+    pub kept: Option<(u64, Vec<u8>)>,
 }
 
 /// A decision that nothing closed.
@@ -167,7 +175,7 @@ pub struct Snapshot {
     pub root: Hash,
     /// `entry_hash` of the last entry in hex, or 64 zeros.
     pub chain_head: String,
-    /// Length of the log.
+    /// Length of the log, all segments together.
     pub bytes: u64,
     /// A halt is among the records.
     pub halted: bool,
@@ -175,6 +183,10 @@ pub struct Snapshot {
     pub open_decisions: u64,
     /// The latest `ts_ms` of any record.
     pub last_ts_ms: u64,
+    /// The signed note that states these records (C2SP tlog-checkpoint); absent without a key.
+    pub checkpoint: Option<Arc<str>>,
+    /// The public key that signs them.
+    pub key: Option<[u8; 32]>,
     /// Why the ledger stopped, if it did.
     pub poisoned: Option<String>,
 }
@@ -206,7 +218,7 @@ pub struct Stats {
 /// One kernel's ledger. All methods take `&self`: share it in an `Arc`.
 pub struct Ledger {
     shared: Arc<Shared>,
-    source: Arc<dyn ReadAt>,
+    view: View,
     place: String,
     /// Empty once they were joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -214,15 +226,24 @@ pub struct Ledger {
 
 impl Ledger {
     /// Opens the ledger in `dir`, creating it when absent, and owns the directory until it is
-    /// closed or dropped.
+    /// closed or dropped. A ledger of format 1 that is longer than a segment is cut into segments first; its file is
+    /// kept beside them.
     ///
     /// # Errors
-    /// If the directory has another owner, the ledger is another kernel's, or anything in it is not
-    /// as it was acknowledged.
+    /// If the directory has another owner, the ledger is another kernel's, its key is not at hand, or anything in it is
+    /// not as it was acknowledged.
     #[expect(clippy::needless_pass_by_value, reason = "options are made for one ledger and used up by opening it")]
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovered), Error> {
         options.check()?;
-        Self::open_storage(Box::new(FileStorage::open(dir)?), &options)
+        let mut storage = FileStorage::open(dir)?;
+        let opened = match recover(&mut storage, &options)? {
+            Opened::TooLong => {
+                migrate::split(&mut storage, options.segment_records)?;
+                recover(&mut storage, &options)?
+            }
+            ready @ Opened::Ready(_) => ready,
+        };
+        Self::start(Box::new(storage), &options, opened)
     }
 
     /// A ledger in memory, with the same code and no disk.
@@ -238,22 +259,82 @@ impl Ledger {
     /// Opens a ledger over any storage.
     ///
     /// # Errors
-    /// As for [`Ledger::open`].
+    /// As for [`Ledger::open`], and if it is of format 1 and too long.
     pub fn open_storage(mut storage: Box<dyn Storage>, options: &Options) -> Result<(Self, Recovered), Error> {
         options.check()?;
-        let Ready { state, end, commit_at, source, recovered } = recover(&mut *storage, options)?;
+        let opened = recover(&mut *storage, options)?;
+        Self::start(storage, options, opened)
+    }
+
+    fn start(storage: Box<dyn Storage>, options: &Options, opened: Opened) -> Result<(Self, Recovered), Error> {
+        let Opened::Ready(ready) = opened else {
+            return Err(Error::Options { name: "segment_records", what: "is less than this ledger's one segment has" });
+        };
         let place = storage.place();
         let limits = Limits { jobs_max: options.queue_max, bytes_max: options.queue_bytes_max };
-        let shared = Arc::new(Shared::new(Queue::new(limits), snapshot_of(&state, end)));
+        let snapshot = snapshot_of(&ready.state, ready.bytes_before + ready.place.end, ready.note.clone());
+        let shared = Arc::new(Shared::new(Queue::new(limits), Arc::clone(&ready.store), snapshot));
         let how = Pace {
             sync: options.sync,
             batch_bytes_max: options.batch_bytes_max,
             mark_sync_after: Duration::from_millis(options.mark_sync_after_ms),
         };
-        let writer = Writer::new(storage, Stage::new(state, end, commit_at), how, Arc::clone(&shared));
+        let stage = Stage::new(&ready, options.segment_records);
+        let writer = Writer::new(storage, stage, how, Arc::clone(&shared));
         let threads = writer.start().map_err(Error::io("start the threads that write", &place))?;
-        let ledger = Self { shared, source, place, threads: Mutex::new(threads) };
-        Ok((ledger, recovered))
+        let view = View::new(Arc::clone(&ready.store), &ready.state, ready.recovered.identity.clone(), ready.ledger_id);
+        let ledger = Self { shared, view, place, threads: Mutex::new(threads) };
+        if let Some(key) = options.keys.first().filter(|_| ready.key.is_none()) {
+            let lost = ready.state.key.is_some();
+            let changed = ledger.change_key(key.clone(), lost, options.now_ms);
+            changed.map_err(|why| Error::Poisoned { why: why.to_string() })?;
+        }
+        Ok((ledger, ready.recovered))
+    }
+
+    /// Has checkpoints signed by another key from now on. The checkpoint that says so is signed by both, so that
+    /// whoever trusts the old key comes to trust the new one.
+    ///
+    /// # Errors
+    /// As [`AppendError`] says. The key must not be given away before this has returned.
+    pub fn rotate_key(&self, key: CheckpointKey, now_ms: u64) -> Result<Committed, AppendError> {
+        self.change_key(key, false, now_ms)
+    }
+
+    fn change_key(&self, key: CheckpointKey, lost: bool, now_ms: u64) -> Result<Committed, AppendError> {
+        let public = HexHash::of(&key.public());
+        let lost_text = if lost { ",\"lost\":true" } else { "" };
+        let meta = format!("{{\"key\":\"{}\"{lost_text}}}", public.as_str());
+        let draft = Draft { kind: Kind::Key, ts_ms: now_ms, meta, entry: None, closes: None };
+        let (sender, receiver) = sync_channel(1);
+        let done = move |result| {
+            // The receiver waits below and cannot be gone.
+            let _ = sender.send(result);
+        };
+        self.shared.queue.push(Job { draft, done: Box::new(done), key: Some(KeyChange { key, lost }) });
+        receiver.recv().unwrap_or_else(|_| Err(AppendError::Poisoned { why: "the writer panicked".to_owned() }))
+    }
+
+    /// Keeps what its owner derived from the first `size` records, for the next time that the ledger is opened. Only
+    /// the last state is kept.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRecord`] where there are fewer records, else as the disk has it.
+    pub fn keep_state(&self, size: u64, state: &[u8]) -> Result<(), Error> {
+        self.view().keep_state(size, state)
+    }
+
+    /// The public key that signs the checkpoints now, if one does.
+    #[must_use]
+    pub fn key(&self) -> Option<[u8; 32]> {
+        self.snapshot().key
+    }
+
+    /// What is committed now, for reading.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let snapshot = self.snapshot();
+        self.view.at(snapshot.records, snapshot.root)
     }
 
     /// Appends a record without ever blocking; `done` learns its fate, once.
@@ -264,7 +345,7 @@ impl Ledger {
     /// itself panics can it be dropped unheard.
     pub fn append(&self, draft: Draft, done: impl FnOnce(Result<Committed, AppendError>) + Send + 'static) {
         match draft.check() {
-            Ok(()) => self.shared.queue.push(Job { draft, done: Box::new(done) }),
+            Ok(()) => self.shared.queue.push(Job { draft, done: Box::new(done), key: None }),
             Err(error) => done(Err(error)),
         }
     }
@@ -293,7 +374,7 @@ impl Ledger {
     /// bounded memory, and while appends go on. Ends after the first error.
     #[must_use]
     pub fn records(&self, snapshot: &Snapshot) -> Records {
-        Records::new(Frames::new(Arc::clone(&self.source), snapshot.bytes), self.place.clone(), snapshot.records)
+        self.view.at(snapshot.records, snapshot.root).records_between(0, snapshot.records)
     }
 
     /// Counts for metrics.
@@ -336,62 +417,5 @@ impl Drop for Ledger {
     fn drop(&mut self) {
         // Whoever wants to know calls `close`.
         let _ = self.close();
-    }
-}
-
-/// The records of a ledger, in order; from [`Ledger::records`] or [`read_dir`](crate::read_dir).
-pub struct Records {
-    frames: Frames,
-    place: String,
-    next_index: u64,
-    end_index: u64,
-    failed: bool,
-}
-
-impl Records {
-    pub(crate) fn new(frames: Frames, place: String, end_index: u64) -> Self {
-        Self { frames, place, next_index: 0, end_index, failed: false }
-    }
-
-    fn read(&mut self) -> Result<Option<RecordView>, Error> {
-        loop {
-            let index = self.next_index;
-            match self.frames.step().map_err(Error::io("read", &self.place))? {
-                Frame::Commit { .. } => {}
-                Frame::Record { at, .. } => return self.view(at).map(Some),
-                Frame::Broken(broken) => return Err(Error::damaged(broken.at, index, broken.what)),
-                Frame::End if index == self.end_index => return Ok(None),
-                Frame::End => {
-                    let what = format!("the log should hold {} records up to here", self.end_index);
-                    return Err(Error::damaged(self.frames.at(), index, what));
-                }
-            }
-        }
-    }
-
-    fn view(&mut self, at: u64) -> Result<RecordView, Error> {
-        let index = self.next_index;
-        let damaged = |what: String| Error::damaged(at, index, what);
-        let text = str::from_utf8(self.frames.payload())
-            .map_err(|error| damaged(format!("the record is not text: {error}")))?;
-        let view = RecordView::parse(text.to_owned()).map_err(damaged)?;
-        if view.index() != index {
-            return Err(damaged(format!("the record calls itself {}", view.index())));
-        }
-        self.next_index += 1;
-        Ok(view)
-    }
-}
-
-impl Iterator for Records {
-    type Item = Result<RecordView, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.failed = !matches!(next, Some(Ok(_)));
-        next
     }
 }

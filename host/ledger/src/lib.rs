@@ -47,27 +47,33 @@ mod error;
 mod file;
 mod frame;
 mod frames;
+mod identity;
+mod kept;
 mod ledger;
 mod memory;
+mod migrate;
 mod queue;
 mod recover;
 mod scan;
 mod stage;
 mod storage;
+mod store;
 mod tail;
 mod verify;
+mod view;
 mod writer;
 
 pub use draft::Draft;
 pub use error::{AppendError, Error};
-pub use file::FileStorage;
+pub use file::{FileStorage, compressed_file, remote_file, segment_file};
 pub use frame::FORMAT_VERSION;
 pub use gavel_proof::record::{EntryView, GENESIS_HASH, Kind, MAX_RECORD_BYTES, RecordView};
-pub use gavel_proof::tree;
+pub use gavel_proof::{note, tree};
+pub use identity::{IDENTITY_BYTES_MAX, Identity};
 pub use ledger::{
-    ChainPosition, Committed, IDENTITY_BYTES_MAX, Identity, Ledger, OpenDecision, Options, Records, Recovered,
-    Snapshot, Stats, SyncMode,
+    ChainPosition, Committed, Ledger, OpenDecision, Options, Recovered, SEGMENT_RECORDS, Snapshot, Stats, SyncMode,
 };
 pub use memory::{Fault, Image, MemoryStorage, SECTOR_BYTES};
-pub use storage::{ReadAt, Storage};
-pub use verify::{VerifyReport, read_dir, verify_dir};
+pub use storage::{Form, ReadAt, Reader, Storage};
+pub use verify::{Audit, Progress, VerifyReport, audit_dir, read_dir, verify_dir};
+pub use view::{Records, View};

@@ -5,7 +5,8 @@
 //! was synced (what a loss of power leaves), and models the disk of the format document: a 512-byte
 //! sector is written whole or not at all, and a sector that was never written reads as zeros.
 
-use crate::storage::{ReadAt, Storage};
+use crate::storage::{Form, ReadAt, Reader, Storage};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The atomic unit of the simulated disk.
 pub const SECTOR_BYTES: usize = 512;
 
-/// Both files of a ledger, as bytes.
+/// The files of a ledger, as bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
-    /// The log.
+    /// The segments before the newest.
+    pub sealed: Vec<Vec<u8>>,
+    /// The newest segment; empty if there is none.
     pub log: Vec<u8>,
     /// The mark; empty if there is none.
     pub mark: Vec<u8>,
@@ -60,6 +63,7 @@ struct Disk {
     forgotten: Option<Range<usize>>,
     synced_mark: Vec<u8>,
     fault: Option<Fault>,
+    derived: BTreeMap<String, Arc<[u8]>>,
 }
 
 /// A log in memory. Clones are handles to the same bytes, so that a test can watch them and fail
@@ -95,7 +99,8 @@ impl MemoryStorage {
     pub fn power_loss(&self, mut survives: impl FnMut(u64) -> bool) -> Image {
         let disk = self.lock();
         let synced = disk.synced_log();
-        let mut left = Image { log: synced.clone(), mark: disk.synced_mark.clone() };
+        let sealed = disk.written.sealed.clone();
+        let mut left = Image { sealed, log: synced.clone(), mark: disk.synced_mark.clone() };
         for (sector, bytes) in disk.written.log.chunks(SECTOR_BYTES).enumerate() {
             let start = sector * SECTOR_BYTES;
             let end = start + bytes.len();
@@ -157,13 +162,20 @@ impl Storage for MemoryStorage {
         "the log in memory".to_owned()
     }
 
-    fn log_bytes(&self) -> io::Result<u64> {
-        Ok(self.lock().written.log.len() as u64)
+    fn newest_segment(&self) -> io::Result<Option<u32>> {
+        let disk = self.lock();
+        let Image { sealed, log, .. } = &disk.written;
+        let newest = sealed.len() + usize::from(!log.is_empty());
+        Ok(u32::try_from(newest).ok().and_then(|segments| segments.checked_sub(1)))
     }
 
-    fn create_log(&mut self, first: &[u8]) -> io::Result<()> {
+    fn create_segment(&mut self, segment: u32, first: &[u8]) -> io::Result<()> {
         let mut disk = self.lock();
-        disk.written.log = first.to_vec();
+        let filled = std::mem::replace(&mut disk.written.log, first.to_vec());
+        if !filled.is_empty() {
+            disk.written.sealed.push(filled);
+        }
+        debug_assert_eq!(disk.written.sealed.len(), segment as usize, "segments follow one another");
         disk.before = None;
         Ok(())
     }
@@ -231,21 +243,76 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    fn source(&self) -> io::Result<Arc<dyn ReadAt>> {
-        Ok(Arc::new(self.clone()))
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(self.clone())
     }
 }
 
-impl ReadAt for MemoryStorage {
+impl Reader for MemoryStorage {
+    fn place(&self) -> String {
+        Storage::place(self)
+    }
+
+    fn form(&self, segment: u32) -> io::Result<Form> {
+        let newest = self.newest_segment()?;
+        Ok(if newest.is_some_and(|newest| segment <= newest) { Form::Plain } else { Form::Absent })
+    }
+
+    fn open(&self, segment: u32) -> io::Result<Arc<dyn ReadAt>> {
+        match self.form(segment)? {
+            Form::Absent => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such segment")),
+            _ => Ok(Arc::new(MemorySegment { storage: self.clone(), segment: segment as usize })),
+        }
+    }
+
+    fn derived(&self, name: &str) -> io::Result<Option<Arc<dyn ReadAt>>> {
+        let bytes = self.lock().derived.get(name).cloned();
+        Ok(bytes.map(|bytes| Arc::new(Bytes(bytes)) as Arc<dyn ReadAt>))
+    }
+
+    fn keep_derived(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.lock().derived.insert(name.to_owned(), bytes.into());
+        Ok(())
+    }
+}
+
+struct MemorySegment {
+    storage: MemoryStorage,
+    segment: usize,
+}
+
+impl MemorySegment {
+    fn with<T>(&self, read: impl FnOnce(&[u8]) -> T) -> T {
+        let disk = self.storage.lock();
+        read(disk.written.sealed.get(self.segment).unwrap_or(&disk.written.log))
+    }
+}
+
+impl ReadAt for MemorySegment {
     fn log_bytes(&self) -> io::Result<u64> {
-        Storage::log_bytes(self)
+        Ok(self.with(|bytes| bytes.len() as u64))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.lock();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(disk.written.log.len());
-        let count = buffer.len().min(disk.written.log.len() - start);
-        buffer[..count].copy_from_slice(&disk.written.log[start..start + count]);
-        Ok(count)
+        Ok(self.with(|bytes| copy_at(bytes, buffer, offset)))
     }
+}
+
+struct Bytes(Arc<[u8]>);
+
+impl ReadAt for Bytes {
+    fn log_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        Ok(copy_at(&self.0, buffer, offset))
+    }
+}
+
+fn copy_at(bytes: &[u8], buffer: &mut [u8], offset: u64) -> usize {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let count = buffer.len().min(bytes.len() - start);
+    buffer[..count].copy_from_slice(&bytes[start..start + count]);
+    count
 }

@@ -7,6 +7,7 @@
 
 use crate::draft::Draft;
 use crate::error::AppendError;
+use gavel_proof::note::CheckpointKey;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,15 @@ pub(crate) type Done = Box<dyn FnOnce(Result<crate::Committed, AppendError>) + S
 pub(crate) struct Job {
     pub(crate) draft: Draft,
     pub(crate) done: Done,
+    /// For a key's record: the key that signs from then on.
+    pub(crate) key: Option<KeyChange>,
+}
+
+/// Another key for the checkpoints.
+pub(crate) struct KeyChange {
+    pub(crate) key: CheckpointKey,
+    /// The one before is lost, and cannot sign its successor.
+    pub(crate) lost: bool,
 }
 
 /// Memory that a waiting append occupies beside its texts: it keeps empty texts from being free.
@@ -105,6 +115,15 @@ impl Queue {
         Taken::Jobs
     }
 
+    /// Puts back what found no room, before all that came later.
+    pub(crate) fn put_back(&self, jobs: &mut Vec<Job>) {
+        let mut waiting = self.lock();
+        for job in jobs.drain(..).rev() {
+            waiting.bytes += job.bytes();
+            waiting.jobs.push_front(job);
+        }
+    }
+
     /// Moves what came meanwhile into `batch`, which stays within `bytes_max`. Waits for nothing.
     pub(crate) fn take_more(&self, batch: &mut Vec<Job>, bytes_max: usize) {
         let taken: usize = batch.iter().map(Job::bytes).sum();
@@ -188,7 +207,7 @@ mod tests {
     fn job(meta: &str) -> (Job, Receiver<Result<crate::Committed, AppendError>>) {
         let (sender, receiver) = sync_channel(1);
         let draft = Draft { kind: Kind::Event, ts_ms: 0, meta: meta.to_owned(), entry: None, closes: None };
-        (Job { draft, done: Box::new(move |result| sender.send(result).unwrap()) }, receiver)
+        (Job { draft, done: Box::new(move |result| sender.send(result).unwrap()), key: None }, receiver)
     }
 
     #[test]

@@ -1,82 +1,158 @@
 //! Opening: finds out what the log holds, cuts a torn batch, and makes sure that what remains is on
-//! the disk.
+//! the disk. Only the newest segment is read: it begins with what the ledger is after those before it,
+//! which were synced before it was created. Whether they still are what they were is for an audit to say.
 //!
 //! Invariant on return: the log ends with a good commit frame, everything up to it is durable, and
 //! the mark says so.
 
 use crate::error::Error;
-use crate::frame::{self, Header, Mark, SEGMENT};
+use crate::frame::{self, Header, LedgerId, Mark};
 use crate::frames::read_exact_at;
-use crate::ledger::{Identity, OpenDecision, Options, Recovered};
-use crate::scan::{Extent, Passing, Scanned, scan};
-use crate::stage::commit_of;
-use crate::storage::{ReadAt, Storage};
+use crate::identity::Identity;
+use crate::ledger::{OpenDecision, Options, Recovered};
+use crate::scan::{Extent, Passing, Scanned, Task, scan};
+use crate::stage::{Place, commit_of};
+use crate::storage::{Form, ReadAt, Reader, Storage};
+use crate::store::Store;
 use crate::tail::{MarkFound, judge};
+use crate::view::View;
+use gavel_proof::note::CheckpointKey;
 use gavel_proof::record::{self, Facts, Kind, RecordView};
 use gavel_proof::state::State;
 use gavel_proof::tree::leaf_hash;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A log ready to be appended to.
 pub(crate) struct Ready {
     pub(crate) state: State,
-    /// Where the next batch begins.
-    pub(crate) end: u64,
-    /// Where the last commit frame stands.
-    pub(crate) commit_at: u64,
-    pub(crate) source: Arc<dyn ReadAt>,
+    pub(crate) place: Place,
+    pub(crate) ledger_id: LedgerId,
+    /// Bytes of the segments before the newest.
+    pub(crate) bytes_before: u64,
+    /// The key that signs, if it is at hand and in force.
+    pub(crate) key: Option<CheckpointKey>,
+    /// The last checkpoint.
+    pub(crate) note: String,
+    pub(crate) store: Arc<Store>,
     pub(crate) recovered: Recovered,
+}
+
+/// What was found of a log.
+pub(crate) enum Opened {
+    Ready(Box<Ready>),
+    /// One segment of the first format, longer than a segment may be now.
+    TooLong,
 }
 
 /// Brings `storage` into a state from which it can be appended to, creating the log when there is
 /// none.
-pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Ready, Error> {
+pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Opened, Error> {
     let place = storage.place();
     let mark = MarkFound::of(&storage.read_mark().map_err(Error::io("read the mark of", &place))?);
-    let created = storage.log_bytes().map_err(Error::io("measure", &place))? == 0;
-    if created {
+    let newest = storage.newest_segment().map_err(Error::io("list", &place))?;
+    if newest.is_none() {
         refuse_lost_log(mark)?;
-        storage.create_log(&first_bytes(options)).map_err(Error::io("create", &place))?;
+        storage.create_segment(0, &first_bytes(options)).map_err(Error::io("create", &place))?;
     }
-    let source = storage.source().map_err(Error::io("open", &place))?;
+    let (segment, reader) = (newest.unwrap_or(0), storage.reader());
+    refuse_gaps(&*reader, segment, mark)?;
+    let source = reader.open(segment).map_err(Error::io("open", &place))?;
     let length = source.log_bytes().map_err(Error::io("measure", &place))?;
-
+    let task = Task {
+        source: &source,
+        place: &place,
+        segment,
+        end: length,
+        mark: mark.good(),
+        segment_records: options.segment_records,
+        each_signature: false,
+        derive: true,
+        root_at: None,
+    };
     let mut seen = Seen::default();
-    let mut found = scan(&source, &place, length, mark.good(), &mut |passing| seen.pass(passing, options.recall))?;
+    let mut found = scan(task, &mut |passing| seen.pass(passing))?;
     if let Some(broken) = &found.broken {
-        judge(&*source, &place, length, &found.extent, found.state.records(), broken, mark)?;
+        judge(&*source, &place, length, &found, broken, mark)?;
+    }
+    let torn = found.broken.take();
+    if torn.is_some() {
+        // Only what is committed counts, and the state must not know what a torn batch said.
+        seen = Seen::default();
+        found = scan(Task { end: found.extent.end, ..task }, &mut |passing| seen.pass(passing))?;
+        if let Some(broken) = &found.broken {
+            let what = format!("{}; it was right when it was read a moment ago: suspect the disk", broken.what);
+            return Err(Error::damaged(segment, broken.at, found.state.records(), what));
+        }
     }
     // Whose it is comes before any change to it.
     let identity = identity(&found, &place, &options.identity)?;
-    let torn = found.broken.take();
+    let key = key_at_hand(&found.state, &place, options)?;
+    let too_long = found.state.records() - found.header.first_index > options.segment_records;
+    // The segments before must be those that this one begins after, as far as that is known without reading them.
+    let store = if too_long { None } else { Some(store_of(&mut found, segment, options, reader)?) };
     if torn.is_some() {
         cut(storage, &place, found.extent.end)?;
-        seen = Seen::default();
-        let end = found.extent.end;
-        found = scan(&source, &place, end, mark.good(), &mut |passing| seen.pass(passing, options.recall))?;
-        if let Some(broken) = &found.broken {
-            let what = format!("{}; it was right when it was read a moment ago: suspect the disk", broken.what);
-            return Err(Error::damaged(broken.at, found.state.records(), what));
-        }
     }
+    let Some(store) = store else { return Ok(Opened::TooLong) };
     let extent = found.extent;
     make_durable(storage, &*source, &place, &extent, mark).map_err(Error::io("make durable", &place))?;
-    write_mark(storage, &found.state, extent.end).map_err(Error::io("write the mark of", &place))?;
+    write_mark(storage, &found.state, segment, extent.end).map_err(Error::io("write the mark of", &place))?;
+    let cut = torn.map(|broken| (length - extent.end, format!("byte {}: {}", broken.at, broken.what)));
+    ready(found, segment, store, identity, key, newest.is_none(), cut, seen)
+}
 
+/// What proofs and readers use.
+fn store_of(
+    found: &mut Scanned,
+    segment: u32,
+    options: &Options,
+    reader: Arc<dyn Reader>,
+) -> Result<Arc<Store>, Error> {
+    if found.header.first_index != u64::from(segment) * options.segment_records {
+        return Err(Error::Options { name: "segment_records", what: "must be what the ledger was made with" });
+    }
+    let before = found.carry.as_ref().map(|carry| carry.state.tree.clone()).unwrap_or_default();
+    let derived = std::mem::take(&mut found.derived);
+    Store::new(reader, found.header.ledger_id, options.segment_records, &before, derived).map(Arc::new)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of what was found, each of its own origin")]
+fn ready(
+    found: Scanned,
+    segment: u32,
+    store: Arc<Store>,
+    identity: Identity,
+    key: Option<CheckpointKey>,
+    created: bool,
+    cut: Option<(u64, String)>,
+    seen: Seen,
+) -> Result<Opened, Error> {
+    let Scanned { header, carry, state, extent, last_note, .. } = found;
+    let view = View::new(Arc::clone(&store), &state, identity.clone(), header.ledger_id);
+    let kept = view.kept_state();
+    let (cut_bytes, cut_reason) = cut.map_or((0, None), |(bytes, reason)| (bytes, Some(reason)));
     let recovered = Recovered {
         created,
         identity,
-        cut_bytes: length - extent.end,
-        cut_reason: torn.map(|broken| format!("byte {}: {}", broken.at, broken.what)),
+        cut_bytes,
+        cut_reason,
         records: extent.size,
         entries: extent.entries,
-        halted: found.state.halted,
-        recalled: seen.recalled.take(),
-        open_decisions: seen.into_open_decisions(),
+        halted: state.halted,
+        open_decisions: seen.open_decisions(&state, &view)?,
+        kept,
     };
-    Ok(Ready { state: found.state, end: extent.end, commit_at: extent.commit_at, source, recovered })
+    Ok(Opened::Ready(Box::new(Ready {
+        place: Place { segment, end: extent.end, commit_at: extent.commit_at },
+        ledger_id: header.ledger_id,
+        bytes_before: carry.map_or(0, |carry| carry.bytes_before),
+        key,
+        note: last_note.map_or_else(String::new, |signed| signed.note),
+        store,
+        recovered,
+        state,
+    })))
 }
 
 /// A mark without a log: the log was removed.
@@ -84,8 +160,40 @@ fn refuse_lost_log(mark: MarkFound) -> Result<(), Error> {
     match mark {
         MarkFound::Absent => Ok(()),
         MarkFound::Good(mark) => Err(Error::RolledBack { acknowledged: mark.size, what: "there is no log".to_owned() }),
-        MarkFound::Damaged => Err(Error::damaged(0, 0, "there is no log, but a damaged mark of one")),
+        MarkFound::Damaged => Err(Error::damaged(0, 0, 0, "there is no log, but a damaged mark of one")),
     }
+}
+
+/// Every segment must be somewhere, and none after the newest.
+pub(crate) fn refuse_gaps(reader: &dyn Reader, newest: u32, mark: MarkFound) -> Result<(), Error> {
+    let place = reader.place();
+    let form = |segment| reader.form(segment).map_err(Error::io("look for a segment of", &place));
+    if let Some(mark) = mark.good().filter(|mark| mark.segment > newest) {
+        let what = format!("segment {}, which holds the last of them, is missing", mark.segment);
+        return Err(Error::RolledBack { acknowledged: mark.size, what });
+    }
+    if form(newest + 1)? != Form::Absent {
+        let segment = newest + 2;
+        return Err(Error::Missing { place, segment });
+    }
+    for segment in 0..newest {
+        if form(segment)? == Form::Absent {
+            return Err(Error::Missing { place, segment });
+        }
+    }
+    Ok(())
+}
+
+/// The key that signs the checkpoints, of those at hand. A ledger whose key is lost is not written to before
+/// that is said.
+fn key_at_hand(state: &State, place: &str, options: &Options) -> Result<Option<CheckpointKey>, Error> {
+    let Some(public) = state.key else { return Ok(None) };
+    let key = options.keys.iter().find(|key| key.public() == public);
+    if key.is_none() && !options.key_is_lost {
+        let expected = gavel_proof::hash::HexHash::of(&public).as_str().to_owned();
+        return Err(Error::KeyMissing { place: place.to_owned(), expected });
+    }
+    Ok(key.cloned())
 }
 
 fn cut(storage: &mut dyn Storage, place: &str, end: u64) -> Result<(), Error> {
@@ -116,31 +224,15 @@ fn make_durable(
     storage.sync_log()
 }
 
-fn write_mark(storage: &mut dyn Storage, state: &State, end: u64) -> std::io::Result<()> {
-    let mark = Mark { size: state.records(), root: state.tree.root(), end };
+fn write_mark(storage: &mut dyn Storage, state: &State, segment: u32, end: u64) -> std::io::Result<()> {
+    let mark = Mark { size: state.records(), root: state.tree.root(), end, segment };
     storage.write_mark(&mark.encode())?;
     storage.sync_mark()
 }
 
-/// The content of the record `opened`.
-#[derive(Deserialize)]
-struct OpenedMeta {
-    kernel_id: String,
-    variant: String,
-}
-
-/// Whose ledger this is.
-pub(crate) fn recorded_identity(first: &RecordView) -> Result<Identity, Error> {
-    let meta: OpenedMeta = serde_json::from_str(first.meta()).map_err(|error| {
-        Error::damaged(frame::HEADER_BYTES as u64, 0, format!("the first record does not say whose it is: {error}"))
-    })?;
-    Ok(Identity { kernel_id: meta.kernel_id, variant: meta.variant })
-}
-
 fn identity(found: &Scanned, place: &str, expected: &Identity) -> Result<Identity, Error> {
-    let first = found.first.as_ref();
-    let first = first.ok_or_else(|| Error::damaged(frame::HEADER_BYTES as u64, 0, "the first record is missing"))?;
-    let identity = recorded_identity(first)?;
+    let missing = || Error::damaged(0, frame::HEADER_BYTES as u64, 0, "the first record is missing");
+    let identity = found.identity.clone().ok_or_else(missing)?;
     if identity.kernel_id == expected.kernel_id {
         Ok(identity)
     } else {
@@ -151,52 +243,49 @@ fn identity(found: &Scanned, place: &str, expected: &Identity) -> Result<Identit
 
 /// A new log: header, the record `opened`, commit frame.
 fn first_bytes(options: &Options) -> Vec<u8> {
-    let mut meta = format!("{{\"format\":{},\"kernel_id\":", frame::FORMAT_VERSION);
-    gavel_proof::json::push_string(&mut meta, &options.identity.kernel_id);
-    meta.push_str(",\"variant\":");
-    gavel_proof::json::push_string(&mut meta, &options.identity.variant);
-    meta.push('}');
-
+    let meta = options.identity.to_meta();
     let mut batch = Vec::new();
     frame::push_record(&mut batch, Kind::Opened, |out| {
         record::push_record(out, 0, Kind::Opened, options.now_ms, &meta, None);
     });
     let leaf = leaf_hash(&batch[frame::RECORD_BYTES..]);
-    let facts = Facts { kind: Some(Kind::Opened), has_entry: false, closes: None, ts_ms: options.now_ms };
     let mut state = State::new();
-    state.advance(&facts, leaf, None);
-    let batch_start = frame::HEADER_BYTES as u64;
-    batch.extend_from_slice(&commit_of(&state, batch_start, 0).encode());
-
+    state.advance(&Facts::of(Some(Kind::Opened), false, &meta, options.now_ms), leaf, None);
     // The id needs no randomness: it only has to tie later segments to this first record.
-    let header = Header { segment: SEGMENT, first_index: 0, ledger_id: frame::array_at(&leaf, 0) };
+    let header = Header::first(frame::array_at(&leaf, 0));
+    batch.extend_from_slice(&commit_of(&state, header.frames_at(), 0, "").encode());
     [header.encode().as_slice(), &batch].concat()
 }
 
-/// Collects, while the log goes past, the decisions that nothing closes, and the last event that
-/// the owner wants to be told of.
+/// Collects the decisions of the newest segment that may be open.
 #[derive(Default)]
 struct Seen {
-    open_by_index: BTreeMap<u64, RecordView>,
-    recalled: Option<RecordView>,
+    decisions: BTreeMap<u64, RecordView>,
 }
 
 impl Seen {
-    fn pass(&mut self, passing: &Passing<'_>, recall: fn(&str) -> bool) {
-        let record = || RecordView::from_parts(passing.text, *passing.parts);
+    fn pass(&mut self, passing: &Passing<'_>) {
         match (passing.facts.kind, passing.facts.closes) {
             (Some(Kind::Decision), _) if !passing.facts.has_entry => {
-                self.open_by_index.insert(passing.parts.index, record());
+                self.decisions.insert(passing.parts.index, RecordView::from_parts(passing.text, *passing.parts));
             }
             (Some(Kind::Outcome), Some(closed)) => {
-                self.open_by_index.remove(&closed);
+                self.decisions.remove(&closed);
             }
-            (Some(Kind::Event), _) if recall(passing.parts.meta(passing.text)) => self.recalled = Some(record()),
             _ => {}
         }
     }
 
-    fn into_open_decisions(self) -> Vec<OpenDecision> {
-        self.open_by_index.into_iter().map(|(index, record)| OpenDecision { index, record }).collect()
+    /// The open ones, of which some may stand in segments before.
+    fn open_decisions(mut self, state: &State, view: &View) -> Result<Vec<OpenDecision>, Error> {
+        let mut open = Vec::new();
+        for &index in &state.open {
+            let record = match self.decisions.remove(&index) {
+                Some(record) => record,
+                None => view.record(index)?,
+            };
+            open.push(OpenDecision { index, record });
+        }
+        Ok(open)
     }
 }

@@ -12,7 +12,7 @@
 use crate::error::Error;
 use crate::frame::{COMMIT_BYTES, COMMIT_MAGIC, Commit, Mark, array_at};
 use crate::frames::{Broken, read_exact_at};
-use crate::scan::Extent;
+use crate::scan::Scanned;
 use crate::storage::ReadAt;
 use std::io;
 
@@ -50,15 +50,17 @@ pub(crate) fn judge(
     source: &dyn ReadAt,
     place: &str,
     end: u64,
-    extent: &Extent,
-    next_index: u64,
+    found: &Scanned,
     broken: &Broken,
     mark: MarkFound,
 ) -> Result<(), Error> {
+    let (segment, extent, next_index) = (found.header.segment, &found.extent, found.state.records());
     let Broken { at, what, cut_off } = *broken;
-    let damaged = |because: String| Err(Error::damaged(at, next_index, format!("{what}; {because}")));
-    if extent.size == 0 {
-        return damaged("it is part of the first batch, which is written whole or not at all".to_owned());
+    let damaged = |because: String| Err(Error::damaged(segment, at, next_index, format!("{what}; {because}")));
+    if extent.batches == 0 {
+        return damaged(
+            "it is part of the first batch of its segment, which is written whole or not at all".to_owned(),
+        );
     }
     match mark {
         MarkFound::Good(mark) if mark.size > extent.size => {

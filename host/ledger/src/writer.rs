@@ -17,8 +17,9 @@ use crate::error::AppendError;
 use crate::frame::Mark;
 use crate::ledger::{Committed, Snapshot, Stats, SyncMode};
 use crate::queue::{Done, Job, Queue, Taken};
-use crate::stage::{Batch, Stage, mark_of};
+use crate::stage::{Batch, Stage};
 use crate::storage::Storage;
+use crate::store::Store;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,13 +37,14 @@ const BUILT_AHEAD_MIN: usize = 64;
 /// What the writer shares with the callers.
 pub(crate) struct Shared {
     pub(crate) queue: Queue,
+    pub(crate) store: Arc<Store>,
     committed: Mutex<Snapshot>,
     counters: Counters,
 }
 
 impl Shared {
-    pub(crate) fn new(queue: Queue, committed: Snapshot) -> Self {
-        Self { queue, committed: Mutex::new(committed), counters: Counters::default() }
+    pub(crate) fn new(queue: Queue, store: Arc<Store>, committed: Snapshot) -> Self {
+        Self { queue, store, committed: Mutex::new(committed), counters: Counters::default() }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -83,10 +85,11 @@ impl Counters {
     }
 
     fn count(&self, batch: &Batch) {
-        self.appended.fetch_add(batch.records, Relaxed);
+        let records = batch.leaves.len() as u64;
+        self.appended.fetch_add(records, Relaxed);
         self.batches.fetch_add(1, Relaxed);
         self.bytes.fetch_add(batch.bytes.len() as u64, Relaxed);
-        self.batch_records_max.fetch_max(batch.records, Relaxed);
+        self.batch_records_max.fetch_max(records, Relaxed);
     }
 
     fn count_sync(&self, took: Duration) {
@@ -220,6 +223,8 @@ impl Writer {
             self.shared.queue.take_more(jobs, self.pace.batch_bytes_max);
         }
         entrance.stage.build(jobs, batch);
+        // What the segment had no room for begins the next one. Whoever takes it passes this station later.
+        self.shared.queue.put_back(jobs);
         entrance.mark_due = true;
         let mut disk = free.unwrap_or_else(|| self.enter_disk());
         drop(entrance);
@@ -248,13 +253,23 @@ impl Writer {
     /// Makes the batch part of the log.
     fn commit(&self, disk: &mut Disk, batch: &Batch) -> io::Result<()> {
         let Some(after) = &batch.after else { return Ok(()) };
-        disk.storage.write_log(batch.offset, &batch.bytes)?;
-        disk.mark = MarkState::Behind(mark_of(after));
+        if batch.offset == 0 {
+            // The end of the segment before must be on the disk before anything follows it.
+            self.sync_log(disk)?;
+            disk.storage.create_segment(batch.segment, &batch.bytes)?;
+        } else {
+            disk.storage.write_log(batch.offset, &batch.bytes)?;
+        }
+        disk.mark = MarkState::Behind(after.mark);
         if self.pace.sync == SyncMode::Durable {
             self.sync_log(disk)?;
         }
         self.shared.counters.count(batch);
-        lock(&self.shared.committed).clone_from(after);
+        self.shared.store.extend(&batch.leaves);
+        lock(&self.shared.committed).clone_from(&after.snapshot);
+        if batch.seals {
+            self.shared.store.seal(batch.segment);
+        }
         Ok(())
     }
 

@@ -14,6 +14,8 @@ pub const HEX_DIGITS: usize = 64;
 pub struct HexHash([u8; HEX_DIGITS]);
 
 impl HexHash {
+    /// The digits of `hash`.
+    #[must_use]
     pub fn of(hash: &Hash) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; HEX_DIGITS];
@@ -24,10 +26,30 @@ impl HexHash {
         Self(digits)
     }
 
+    /// The digits as text.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         // All digits are ASCII, so the fallback is never taken.
-        str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
+}
+
+/// The 32 bytes that `text` writes as 64 hex digits in lower case.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Hash> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != HEX_DIGITS {
+        return None;
+    }
+    let mut hash = Hash::default();
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(hash)
 }
 
 impl fmt::Debug for HexHash {
@@ -46,6 +68,7 @@ mod tests {
         fn is_what_the_hex_crate_writes(hash in any::<Hash>()) {
             let digits = HexHash::of(&hash);
             prop_assert_eq!(digits.as_str(), hex::encode(hash));
+            prop_assert_eq!(from_hex(digits.as_str()), Some(hash));
         }
     }
 }

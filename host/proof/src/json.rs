@@ -17,13 +17,18 @@ pub const DEPTH_MAX: usize = 128;
 /// What is wrong with a text, and at which byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
+    /// The byte.
     pub at: usize,
+    /// What should be there.
     pub what: &'static str,
 }
 
 type Scanned = Result<(), Malformed>;
 
 /// Checks that `text` is exactly one object.
+///
+/// # Errors
+/// The first byte that is not as it should be.
 pub fn check_object(text: &str) -> Scanned {
     let mut scanner = Scanner::new(text);
     scanner.object()?;
@@ -32,6 +37,7 @@ pub fn check_object(text: &str) -> Scanned {
 
 /// The raw text of the value under `key` at the top of `object`, which must have passed
 /// [`check_object`].
+#[must_use]
 pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     let mut scanner = Scanner::new(object);
     scanner.literal("{").ok()?;
@@ -51,6 +57,7 @@ pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// A canonical unsigned integer: digits only, no leading zero.
+#[must_use]
 pub fn parse_u64(text: &str) -> Option<u64> {
     let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     if canonical { text.parse().ok() } else { None }
@@ -89,10 +96,13 @@ fn push_escaped(out: &mut String, character: char) {
 /// Walks over a text; the record reader drives it through the parts of a record.
 pub struct Scanner<'a> {
     bytes: &'a [u8],
+    /// The next byte.
     pub at: usize,
 }
 
 impl<'a> Scanner<'a> {
+    /// At the first byte of `text`.
+    #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { bytes: text.as_bytes(), at: 0 }
     }
@@ -108,11 +118,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over `expected`, which must come next.
+    ///
+    /// # Errors
+    /// The byte where it is not so.
     pub fn literal(&mut self, expected: &'static str) -> Scanned {
         if self.take(expected) { Ok(()) } else { self.fail(expected) }
     }
 
     /// Steps over a digest of 64 hex digits in lower case.
+    ///
+    /// # Errors
+    /// The byte where it is not so.
     pub fn hex_digest(&mut self) -> Scanned {
         let is_digit = |byte: u8| byte.is_ascii_digit() | matches!(byte, b'a'..=b'f');
         match self.bytes[self.at..].first_chunk::<HEX_DIGITS>() {
@@ -132,11 +148,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// Nothing may follow.
+    ///
+    /// # Errors
+    /// The byte where it is not so.
     pub fn end(&self) -> Scanned {
         if self.at == self.bytes.len() { Ok(()) } else { self.fail("the end of the text") }
     }
 
     /// Steps over one object.
+    ///
+    /// # Errors
+    /// The byte where it is not so.
     pub fn object(&mut self) -> Scanned {
         if self.peek() == Some(b'{') { self.value(0) } else { self.fail("an object") }
     }
@@ -212,8 +234,8 @@ impl<'a> Scanner<'a> {
     /// blocks, in which the compiler tests all bytes at once because nothing ends the test early.
     fn skip_plain(&mut self) {
         let is_plain = |byte: u8| matches!(byte, 0x20..=0x7f) && byte != b'"' && byte != b'\\';
-        let (blocks, _) = self.bytes[self.at..].as_chunks::<16>();
-        let plain = blocks.iter().take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte)));
+        let blocks = self.bytes[self.at..].chunks_exact(16);
+        let plain = blocks.take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte)));
         self.at += plain.count() * 16;
         self.skip_while(is_plain);
     }

@@ -9,7 +9,7 @@
 //! not at all. There is one writer, [`push_record`], and one reader, [`parse`], which accepts
 //! exactly what the writer produces.
 
-use crate::hash::Hash;
+use crate::hash::{self, Hash};
 use crate::json::{self, Malformed, Scanner};
 use crate::state::Rule;
 use sha2::{Digest, Sha256};
@@ -36,11 +36,13 @@ pub enum Kind {
     Halt,
     /// Anything else worth proving, such as a change of policy; never part of the chain.
     Event,
+    /// Which key signs the checkpoints from this record on, written by the ledger itself.
+    Key,
 }
 
 impl Kind {
     /// All kinds of this version, in the order of their codes.
-    pub const ALL: [Self; 5] = [Self::Opened, Self::Decision, Self::Outcome, Self::Halt, Self::Event];
+    pub const ALL: [Self; 6] = [Self::Opened, Self::Decision, Self::Outcome, Self::Halt, Self::Event, Self::Key];
 
     /// The text in the record.
     #[must_use]
@@ -51,6 +53,7 @@ impl Kind {
             Self::Outcome => "outcome",
             Self::Halt => "halt",
             Self::Event => "event",
+            Self::Key => "key",
         }
     }
 
@@ -61,6 +64,7 @@ impl Kind {
     }
 
     /// The byte in the frame header.
+    #[must_use]
     pub fn code(self) -> u8 {
         match self {
             Self::Opened => 0,
@@ -68,6 +72,7 @@ impl Kind {
             Self::Outcome => 2,
             Self::Halt => 3,
             Self::Event => 4,
+            Self::Key => 5,
         }
     }
 }
@@ -84,24 +89,53 @@ pub fn closes(kind: Option<Kind>, meta: &str) -> Option<u64> {
 /// What the rules of the log look at; the same for a draft and for a record read back.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
+    /// The kind, unless a later version invented it.
     pub kind: Option<Kind>,
+    /// Whether it carries an entry of the KERNELS chain.
     pub has_entry: bool,
+    /// The decision that it closes, if it is an outcome that names one.
     pub closes: Option<u64>,
+    /// The public key that it puts in force, if it is a key that says so.
+    pub key: Option<PublicKey>,
+    /// The kernel's clock.
     pub ts_ms: u64,
 }
 
+/// A raw public key of Ed25519.
+pub type PublicKey = [u8; 32];
+
 impl Facts {
+    /// What a record of this kind with this `meta` says.
+    #[must_use]
+    pub fn of(kind: Option<Kind>, has_entry: bool, meta: &str, ts_ms: u64) -> Self {
+        let key =
+            || json::member(meta, "key").and_then(|text| hash::from_hex(text.strip_prefix('"')?.strip_suffix('"')?));
+        Self {
+            kind,
+            has_entry,
+            closes: closes(kind, meta),
+            key: if kind == Some(Kind::Key) { key() } else { None },
+            ts_ms,
+        }
+    }
+
     /// The rules that tie a kind to its fields.
+    ///
+    /// # Errors
+    /// [`Rule::Form`]
     pub fn check_form(&self) -> Result<(), Rule> {
         match (self.kind, self.has_entry, self.closes) {
+            (Some(Kind::Key), false, None) if self.key.is_none() => {
+                Err(Rule::Form("a key must give the public key as 64 hex digits"))
+            }
             (Some(Kind::Outcome), true, Some(_))
             | (Some(Kind::Halt), true, None)
-            | (Some(Kind::Opened | Kind::Event), false, None)
+            | (Some(Kind::Opened | Kind::Event | Kind::Key), false, None)
             | (Some(Kind::Decision) | None, _, None) => Ok(()),
             (Some(Kind::Outcome), _, None) => Err(Rule::Form("an outcome must name the decision it closes")),
             (Some(Kind::Outcome | Kind::Halt), false, _) => Err(Rule::Form("an outcome or a halt must carry an entry")),
             (_, _, Some(_)) => Err(Rule::Form("only an outcome closes a decision")),
-            (Some(Kind::Opened | Kind::Event), true, _) => Err(Rule::Form("this kind carries no entry")),
+            (Some(Kind::Opened | Kind::Event | Kind::Key), true, _) => Err(Rule::Form("this kind carries no entry")),
         }
     }
 }
@@ -120,6 +154,7 @@ pub struct EntryView<'a> {
 }
 
 /// The hash that links `data` to the chain whose head is `prev_hash`.
+#[must_use]
 pub fn entry_hash(prev_hash: &str, data: &str) -> Hash {
     Sha256::new().chain_update(prev_hash).chain_update(":").chain_update(data).finalize().into()
 }
@@ -157,7 +192,7 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
         digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
         number /= 10;
         if number == 0 {
-            return str::from_utf8(&digits[at..]).unwrap_or_default();
+            return std::str::from_utf8(&digits[at..]).unwrap_or_default();
         }
     }
 }
@@ -178,7 +213,9 @@ impl Span {
 /// Where the fields stand in a record's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
+    /// Its place in the log.
     pub index: u64,
+    /// The kernel's clock.
     pub ts_ms: u64,
     kind: Span,
     meta: Span,
@@ -194,14 +231,20 @@ struct EntryParts {
 }
 
 impl Parts {
+    /// The text of its kind.
+    #[must_use]
     pub fn kind<'a>(&self, text: &'a str) -> &'a str {
         self.kind.of(text)
     }
 
+    /// The object that its author supplied.
+    #[must_use]
     pub fn meta<'a>(&self, text: &'a str) -> &'a str {
         self.meta.of(text)
     }
 
+    /// Its entry in the KERNELS chain.
+    #[must_use]
     pub fn entry<'a>(&self, text: &'a str) -> Option<EntryView<'a>> {
         self.entry.map(|entry| EntryView {
             ledger_seq: entry.ledger_seq,
@@ -211,14 +254,17 @@ impl Parts {
         })
     }
 
+    /// What the rules of the log look at.
+    #[must_use]
     pub fn facts(&self, text: &str) -> Facts {
-        let kind = Kind::from_text(self.kind(text));
-        let closes = closes(kind, self.meta(text));
-        Facts { kind, has_entry: self.entry.is_some(), closes, ts_ms: self.ts_ms }
+        Facts::of(Kind::from_text(self.kind(text)), self.entry.is_some(), self.meta(text), self.ts_ms)
     }
 }
 
 /// Takes a record apart, accepting exactly the form that [`push_record`] writes.
+///
+/// # Errors
+/// The byte that is not as it should be.
 pub fn parse(text: &str) -> Result<Parts, Malformed> {
     let mut scanner = Scanner::new(text);
     scanner.literal("{")?;
@@ -301,6 +347,8 @@ impl RecordView {
         }
     }
 
+    /// The record whose parts [`parse`] found in `text`.
+    #[must_use]
     pub fn from_parts(text: &str, parts: Parts) -> Self {
         Self { text: text.to_owned(), parts }
     }

@@ -6,7 +6,7 @@
 //! halts.
 
 use crate::hash::{Hash, HexHash};
-use crate::record::{Facts, Kind, entry_hash};
+use crate::record::{Facts, Kind, PublicKey, entry_hash};
 use crate::tree::Frontier;
 use std::collections::BTreeSet;
 
@@ -29,20 +29,28 @@ pub enum Rule {
 }
 
 /// Everything that the next record depends on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
+    /// The tree over all records.
     pub tree: Frontier,
+    /// The KERNELS chain.
     pub chain: Chain,
     /// Decisions without an entry that no outcome has closed. As many as tools are running.
     pub open: BTreeSet<u64>,
+    /// Whether a halt is among the records.
     pub halted: bool,
+    /// The public key that signs the checkpoints; `None` as long as nobody does.
+    pub key: Option<PublicKey>,
+    /// The latest `ts_ms` of any record.
     pub last_ts_ms: u64,
 }
 
 /// The end of the KERNELS chain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
+    /// Its entries.
     pub len: u64,
+    /// The `entry_hash` of the last one, zeros at first.
     pub head: Hash,
     /// `head` in hex, the form that is hashed and stored.
     pub head_hex: HexHash,
@@ -51,13 +59,17 @@ pub struct Chain {
 /// The next link of the chain.
 #[derive(Debug)]
 pub struct Link {
+    /// Its number.
     pub ledger_seq: u64,
+    /// Its hash.
     pub hash: Hash,
+    /// `hash` in hex.
     pub hash_hex: HexHash,
 }
 
 impl Chain {
     /// The link that `data` would become.
+    #[must_use]
     pub fn link(&self, data: &str) -> Link {
         let hash = entry_hash(self.head_hex.as_str(), data);
         Link { ledger_seq: self.len, hash, hash_hex: HexHash::of(&hash) }
@@ -69,20 +81,42 @@ impl Chain {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl State {
+    /// The chain whose last entry is number `len - 1` with this hash.
+    #[must_use]
+    pub fn chain_of(len: u64, head: Hash) -> Chain {
+        Chain { len, head, head_hex: HexHash::of(&head) }
+    }
+
     /// The state before the first record.
+    #[must_use]
     pub fn new() -> Self {
-        let genesis = [0; 32];
-        let chain = Chain { len: 0, head: genesis, head_hex: HexHash::of(&genesis) };
-        Self { tree: Frontier::new(), chain, open: BTreeSet::new(), halted: false, last_ts_ms: 0 }
+        Self {
+            tree: Frontier::new(),
+            chain: Self::chain_of(0, Hash::default()),
+            open: BTreeSet::new(),
+            halted: false,
+            key: None,
+            last_ts_ms: 0,
+        }
     }
 
     /// The index of the next record, which is also the number of records so far.
+    #[must_use]
     pub fn records(&self) -> u64 {
         self.tree.size()
     }
 
     /// Whether a record may come next.
+    ///
+    /// # Errors
+    /// [`Rule`]
     pub fn admit(&self, facts: &Facts) -> Result<(), Rule> {
         if (facts.kind == Some(Kind::Opened)) != (self.records() == 0) {
             return Err(Rule::Form("the first record, and no other, is `opened`"));
@@ -108,6 +142,7 @@ impl State {
                 debug_assert!(closed, "admitted without an open decision");
             }
             Some(Kind::Halt) => self.halted = true,
+            Some(Kind::Key) => self.key = facts.key,
             _ => {}
         }
         self.last_ts_ms = self.last_ts_ms.max(facts.ts_ms);
@@ -123,7 +158,7 @@ mod tests {
     use super::*;
 
     fn facts(kind: Kind, has_entry: bool, closes: Option<u64>) -> Facts {
-        Facts { kind: Some(kind), has_entry, closes, ts_ms: 5 }
+        Facts { kind: Some(kind), has_entry, closes, key: None, ts_ms: 5 }
     }
 
     fn step(state: &mut State, facts: Facts) -> Result<(), Rule> {

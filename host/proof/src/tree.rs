@@ -117,7 +117,7 @@ pub trait Nodes {
 /// The largest power of two below `count`, which is at least 2: where RFC 6962 splits a tree.
 fn split(count: u64) -> u64 {
     debug_assert!(count >= 2);
-    1 << (63 - (count - 1).leading_zeros())
+    1 << (count - 1).ilog2()
 }
 
 /// The root over the leaves `start..end`, as they stand in a larger tree; not empty.

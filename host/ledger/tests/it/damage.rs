@@ -178,7 +178,7 @@ fn a_damaged_mark_harms_no_sound_log_and_excuses_no_torn_one() {
     for bit in 0..now.mark.len() * 8 {
         let mut mark = now.mark.clone();
         mark[bit / 8] ^= 1 << (bit % 8);
-        let storage = MemoryStorage::from_image(Image { log: now.log.clone(), mark: mark.clone() });
+        let storage = MemoryStorage::from_image(Image { log: now.log.clone(), mark: mark.clone(), ..Image::default() });
         let (_ledger, recovered) = open(&storage).unwrap();
         assert_eq!((recovered.records, recovered.cut_bytes), (records, 0));
         assert_eq!(storage.image().mark, now.mark, "the mark is written anew");

@@ -2,7 +2,8 @@
 //! file in `tests/data`: a new version of the format adds one.
 
 use crate::*;
-use gavel_ledger::verify_dir;
+use gavel_ledger::note::CheckpointKey;
+use gavel_ledger::{segment_file, verify_dir};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,27 +40,68 @@ fn version_1_opens() {
     }
 }
 
+/// What the second version wrote: segments of four records, two keys, checkpoints.
+const V2: &str = "v2";
+
+fn v2_options() -> Options {
+    let keys = vec![CheckpointKey::from_seed(&[2; 32]), CheckpointKey::from_seed(&[1; 32])];
+    Options { segment_records: 4, keys, ..options() }
+}
+
+fn v2_files() -> Vec<String> {
+    (0..3).map(segment_file).chain(["mark".to_owned()]).collect()
+}
+
 #[test]
-fn version_1_is_still_written_to_the_byte() {
+fn version_2_opens() {
+    let report = verify_dir(&data(V2)).unwrap();
+    assert_eq!((report.records, report.entries, report.halted, report.open_decisions), (9, 3, true, 1));
+    assert_eq!((report.segments, report.acknowledged), (3, Some(9)));
+    let copy = tempfile::tempdir().unwrap();
+    for name in v2_files() {
+        fs::copy(data(V2).join(&name), copy.path().join(name)).unwrap();
+    }
+    let (ledger, recovered) = Ledger::open(copy.path(), v2_options()).unwrap();
+    assert_eq!((recovered.cut_bytes, recovered.open_decisions[0].index), (0, 7));
+    ledger.append_wait(draft(Kind::Event, "{}", None)).unwrap();
+    ledger.close().unwrap();
+    assert_eq!(verify_dir(copy.path()).unwrap().records, 10);
+}
+
+#[test]
+fn version_2_is_still_written_to_the_byte() {
     let root = tempfile::tempdir().unwrap();
-    write_v1(root.path());
-    for name in ["segment-000000.log", "mark"] {
-        assert_eq!(fs::read(root.path().join(name)).unwrap(), fs::read(data(V1).join(name)).unwrap(), "{name}");
+    write_v2(root.path());
+    for name in v2_files() {
+        assert_eq!(fs::read(root.path().join(&name)).unwrap(), fs::read(data(V2).join(&name)).unwrap(), "{name}");
     }
 }
 
 #[test]
 #[ignore = "writes the golden files; run once for each version of the format"]
 fn write_golden_files() {
-    assert!(!data(V1).exists(), "golden files are never rewritten");
-    write_v1(&data(V1));
-    fs::remove_file(data(V1).join("lock")).unwrap();
+    assert!(!data(V2).exists(), "golden files are never rewritten");
+    let root = tempfile::tempdir().unwrap();
+    write_v2(root.path());
+    fs::create_dir(data(V2)).unwrap();
+    for name in v2_files() {
+        fs::copy(root.path().join(&name), data(V2).join(name)).unwrap();
+    }
 }
 
-fn write_v1(dir: &Path) {
-    let (ledger, _) = Ledger::open(dir, options()).unwrap();
-    for draft in v1_drafts() {
+fn write_v2(dir: &Path) {
+    let first = CheckpointKey::from_seed(&[1; 32]);
+    let (ledger, _) = Ledger::open(dir, Options { keys: vec![first], ..v2_options() }).unwrap();
+    for (number, draft) in v2_drafts().into_iter().enumerate() {
+        if number == 3 {
+            ledger.rotate_key(CheckpointKey::from_seed(&[2; 32]), 1_700_000_000_002).unwrap();
+        }
         ledger.append_wait(draft).unwrap();
     }
     ledger.close().unwrap();
+}
+
+/// As for the first version, but for the decisions' numbers, as a key stands before them.
+fn v2_drafts() -> Vec<Draft> {
+    vec![denial(1), intention(2), draft(Kind::Event, r#"{"policy":"p-1"}"#, None), outcome(3), intention(3), halt()]
 }

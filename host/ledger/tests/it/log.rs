@@ -30,7 +30,7 @@ fn everything_comes_back() {
     assert_eq!((report.acknowledged, report.identity.kernel_id.as_str()), (Some(4), "k-1"));
 
     let records = records(&ledger);
-    assert_eq!(records[0].meta(), r#"{"format":1,"kernel_id":"k-1","variant":"strict"}"#);
+    assert_eq!(records[0].meta(), r#"{"format":2,"kernel_id":"k-1","variant":"strict"}"#);
     let entry = records[1].entry().unwrap();
     assert_eq!((entry.ledger_seq, entry.prev_hash), (0, GENESIS_HASH));
     assert_eq!(entry.data, denial(1).entry.unwrap());
@@ -258,22 +258,6 @@ fn the_last_handle_may_go_in_a_callback() {
     drop(gate);
     is_gone.recv().unwrap();
     assert_eq!(verify_dir(root.path()).unwrap().records, 2);
-}
-
-#[test]
-fn the_last_event_that_the_owner_asks_for_is_recalled() {
-    let storage = MemoryStorage::new();
-    let recall = |meta: &str| meta.contains("policy");
-    let open = || Ledger::open_storage(Box::new(storage.clone()), &Options { recall, ..options() }).unwrap();
-    let (ledger, recovered) = open();
-    assert_eq!(recovered.recalled, None);
-    for meta in [r#"{"policy":1}"#, r#"{"policy":2}"#, r#"{"other":3}"#] {
-        ledger.append_wait(draft(Kind::Event, meta, None)).unwrap();
-    }
-    // Only events are asked about.
-    ledger.append_wait(draft(Kind::Halt, r#"{"policy":4}"#, Some(r#"{"decision":"HALT"}"#))).unwrap();
-    ledger.close().unwrap();
-    assert_eq!(open().1.recalled.unwrap().meta(), r#"{"policy":2}"#);
 }
 
 #[test]

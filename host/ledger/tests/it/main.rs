@@ -8,7 +8,9 @@ mod crash;
 mod damage;
 mod golden;
 mod log;
+mod segments;
 mod sim;
+mod tampering;
 
 use gavel_ledger::{
     AppendError, Committed, Draft, Error, Identity, Image, Kind, Ledger, MemoryStorage, Options, RecordView, Recovered,
@@ -26,7 +28,7 @@ fn open(storage: &MemoryStorage) -> Result<(Ledger, Recovered), Error> {
 }
 
 fn open_image(log: &[u8], mark: &[u8]) -> Result<(Ledger, Recovered), Error> {
-    open(&MemoryStorage::from_image(Image { log: log.to_vec(), mark: mark.to_vec() }))
+    open(&MemoryStorage::from_image(Image { log: log.to_vec(), mark: mark.to_vec(), ..Image::default() }))
 }
 
 fn draft(kind: Kind, meta: &str, entry: Option<&str>) -> Draft {

@@ -215,7 +215,7 @@ impl Disk {
         }
     }
 
-    fn alive(&self) -> io::Result<()> {
+    pub(crate) fn alive(&self) -> io::Result<()> {
         if self.dead { Err(input_output_error()) } else { Ok(()) }
     }
 

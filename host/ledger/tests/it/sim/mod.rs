@@ -20,14 +20,17 @@ mod storage;
 
 use crate::{Draft, Error, Fate, Identity, Kind, Ledger, Options, RecordView, Recovered, append, draft};
 use disk::{Decay, Disk, Fault};
-use gavel_ledger::tree::{Frontier, Hash, leaf_hash};
+use gavel_ledger::note::{CheckpointKey, Note};
+use gavel_ledger::tree::{Frontier, Hash, leaf_hash, verify_consistency};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use storage::SimStorage;
 
 /// Seeds that are run by default: some seconds.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 800;
+/// Records of a segment: few, so that lives cross from one to the next.
+const SEGMENT: u64 = 16;
 /// Lives of one ledger.
 const LIVES: usize = 6;
 /// Operations until a fault strikes.
@@ -153,7 +156,13 @@ impl World {
     fn open(&mut self) -> Result<(Ledger, Recovered), Error> {
         let identity = Identity { kernel_id: "k-1".into(), variant: "strict".into() };
         // Marks are synced when the ledger is closed, and at no moment that depends on time.
-        let options = Options { mark_sync_after_ms: 3_600_000, ..Options::new(identity, 1_700_000_000_000) };
+        let options = Options {
+            mark_sync_after_ms: 3_600_000,
+            segment_records: SEGMENT,
+            keys: vec![key()],
+            ..Options::new(identity, 1_700_000_000_000)
+        };
+        self.storage = self.storage.next_life();
         self.storage.tell("open");
         Ledger::open_storage(Box::new(self.storage.clone()), &options)
     }
@@ -170,8 +179,7 @@ impl World {
             if failed {
                 return;
             }
-            let snapshot = ledger.snapshot();
-            self.release(snapshot.records, snapshot.root);
+            self.release(ledger);
         }
     }
 
@@ -218,9 +226,16 @@ impl World {
         }
     }
 
-    fn release(&mut self, size: u64, root: Hash) {
-        if let Some(before) = self.released.insert(size, root) {
-            assert_eq!(before, root, "two histories of {size} records");
+    /// The checkpoint of the ledger is out, signed: from now on it must hold.
+    fn release(&mut self, ledger: &Ledger) {
+        let snapshot = ledger.snapshot();
+        let text = snapshot.checkpoint.expect("it has a key");
+        let note = Note::parse(&text).unwrap();
+        let checkpoint = note.checkpoint().unwrap();
+        note.verify(&key().verifying(&ledger.view().origin())).unwrap();
+        assert_eq!((checkpoint.size, checkpoint.root), (snapshot.records, snapshot.root));
+        if let Some(before) = self.released.insert(checkpoint.size, checkpoint.root) {
+            assert_eq!(before, checkpoint.root, "two histories of {} records", checkpoint.size);
         }
     }
 
@@ -280,7 +295,8 @@ impl World {
     /// What opened holds all that was acknowledged, and goes with all that was released.
     fn check(&mut self, ledger: &Ledger, recovered: &Recovered) -> Verdict {
         let records: Vec<RecordView> = ledger.records(&ledger.snapshot()).map(Result::unwrap).collect();
-        assert_eq!(recovered.records, records.len() as u64);
+        // A ledger without a key gets one as it is opened.
+        assert!((recovered.records..=recovered.records + 1).contains(&(records.len() as u64)));
         let acknowledged = self.acknowledged.last_key_value().map_or(0, |(index, _)| index + 1);
         let cut = recovered.cut_bytes > 0 || std::mem::take(&mut self.interrupted);
         let excepted = self.damaged && self.mark_lost && cut;
@@ -306,8 +322,21 @@ impl World {
         assert_eq!(ledger.snapshot().root, tree.root());
         let largest = self.released.last_key_value().map_or(0, |(size, _)| *size);
         assert!(largest <= tree.size() || verdict == Verdict::LastBatchCut, "a checkpoint of {largest} was released");
-        self.release(tree.size(), tree.root());
+        if verdict == Verdict::Survived {
+            self.check_consistency(ledger);
+            self.release(ledger);
+        }
         verdict
+    }
+
+    /// Whoever kept an older checkpoint can be shown that the ledger grew from it.
+    fn check_consistency(&self, ledger: &Ledger) {
+        let view = ledger.view();
+        let (size, root) = (view.records(), view.root());
+        for (&old, old_root) in &self.released {
+            let proof = view.consistency(old, size).unwrap();
+            assert_eq!(verify_consistency((old, old_root), (size, &root), &proof), Ok(()), "{old} of {size}");
+        }
     }
 
     /// Only what is damaged is refused, the message says where, and nothing is changed.
@@ -317,6 +346,7 @@ impl World {
         match error {
             Error::Damaged { .. } => assert!(message.contains(": byte ") && message.contains(": record "), "{message}"),
             Error::RolledBack { .. } => assert!(message.contains("records were acknowledged"), "{message}"),
+            Error::Missing { .. } => assert!(message.contains("is missing, though later ones are here"), "{message}"),
             Error::Io { .. } => assert!(message.contains("os error 5"), "{message}"),
             other => panic!("{other}"),
         }
@@ -324,6 +354,11 @@ impl World {
             assert_eq!(self.storage.disk().content(name), Some(content.as_slice()), "{name} was changed");
         }
     }
+}
+
+/// The key of all checkpoints.
+fn key() -> CheckpointKey {
+    CheckpointKey::from_seed(&[7; 32])
 }
 
 const FAULTS: [Fault; 11] = [
