@@ -12,14 +12,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The private key, as PKCS#8 in PEM, in the kernel's folder.
-pub const KEY_FILE: &str = "checkpoint.key";
+pub(crate) const KEY_FILE: &str = "checkpoint.key";
 const NEXT_KEY_FILE: &str = "checkpoint.key.new";
 
 /// The keys of the kernel whose folder this is, one at least: what [`gavel_ledger::Options::keys`] wants.
 ///
 /// # Errors
 /// When a key cannot be read or made, or others than its owner may read it.
-pub fn keys(kernel: &Path) -> Result<Vec<CheckpointKey>> {
+pub(crate) fn keys(kernel: &Path) -> Result<Vec<CheckpointKey>> {
     let (current, next) = (kernel.join(KEY_FILE), kernel.join(NEXT_KEY_FILE));
     fs::create_dir_all(kernel).with_context(|| kernel.display().to_string())?;
     let mut keys = Vec::new();
@@ -39,7 +39,7 @@ pub fn keys(kernel: &Path) -> Result<Vec<CheckpointKey>> {
 ///
 /// # Errors
 /// When a file cannot be renamed or removed.
-pub fn settle(kernel: &Path, in_force: Option<[u8; 32]>) -> Result<()> {
+pub(crate) fn settle(kernel: &Path, in_force: Option<[u8; 32]>) -> Result<()> {
     let (current, next) = (kernel.join(KEY_FILE), kernel.join(NEXT_KEY_FILE));
     if !next.exists() {
         return Ok(());
@@ -57,7 +57,7 @@ pub fn settle(kernel: &Path, in_force: Option<[u8; 32]>) -> Result<()> {
 ///
 /// # Errors
 /// When no key can be made or the ledger takes no records. The old key is in force then.
-pub fn rotate(kernel: &Path, ledger: &Ledger, now_ms: u64) -> Result<[u8; 32]> {
+pub(crate) fn rotate(kernel: &Path, ledger: &Ledger, now_ms: u64) -> Result<[u8; 32]> {
     let next: PathBuf = kernel.join(NEXT_KEY_FILE);
     // Of a rotation that the ledger never heard of.
     let _ = fs::remove_file(&next);

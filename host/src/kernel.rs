@@ -19,7 +19,7 @@ use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
-use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, SEGMENT_RECORDS, Snapshot, SyncMode};
+use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use gavel_runtime::{Counters, WindowedCounters};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

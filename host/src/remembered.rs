@@ -6,7 +6,7 @@
 //! never the truth: where it is missing, or of another history, all records are read.
 
 use crate::record;
-use gavel_kernel::{MemoryPermitUses, PermitUse, PermitUses as _};
+use gavel_kernel::{MemoryPermitUses, PermitUse};
 use gavel_ledger::{Error, Ledger, RecordView, View};
 use gavel_runtime::Counters;
 use serde::{Deserialize, Serialize};
@@ -108,11 +108,6 @@ impl Remembered {
         self.version = VERSION;
         let state = serde_json::to_vec(self).unwrap_or_default();
         ledger.keep_state(self.records, &state)
-    }
-
-    /// The records it follows from.
-    pub(crate) fn records(&self) -> u64 {
-        self.records
     }
 
     /// Why the kernel was halted, if it was.
