@@ -412,7 +412,7 @@ fn verify_reads_ledger_folders() {
     let (server, _) = with_a_bundle();
     let site = server.site().clone();
     let while_serving = gavel(["verify", "--json", path(&site.ledger("k"))]).code(0).json();
-    assert_eq!((&while_serving["entries"], &while_serving["records"]), (&json!(5), &json!(11)));
+    assert_eq!((&while_serving["entries"], &while_serving["records"]), (&json!(5), &json!(12)));
     let (status, _) = server.terminate();
     assert!(status.success());
     let folder = site.ledger("k");
