@@ -19,7 +19,7 @@ use crate::view::View;
 use gavel_proof::note::CheckpointKey;
 use gavel_proof::record::{self, Facts, Kind, RecordView};
 use gavel_proof::state::State;
-use gavel_proof::tree::leaf_hash;
+use gavel_proof::tree::{leaf_hash, root};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -91,6 +91,9 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Op
     let too_long = found.state.records() - found.header.first_index > options.segment_records;
     // The segments before must be those that this one begins after, as far as that is known without reading them.
     let store = if too_long { None } else { Some(store_of(&mut found, segment, options, reader)?) };
+    if let Some(store) = &store {
+        refuse_other_history(store, segment, mark)?;
+    }
     if torn.is_some() {
         cut(storage, &place, found.extent.end)?;
     }
@@ -100,6 +103,16 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Op
     write_mark(storage, &found.state, segment, extent.end).map_err(Error::io("write the mark of", &place))?;
     let cut = torn.map(|broken| (length - extent.end, format!("byte {}: {}", broken.at, broken.what)));
     ready(found, segment, store, identity, key, newest.is_none(), cut, seen)
+}
+
+/// A mark of an earlier segment must be of this history too. (One of the newest was compared as that was read.)
+fn refuse_other_history(store: &Store, newest: u32, mark: MarkFound) -> Result<(), Error> {
+    match mark.good().filter(|mark| mark.segment < newest) {
+        Some(mark) if store.segment_of(mark.size) > newest || root(store, mark.size)? != mark.root => {
+            Err(Error::RolledBack { acknowledged: mark.size, what: "the log has other records up to there".to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What proofs and readers use.

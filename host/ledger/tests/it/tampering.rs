@@ -124,6 +124,8 @@ struct World {
     older: Files,
     /// Another history of it from [`FORK`] on, and longer.
     fork: Files,
+    /// That history when it was shorter, by more than a segment.
+    middle_of_fork: Files,
     /// Another kernel's, of the same shape.
     other: Files,
     /// The checkpoint that an auditor kept of `good`.
@@ -143,6 +145,7 @@ fn world() -> World {
         good,
         older: written("k-1", &[(FORK, 0), (RECORDS - 3, 1)]),
         fork: written("k-1", &[(FORK, 0), (RECORDS + 1, 2)]),
+        middle_of_fork: written("k-1", &[(FORK, 0), (2 * SEGMENT + 3, 2)]),
         other: written("k-2", &[(RECORDS, 0)]),
         kept: (report.records, report.root),
     }
@@ -431,8 +434,12 @@ fn marks_that_lie_are_found_and_marks_that_are_lost_harm_nothing() {
         Ledger::open(dir.path(), small("k-1")).unwrap().0.close().unwrap();
         assert_eq!(fs::read(dir.path().join("mark")).unwrap(), good, "it is written anew");
     }
-    for (lie, expected) in [("fork", "the log ends at byte"), ("other", "the log has other records up to there")] {
-        let mark = if lie == "fork" { &world.fork["mark"] } else { &world.other["mark"] };
+    let passed = "the log has other records up to there";
+    for (lie, mark, expected) in [
+        ("the mark of a longer history", &world.fork["mark"], "the log ends at byte"),
+        ("the mark of another ledger", &world.other["mark"], passed),
+        ("the mark of another history, segments ago", &world.middle_of_fork["mark"], passed),
+    ] {
         let dir = with(Some(mark));
         let told = verify_dir(dir.path()).expect_err(lie);
         assert!(matches!(told, Error::RolledBack { .. }) && told.to_string().contains(expected), "{told}");
