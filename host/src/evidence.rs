@@ -2,12 +2,13 @@
 
 use crate::kernel::Kernel;
 use anyhow::{Context, Result};
-use gavel_kernel::{ChainError, ChainVerifier, Entry, EntryData};
+use gavel_kernel::{ChainError, ChainStart, ChainVerifier, Entry, EntryData};
 use gavel_ledger::{EntryView, Snapshot};
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 /// Write the bundle of what `snapshot` holds: `ledger_entries`, `root_hash`, `exported_at_ms`,
@@ -19,17 +20,42 @@ use std::path::Path;
 /// # Panics
 /// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
 pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(b"{\"ledger_entries\": [")?;
+    out.write_all(b"{")?;
+    write_entries(kernel, snapshot, 0, out)
+}
+
+/// Write the bundle of the entries from `start` on. It says under `continues` what it follows, which
+/// must come before the entries, so that they can be verified as they stream by.
+///
+/// # Errors
+/// As for [`write_bundle`].
+///
+/// # Panics
+/// As for [`write_bundle`].
+pub fn write_bundle_from(
+    kernel: &Kernel,
+    snapshot: &Snapshot,
+    start: &ChainStart,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let continues = serde_json::json!({"ledger_seq": start.ledger_seq, "prev_hash": start.prev_hash});
+    write!(out, "{{\"continues\": {continues}, ")?;
+    write_entries(kernel, snapshot, start.ledger_seq, out)
+}
+
+/// All of a bundle behind its opening brace.
+fn write_entries(kernel: &Kernel, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"\"ledger_entries\": [")?;
     let mut count: u64 = 0;
     for record in kernel.ledger.records(snapshot) {
         let record = record.map_err(io::Error::other)?;
-        let Some(view) = record.entry() else { continue };
+        let Some(view) = record.entry().filter(|view| view.ledger_seq >= first_seq) else { continue };
         out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
         let entry = entry(view).map_err(io::Error::other)?;
         serde_json::to_writer(&mut *out, &entry)?;
         count += 1;
     }
-    assert_eq!(count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
+    assert_eq!(first_seq + count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
     let tail = serde_json::json!({
         "root_hash": snapshot.chain_head,
         "exported_at_ms": kernel.clock.now_ms(),
@@ -59,6 +85,9 @@ pub struct BundleReport {
     pub kernel_id: String,
     /// Entries whose hashes and links were recomputed.
     pub entries: u64,
+    /// What the first of them follows, as the bundle itself says: only the bundle before can prove
+    /// it. `None` if it begins with the kernel.
+    pub continues: Option<ChainStart>,
     /// The last entry's hash, recomputed.
     pub root_hash: String,
 }
@@ -68,8 +97,23 @@ pub struct BundleReport {
 /// # Errors
 /// When it is no bundle, or the first entry that does not hold.
 pub fn verify_bundle_file(path: &Path) -> Result<BundleReport> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    verify_bundle(BufReader::with_capacity(1 << 20, file))
+    verify_bundle(open_plain(path).with_context(|| path.display().to_string())?)
+}
+
+/// Open a file that may be compressed by zstd or gzip, which its first bytes tell.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn open_plain(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let first = file.fill_buf()?;
+    if first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(Box::new(BufReader::with_capacity(1 << 20, zstd::Decoder::with_buffer(file)?)));
+    }
+    if first.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(file))));
+    }
+    Ok(Box::new(file))
 }
 
 /// Verify a bundle from a reader.
@@ -91,6 +135,7 @@ pub fn verify_bundle(reader: impl Read) -> Result<BundleReport> {
     Ok(BundleReport {
         kernel_id: reading.kernel_id.unwrap_or_default(),
         entries: verified.entries_verified,
+        continues: reading.continues,
         root_hash: verified.root_hash,
     })
 }
@@ -99,6 +144,7 @@ pub fn verify_bundle(reader: impl Read) -> Result<BundleReport> {
 #[derive(Debug, Default)]
 struct Reading {
     chain: ChainVerifier,
+    continues: Option<ChainStart>,
     has_entries: bool,
     root_hash: Option<String>,
     kernel_id: Option<String>,
@@ -125,6 +171,12 @@ impl<'de> Visitor<'de> for &mut Reading {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "ledger_entries" if self.has_entries => return Err(de::Error::duplicate_field("ledger_entries")),
+                "continues" if self.has_entries => {
+                    return Err(de::Error::custom("`continues` must come before `ledger_entries`"));
+                }
+                "continues" => self.continue_from(map.next_value()?),
+                // A preserved bundle lies in what was said when it was preserved.
+                "evidence" if !self.has_entries => map.next_value_seed(&mut *self)?,
                 "ledger_entries" => {
                     self.has_entries = true;
                     map.next_value_seed(Entries(self))?;
@@ -136,6 +188,21 @@ impl<'de> Visitor<'de> for &mut Reading {
             }
         }
         Ok(())
+    }
+}
+
+/// What a bundle that does not begin with its kernel follows.
+#[derive(Deserialize)]
+struct Continues {
+    ledger_seq: u64,
+    prev_hash: String,
+}
+
+impl Reading {
+    fn continue_from(&mut self, Continues { ledger_seq, prev_hash }: Continues) {
+        let start = ChainStart { ledger_seq, prev_hash };
+        self.chain = ChainVerifier::from_start(start.clone());
+        self.continues = Some(start);
     }
 }
 
@@ -206,6 +273,39 @@ mod tests {
         let mut recounted = bundle();
         recounted["entry_count"] = json!(4);
         assert!(told(&recounted).contains("entry_count"), "{}", told(&recounted));
+    }
+
+    #[test]
+    fn a_bundle_that_continues_another_says_what_it_follows() {
+        let whole = bundle();
+        let rest: Vec<Value> = whole["ledger_entries"].as_array().unwrap()[2..].to_vec();
+        let after = &whole["ledger_entries"][1]["entry_hash"];
+        let text = |seq: u64, prev: &Value| {
+            let (rest, root) = (json!(rest), &whole["root_hash"]);
+            format!(
+                r#"{{"continues":{{"ledger_seq":{seq},"prev_hash":{prev}}},"ledger_entries":{rest},"root_hash":{root},"entry_count":3}}"#
+            )
+        };
+        let report = verify_bundle(text(2, after).as_bytes()).unwrap();
+        assert_eq!((report.entries, report.continues.map(|start| start.ledger_seq)), (3, Some(2)));
+        assert!(verify_bundle(text(1, after).as_bytes()).is_err());
+        assert!(verify_bundle(text(2, &json!(GENESIS_HASH)).as_bytes()).is_err());
+        let late = format!(r#"{{"ledger_entries":[],"continues":{{"ledger_seq":0,"prev_hash":{after}}}}}"#);
+        assert!(format!("{:#}", verify_bundle(late.as_bytes()).unwrap_err()).contains("must come before"));
+    }
+
+    #[test]
+    fn a_preserved_or_compressed_bundle_is_read_all_the_same() {
+        let preserved = json!({"incident_id": "i", "evidence": bundle(), "integrity_hash": "x"});
+        assert_eq!(told(&preserved), "5 entries");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle");
+        std::fs::write(&path, zstd::encode_all(bundle().to_string().as_bytes(), 1).unwrap()).unwrap();
+        assert_eq!(verify_bundle_file(&path).unwrap().entries, 5);
+        let mut gzip = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+        gzip.write_all(bundle().to_string().as_bytes()).unwrap();
+        gzip.finish().unwrap();
+        assert_eq!(verify_bundle_file(&path).unwrap().entries, 5);
     }
 
     #[test]

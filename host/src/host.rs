@@ -6,6 +6,7 @@ use crate::http::App;
 use crate::http::auth::Keys;
 use crate::kernel::{Kernel, LEDGER, Memory, Parts};
 use crate::metrics::Metrics;
+use crate::operations::Operations;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::change::{Change, Reason};
@@ -19,6 +20,7 @@ use etcetera::BaseStrategy;
 use gavel_runtime::{Sandbox, SandboxOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// The kernels of a configuration, open.
@@ -30,9 +32,14 @@ pub struct Host {
     pub metrics: Metrics,
     file: File,
     admission: Arc<Admission>,
+    /// The plays of the operator; none without a data folder.
+    operations: Option<Operations>,
     /// The folders that are watched.
     watching: Vec<JoinHandle<()>>,
 }
+
+/// How long a host that stops waits for alerts on their way, and for exports that go on.
+const FINISH_GRACE: Duration = Duration::from_secs(5);
 
 /// Where a host keeps its ledgers.
 #[derive(Debug, Clone)]
@@ -82,11 +89,16 @@ impl Host {
             let memory = dir.as_deref().map_or(Memory::Volatile, Memory::Durable);
             kernels.push(Kernel::open(kernel, memory, parts).await?);
         }
-        Ok(Self { kernels, metrics, file, admission, watching: Vec::new() })
+        let operations = match storage {
+            Storage::Folder(data) => Some(Operations::new(&file, data, clock)),
+            Storage::Volatile => None,
+        };
+        Ok(Self { kernels, metrics, file, admission, operations, watching: Vec::new() })
     }
 
-    /// Begin to watch the folders that the configuration names.
+    /// Begin to watch the folders that the configuration names, and what must be alerted.
     pub fn watch(&mut self) {
+        self.watching.extend(self.operations.as_ref().map(|operations| operations.watch(self.kernels.clone())));
         for (kernel, file) in self.kernels.iter().zip(&self.file.kernels) {
             if let Some(watch) = &file.watch {
                 self.watching.push(tokio::spawn(watch::watch(Arc::clone(kernel), watch.clone())));
@@ -116,12 +128,20 @@ impl Host {
     /// The HTTP API of this host.
     #[must_use]
     pub fn app(&self) -> App {
-        App::new(self.kernels.clone(), Keys::new(&self.file.auth), self.file.limits.clone(), self.metrics.clone())
+        let keys = Keys::new(&self.file.auth);
+        let app = App::new(self.kernels.clone(), keys, self.file.limits.clone(), self.metrics.clone());
+        match &self.operations {
+            Some(operations) => app.with_operations(operations.clone()),
+            None => app,
+        }
     }
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
     pub async fn finish(&self) {
         self.watching.iter().for_each(JoinHandle::abort);
+        if let Some(operations) = &self.operations {
+            operations.finish(FINISH_GRACE).await;
+        }
         for kernel in &self.kernels {
             kernel.finish().await;
         }

@@ -10,6 +10,7 @@
 //! - `gavel-runtime` is the sandbox: components in, verdicts out.
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
+pub mod archive_target;
 mod carry;
 mod checkpoint_key;
 pub mod cli;
@@ -22,9 +23,11 @@ pub mod host;
 pub mod http;
 pub mod kernel;
 pub mod metrics;
+pub mod operations;
 pub mod policies;
 mod record;
 mod remembered;
 pub mod replay;
+mod service;
 pub mod signing;
 pub mod tools;

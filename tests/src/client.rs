@@ -129,6 +129,46 @@ pub fn read_response(stream: &mut impl BufRead) -> io::Result<Response> {
     Ok(response)
 }
 
+/// What a client asked.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The request line: method, path, version.
+    pub line: String,
+    /// Header names in lower case, and their values.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a body of JSON")
+    }
+}
+
+/// Read one request whose body, if it has one, has a length.
+///
+/// # Errors
+/// When the stream ends before the request is whole.
+pub fn read_request(stream: &mut impl BufRead) -> io::Result<Request> {
+    let mut request = Request { line: line(stream)?, headers: Vec::new(), body: Vec::new() };
+    while let Some((name, value)) = line(stream)?.split_once(':') {
+        request.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let length = request.header("content-length").map_or(Ok(0), str::parse).map_err(io::Error::other)?;
+    request.body.resize(length, 0);
+    stream.read_exact(&mut request.body)?;
+    Ok(request)
+}
+
 /// A line without its end.
 fn line(stream: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! The README: every command in it is run, or at least known to exist.
+//! The README and the playbook: every command in them is run, or at least known to exist.
 //!
 //! What belongs here: documents that tell a reader what to type. A command that cannot be run here
 //! (it builds, or serves until it is stopped) is checked against the command line's own help.
@@ -61,6 +61,22 @@ fn every_command_of_the_readme_works() {
             }
             Some("tests/run") => assert!(repository().join("tests/run").is_file()),
             _ => panic!("the README has a command that no test knows: {command}"),
+        }
+    }
+}
+
+/// Each play on a server of its own, so that one that halts a kernel is the last of its own only.
+#[test]
+fn every_command_of_the_playbook_works() {
+    let playbook = read("docs/playbook.md");
+    let plays: Vec<&str> = playbook.split("\n### ").skip(1).collect();
+    assert!(plays.len() >= 7, "{}", plays.len());
+    for play in plays {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Site::new(&Config::text("")).serve();
+        for command in commands(play) {
+            assert!(command.starts_with("gavel "), "the playbook has a command that no test knows: {command}");
+            run(&command, folder.path(), &server);
         }
     }
 }

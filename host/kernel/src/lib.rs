@@ -50,7 +50,7 @@ pub mod variant;
 
 mod text;
 
-pub use bundle::{ChainError, ChainVerifier, EvidenceBundle, verify_bundle};
+pub use bundle::{ChainError, ChainStart, ChainVerifier, EvidenceBundle, verify_bundle};
 pub use entry::{Entry, EntryData, GENESIS_HASH};
 pub use judge::{Judgement, Law, Stage, Verdict, judge, policy_denial, tool_failure, unregistered_tool};
 pub use jurisdiction::Jurisdiction;

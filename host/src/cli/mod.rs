@@ -10,12 +10,19 @@ mod decide;
 mod demo;
 mod evidence;
 mod halt;
+mod health;
 mod info;
+mod init;
+mod investigate;
 mod key;
 mod output;
 mod policy;
+mod preserve;
 mod replay;
+mod restart;
+mod rotate;
 mod serve;
+mod smoke;
 mod submit;
 mod validate;
 mod verify;
@@ -49,7 +56,14 @@ enum Command {
     Verify(verify::Args),
     Replay(replay::Args),
     Evidence(evidence::Args),
+    Init(init::Args),
+    Smoke(smoke::Args),
+    Health(health::Args),
+    Investigate(investigate::Args),
     Halt(halt::Args),
+    Preserve(preserve::Args),
+    Rotate(rotate::Args),
+    Restart(restart::Args),
     Key(key::Args),
     Policy(policy::Args),
     Conformance(conformance::Args),
@@ -80,7 +94,14 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, json),
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
+        Command::Init(args) => init::run(args, json),
+        Command::Smoke(args) => smoke::run(args, json),
+        Command::Health(args) => health::run(args, json),
+        Command::Investigate(args) => investigate::run(args, json),
         Command::Halt(args) => halt::run(args, json),
+        Command::Preserve(args) => preserve::run(args, json),
+        Command::Rotate(args) => rotate::run(args, json),
+        Command::Restart(args) => restart::run(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Conformance(args) => conformance::run(args, json),

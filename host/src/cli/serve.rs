@@ -1,18 +1,26 @@
 //! `gavel serve`: the server.
 
 use super::Outcome;
-use super::output::{line, print_json};
 use crate::clock::Clock;
 use crate::config::{self, File};
 use crate::host::{self, Host, Storage};
-use crate::http;
+use crate::http::{self, App, Server};
+use crate::service;
 use anyhow::{Context, Result};
 use serde_json::json;
+use std::ffi::OsString;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Serve kernels over HTTP until SIGTERM or Ctrl-C.
+///
+/// SIGHUP reads the configuration's policies again. Under systemd it tells of its state
+/// (`NOTIFY_SOCKET`) and its life (`WATCHDOG_USEC`).
 ///
 /// With no configuration: one strict kernel on 127.0.0.1:8080 with a default policy set, its data
 /// under the user's data directory.
@@ -26,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one, which is printed. Wins over the file.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", overrides_with = "listen")]
     listen: Option<SocketAddr>,
     /// Where ledgers and workspace lie. Wins over the file.
     #[arg(long, value_name = "DIR")]
@@ -34,11 +42,42 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    super::runtime()?.block_on(serve(args, as_json))?;
-    Ok(Outcome::Yes)
+    // Asked for now: after an update the system would call it deleted.
+    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let runtime = super::runtime()?;
+    let ended = runtime.block_on(serve(args, as_json))?;
+    drop(runtime);
+    match ended {
+        Ended::Stopped => Ok(Outcome::Yes),
+        Ended::Restart(listen) => Err(begin_anew(&program, listen)),
+    }
 }
 
-async fn serve(args: &Args, as_json: bool) -> Result<()> {
+/// Why a server came to its end.
+#[derive(Clone, Copy)]
+enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It was told to begin anew, listening where it did.
+    Restart(SocketAddr),
+}
+
+/// Become the program that this one was called as, or if that is gone the one at `path`, with this
+/// process's id, arguments and environment. Only fails.
+fn begin_anew(path: &Path, listen: SocketAddr) -> anyhow::Error {
+    // The last `--listen` counts; a port that was taken freely is kept.
+    let args: Vec<OsString> =
+        std::env::args_os().skip(1).chain(["--listen".into(), listen.to_string().into()]).collect();
+    // An update may have led the link by which it was called elsewhere.
+    if let Some(called) = std::env::args_os().next() {
+        let why = std::process::Command::new(&called).args(&args).exec();
+        tracing::warn!(called = %called.display(), %why, "cannot be started again as it was called");
+    }
+    let why = std::process::Command::new(path).args(&args).exec();
+    anyhow::Error::from(why).context(format!("{} cannot be started again", path.display()))
+}
+
+async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let mut file = config::read_or_default(args.config.as_deref())?;
     file.listen = args.listen.unwrap_or(file.listen);
     let data = match args.data.as_ref().or(file.data.as_ref()) {
@@ -47,24 +86,79 @@ async fn serve(args: &Args, as_json: bool) -> Result<()> {
     };
     // Bound before anything else, so that an address in use is told at once.
     let server = http::Server::bind(file.listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?;
-    let stop = stopped().context("signals cannot be received")?;
-    let mut reread = signal(SignalKind::hangup()).context("signals cannot be received")?;
+    let listen = server.address;
+    let signals = Signals::new().context("signals cannot be received")?;
     let mut host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
     host.watch();
-    let host = host;
-    let base = format!("{}://{}", server.scheme(), server.address);
-    announce(&host, &base, &data, as_json)?;
-    let serving = http::serve(server, host.app(), stop);
+    let host = Arc::new(host);
+    let base = format!("{}://{listen}", server.scheme());
+    let app = host.app();
+    let watchdog = tokio::spawn(service::watchdog(Arc::clone(&host), http::router(app.clone())));
+    announce(&host, &base, &data, as_json);
+    let ended = until_the_end(&host, server, app, signals, args.config.as_deref()).await;
+    host.finish().await;
+    watchdog.abort();
+    tracing::info!("stopped; every acknowledged record is on disk");
+    Ok(ended)
+}
+
+/// Serve until told otherwise, and until what was in flight is finished.
+async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, config: Option<&Path>) -> Ended {
+    let Signals { mut terminate, mut interrupt, mut reread } = signals;
+    let listen = server.address;
+    let (stop, restart) = (CancellationToken::new(), app.restartable());
+    let serving = http::serve(server, app, stop.clone().cancelled_owned());
     tokio::pin!(serving);
+    service::ready();
+    let mut ended = Ended::Stopped;
     loop {
         tokio::select! {
-            () = &mut serving => break,
-            _ = reread.recv() => reconfigure(&host, args.config.as_deref()).await,
+            () = &mut serving => return ended,
+            // Also while it stops in order to begin anew: then it only stops.
+            () = first(&mut terminate, &mut interrupt) => {
+                tracing::info!("stopping: finishing what is in flight");
+                service::stopping();
+                ended = Ended::Stopped;
+                stop.cancel();
+            }
+            () = restart.cancelled(), if !stop.is_cancelled() => {
+                tracing::info!("restarting: finishing what is in flight");
+                service::beginning_anew();
+                ended = Ended::Restart(listen);
+                stop.cancel();
+            }
+            _ = reread.recv() => {
+                service::reloading();
+                reconfigure(host, config).await;
+                service::ready();
+            }
         }
     }
-    host.finish().await;
-    tracing::info!("stopped; every acknowledged record is on disk");
-    Ok(())
+}
+
+/// The signals that a server obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reread: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reread: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Completes at the first of two signals.
+async fn first(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
 }
 
 /// What SIGHUP asks for. A configuration that is not accepted changes nothing.
@@ -80,40 +174,32 @@ async fn reconfigure(host: &Host, path: Option<&Path>) {
     }
 }
 
-/// Completes at the first SIGTERM or SIGINT.
-fn stopped() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: finishing what is in flight");
-    })
+/// Say where it serves. A server that begins anew may have nobody left who reads that.
+fn announce(host: &Host, base: &str, data: &Path, as_json: bool) {
+    let kernels: Vec<&str> = host.kernels.iter().map(|kernel| kernel.id()).collect();
+    let told = json!({"url": base, "data": data, "kernels": kernels});
+    let text = if as_json { format!("{told:#}") } else { announcement(host, base, data) };
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-fn announce(host: &Host, base: &str, data: &Path, as_json: bool) -> Result<()> {
+fn announcement(host: &Host, base: &str, data: &Path) -> String {
     let file = host.file();
-    if as_json {
-        let kernels: Vec<&str> = host.kernels.iter().map(|kernel| kernel.id()).collect();
-        return print_json(&json!({"url": base, "data": data, "kernels": kernels}));
-    }
-    line(&format!("gavel {} serves {base}  (data in {})", env!("CARGO_PKG_VERSION"), data.display()))?;
-    for kernel in &host.kernels {
+    let mut lines = vec![format!("gavel {} serves {base}  (data in {})", env!("CARGO_PKG_VERSION"), data.display())];
+    lines.extend(host.kernels.iter().map(|kernel| {
         let rules = kernel.policies();
         let rules: Vec<&str> = rules.serving.set.policies().iter().map(gavel_runtime::Policy::name).collect();
         let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(", ") };
-        line(&format!("  kernel {}  {}, {}, policies: {rules}", kernel.id(), kernel.variant(), kernel.state()))?;
-    }
+        format!("  kernel {}  {}, {}, policies: {rules}", kernel.id(), kernel.variant(), kernel.state())
+    }));
     if file.auth.keys.is_empty() {
-        line("  no keys are configured: loopback only, and every caller has every role")?;
+        lines.push("  no keys are configured: loopback only, and every caller has every role".into());
     }
     let (actor, header) = example_caller(file);
-    line("try:")?;
-    line(&format!(
+    lines.push("try:".into());
+    lines.push(format!(
         "  curl -s {base}/submit {header}-d '{{\"request_id\": \"r1\", \"actor\": \"{actor}\", \"intent\": \"Say hello\", \"tool_call\": {{\"name\": \"echo\", \"params\": {{\"text\": \"hello\"}}}}}}'"
-    ))
+    ));
+    lines.join("\n")
 }
 
 /// An actor that the first kernel knows, for the line to try, and the header it needs.

@@ -38,9 +38,13 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
 
 fn verify_file(path: &Path) -> Result<Value> {
     let report = verify_bundle_file(path)?;
-    Ok(
-        json!({"verified": true, "kernel_id": report.kernel_id, "entries": report.entries, "root_hash": report.root_hash}),
-    )
+    let mut told = json!({"verified": true, "kernel_id": report.kernel_id, "entries": report.entries, "root_hash": report.root_hash});
+    if let Some(start) = report.continues {
+        // What came before is not in this file, and only the bundle of that can prove it.
+        told["first_entry"] = json!(start.ledger_seq);
+        told["follows"] = json!(start.prev_hash);
+    }
+    Ok(told)
 }
 
 fn verify_folder(path: &Path) -> Result<Value> {

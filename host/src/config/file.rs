@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
 use crate::policies::package::PACKAGE_BYTES_MAX;
@@ -37,6 +38,12 @@ pub struct File {
     /// Serve TLS.
     #[serde(default)]
     pub tls: Option<TlsFile>,
+    /// Whom to tell what befalls the host.
+    #[serde(default)]
+    pub alerts: Vec<AlertFile>,
+    /// Bounds of the operator's plays.
+    #[serde(default)]
+    pub operations: OperationsFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -270,6 +277,8 @@ impl File {
         }
         self.auth.keys.iter().try_for_each(|key| key.validate(&ids))?;
         self.auth.validate()?;
+        self.alerts.iter().try_for_each(AlertFile::validate)?;
+        self.operations.validate()?;
         self.limits.validate()
     }
 

@@ -6,13 +6,14 @@
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
 mod file;
+mod operations;
 mod policies;
 mod shorthand;
 
 pub use file::{
     AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlsFile, ToolLimits, ToolsFile,
 };
-
+pub use operations::{AlertFile, OperationsFile, Severity};
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};
 
 use serde::de::DeserializeOwned;

@@ -39,12 +39,19 @@ async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, 
             inner.limits.max_in_flight
         ))
     };
-    let _slot = Arc::clone(&inner.in_flight).try_acquire_owned().map_err(|_| busy())?;
+    // A server that is overrun must still be halted.
+    let halts = request.extensions().get::<MatchedPath>().is_some_and(|route| is_halt(route.as_str()));
+    let slot = Arc::clone(&inner.in_flight).try_acquire_owned();
+    let _slot = if halts { slot.ok() } else { Some(slot.map_err(|_| busy())?) };
     let _counted = InFlight::count(&inner.metrics.in_flight);
     request.extensions_mut().insert(caller);
     let limit = inner.limits.request_timeout_ms;
     let answered = tokio::time::timeout(Duration::from_millis(limit), next.run(request)).await;
     answered.map_err(|_| ApiError::Slow(limit))
+}
+
+fn is_halt(route: &str) -> bool {
+    route.ends_with("/halt") || route.ends_with("/halt/emergency")
 }
 
 /// One request being served; counted as long as it lives, also when its caller goes away.

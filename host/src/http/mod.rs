@@ -8,6 +8,7 @@ pub mod auth;
 mod error;
 mod evidence;
 mod guard;
+mod operations;
 mod policies;
 mod rate;
 mod routes;
@@ -22,12 +23,14 @@ use crate::config::Limits;
 use crate::decide::Refused;
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
+use crate::operations::Operations;
 use auth::Keys;
 use rate::RateLimit;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// What the routes serve. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -46,6 +49,10 @@ struct Inner {
     rate: RateLimit,
     in_flight: Arc<Semaphore>,
     stopping: AtomicBool,
+    /// The plays of the operator, where there is a data folder for them.
+    operations: OnceLock<Operations>,
+    /// Tells the process to restart, if it can.
+    restart: OnceLock<CancellationToken>,
 }
 
 impl App {
@@ -66,8 +73,29 @@ impl App {
             limits,
             metrics,
             stopping: AtomicBool::new(false),
+            operations: OnceLock::new(),
+            restart: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// With the plays of the operator; without, their routes answer 409.
+    #[must_use]
+    pub fn with_operations(self, operations: Operations) -> Self {
+        // A second one changes nothing.
+        let _ = self.inner.operations.set(operations);
+        self
+    }
+
+    /// The process can restart itself: when this is cancelled, it is asked to.
+    #[must_use]
+    pub fn restartable(&self) -> CancellationToken {
+        self.inner.restart.get_or_init(CancellationToken::new).clone()
+    }
+
+    fn operations(&self) -> Result<&Operations, ApiError> {
+        let none = || ApiError::Conflict("this server has no data folder, so it cannot be operated".into());
+        self.inner.operations.get().ok_or_else(none)
     }
 
     fn kernel(&self, id: Option<&str>) -> Result<&Arc<Kernel>, ApiError> {

@@ -52,11 +52,11 @@ impl FromRequestParts<App> for Seen {
     }
 }
 
-/// A kernel whose policies the caller may change, and what it asks for.
-struct Asked<T> {
-    kernel: Arc<Kernel>,
-    caller: Caller,
-    body: T,
+/// A kernel that the caller operates, and what it asks for.
+pub(super) struct Asked<T> {
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) caller: Caller,
+    pub(super) body: T,
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for Asked<T> {
@@ -83,7 +83,7 @@ impl<T> Asked<T> {
 }
 
 /// The kernel of a path and who calls, who must have one of `roles`.
-async fn reached(parts: &mut Parts, app: &App, roles: &[Role]) -> Answer<(Arc<Kernel>, Caller)> {
+pub(super) async fn reached(parts: &mut Parts, app: &App, roles: &[Role]) -> Answer<(Arc<Kernel>, Caller)> {
     let Id(id) = Id::from_request_parts(parts, app).await?;
     // Every request passes the guard, which says who calls; whoever did not is nobody.
     let caller = parts.extensions.get::<Caller>().cloned().unwrap_or(Caller::Unknown);

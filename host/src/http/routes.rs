@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, policies};
+use super::{App, evidence, guard, operations, policies};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::kernel::Kernel;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 41] = [
+pub const ROUTES: [(&str, &str); 52] = [
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
@@ -39,6 +39,12 @@ pub const ROUTES: [(&str, &str); 41] = [
     ("post", "/policies/release"),
     ("get", "/policies/differences"),
     ("get", "/policies/history"),
+    ("get", "/health/check"),
+    ("get", "/investigate"),
+    ("post", "/halt/emergency"),
+    ("post", "/evidence/preserve"),
+    ("post", "/evidence/rotate"),
+    ("post", "/restart"),
     ("get", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
@@ -58,6 +64,11 @@ pub const ROUTES: [(&str, &str); 41] = [
     ("post", "/kernels/{id}/policies/release"),
     ("get", "/kernels/{id}/policies/differences"),
     ("get", "/kernels/{id}/policies/history"),
+    ("get", "/kernels/{id}/health/check"),
+    ("get", "/kernels/{id}/investigate"),
+    ("post", "/kernels/{id}/halt/emergency"),
+    ("post", "/kernels/{id}/evidence/preserve"),
+    ("post", "/kernels/{id}/evidence/rotate"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -78,11 +89,13 @@ pub fn router(app: App) -> Router {
         .route("/submit", post(submit))
         .route("/decide", post(decide))
         .route("/halt", post(halt))
-        .merge(policies::router());
+        .merge(policies::router())
+        .merge(operations::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
         .route("/kernels", get(list))
+        .route("/restart", post(operations::restart))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

@@ -313,6 +313,12 @@ impl Kernel {
         Ok(Arc::new(set.under(digest)))
     }
 
+    /// The policies in quarantine among those that are asked, each with the reason.
+    pub(crate) fn quarantined(&self) -> Vec<(String, String)> {
+        let line = self.life.line();
+        in_quarantine(&line).filter_map(|found| Some((found.name, found.health.quarantined()?.why))).collect()
+    }
+
     /// Everything about the kernel's policies that an operator wants to know.
     #[must_use]
     pub fn policy_status(&self) -> Value {

@@ -1,0 +1,28 @@
+//! The host's own eye on what must be alerted at once: a ledger that takes no more records, a policy in
+//! quarantine, a disk that fills. It reads no ledger; that is the health check's.
+
+use super::Operations;
+use crate::kernel::Kernel;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// Look again and again, until the task is aborted.
+pub(super) async fn watch(operations: Operations, kernels: Vec<Arc<Kernel>>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(operations.inner.limits.watch_every_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for kernel in &kernels {
+            let (operations, kernel) = (operations.clone(), Arc::clone(kernel));
+            // A disk that hangs must not hang a worker with it.
+            let looked = tokio::task::spawn_blocking(move || {
+                let checks = operations.inner.quick_checks(&kernel);
+                operations.alert_changes(&kernel, &checks);
+            });
+            if let Err(why) = looked.await {
+                tracing::error!(%why, "a look at a kernel broke off");
+            }
+        }
+    }
+}
