@@ -10,7 +10,7 @@
 //! requests at once; each walks the states of its own, counted in [`States`].
 
 use crate::checkpoint_key;
-use crate::clock::Clock;
+use crate::clock::{Clock, Watch, rfc3339};
 use crate::config::{KernelFile, RecordRequests, TlogAccess};
 use crate::decide::Refused;
 use crate::gate::Gate;
@@ -59,6 +59,8 @@ pub struct Kernel {
     /// Where records are found; a kernel without a folder has none.
     pub(crate) index: Option<Index>,
     pub(crate) clock: Clock,
+    /// Knows the latest time that the clock, or a record, has shown.
+    pub(crate) watch: Watch,
     /// Permits used and counters; shared with the kernel that it replaced and the one that replaces it.
     pub(crate) remembered: Remembered,
     pub(crate) states: States,
@@ -187,6 +189,7 @@ impl Kernel {
         let ledger = Arc::new(ledger);
         let index = dir.as_deref().map(|dir| Index::open(dir, &ledger, parts.max_index_cache_bytes));
         let index = index.transpose().with_context(|| format!("kernel {}: its index", file.id))?;
+        let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let kernel = Self {
             id: file.id.clone(),
             variant: file.variant,
@@ -201,6 +204,7 @@ impl Kernel {
             ledger,
             index,
             clock: parts.clock,
+            watch,
             remembered: parts.remembered,
             states: States::default(),
             decided: Default::default(),
@@ -214,6 +218,7 @@ impl Kernel {
             upkeep: Upkeep::new(parts.upkeep),
         };
         let line = kernel.recall(kept)?;
+        let _ = kernel.now_ms();
         close_open_decisions(&kernel.ledger, &kernel.id, &kernel.clock, &open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
@@ -278,6 +283,21 @@ impl Kernel {
                 let _ = tokio::task::spawn_blocking(move || kernel.remember()).await;
             }
         });
+    }
+
+    /// The kernel's clock; a jump backward is told.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now_ms = self.clock.now_ms();
+        if let Some(before_ms) = self.watch.see(now_ms) {
+            let (now, before) = (rfc3339(now_ms), rfc3339(before_ms));
+            tracing::warn!(
+                kernel = self.id,
+                now,
+                before,
+                "the clock was set back: records keep their order, but permits that had expired hold again; set it right"
+            );
+        }
+        now_ms
     }
 
     /// Its id.
