@@ -144,7 +144,7 @@ fn write_records(kernel: &Kernel, snapshot: &Snapshot, range: Range<u64>, out: &
         "rotations": [],
     });
     if let (Some(checkpoint), Some(key)) = (&snapshot.checkpoint, &snapshot.key) {
-        tail["checkpoint"] = json!(checkpoint);
+        tail["checkpoint"] = json!(**checkpoint);
         tail["key"] = json!(VerifyingKey::new(&view.origin(), key).map_err(io::Error::other)?.to_string());
     }
     let tail = tail.to_string();
