@@ -85,7 +85,7 @@ async fn file(
     make: impl FnOnce(&Kernel) -> Result<String, ProveError> + Send + 'static,
 ) -> Answer<Response> {
     let kernel = Arc::clone(kernel);
-    let made = tokio::task::spawn_blocking(move || {
+    let proof = tokio::task::spawn_blocking(move || {
         make(&kernel).inspect_err(|why| {
             if let ProveError::Failed(why) = why {
                 tracing::error!(kernel = kernel.id(), "a proof cannot be made: {why:#}");
@@ -94,7 +94,7 @@ async fn file(
     });
     // The cause may name files: it is for the log, not for the caller.
     let unreadable = || ApiError::Unavailable("the proof cannot be made now; the server's log says why".into());
-    let text = made.await.map_err(|_| unreadable())?.map_err(|why| match why {
+    let text = proof.await.map_err(|_| unreadable())?.map_err(|why| match why {
         ProveError::Absent(why) => ApiError::Absent(why),
         ProveError::NotAccepted(why) => ApiError::NotAccepted(why),
         ProveError::Failed(_) => unreadable(),
