@@ -5,9 +5,9 @@
 //! and compared field by field. Nothing is judged by other code than in production.
 
 use crate::clock::Clock;
-use crate::config::{self, KernelFile, PermitsFile, RecordRequests};
+use crate::config::{self, KernelFile, PermitsFile, RecordRequests, TlogAccess};
 use crate::decide::Principal;
-use crate::evidence::write_bundle;
+use crate::evidence::Export;
 use crate::kernel::{Kernel, Memory, Parts};
 use crate::metrics::Metrics;
 use crate::policies::admit::Admission;
@@ -141,6 +141,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         permits: scenario.keyring.clone().map(|keyring| PermitsFile { keyring, jurisdiction: "default".into() }),
         watch: None,
         record_requests: RecordRequests::default(),
+        tlog: TlogAccess::default(),
     };
     let parts = Parts {
         policies: Arc::new(Deployed::empty()),
@@ -150,6 +151,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         metrics: Metrics::default(),
         remembered: Remembered::nothing(1),
         max_ledger_queue: 16,
+        max_index_cache_bytes: 1 << 20,
         birth: None,
         upkeep: crate::upkeep::Settings::default(),
     };
@@ -176,7 +178,7 @@ async fn take(kernel: &Arc<Kernel>, step: &Step) -> Result<Value> {
 
 fn compare_evidence(scenario: &Scenario, kernel: &Kernel, report: &mut Report) -> Result<()> {
     let mut bytes = Vec::new();
-    write_bundle(kernel, &kernel.ledger().snapshot(), &mut bytes)?;
+    Export::entries(kernel).write(kernel, &mut bytes)?;
     let mut ours: Value = serde_json::from_slice(&bytes)?;
     let nothing = Vec::new();
     let recorded_entries = scenario.evidence["ledger_entries"].as_array().unwrap_or(&nothing);

@@ -10,10 +10,11 @@
 //! requests at once; each walks the states of its own, counted in [`States`].
 
 use crate::checkpoint_key;
-use crate::clock::Clock;
-use crate::config::{KernelFile, RecordRequests};
+use crate::clock::{Clock, Watch, rfc3339};
+use crate::config::{KernelFile, RecordRequests, TlogAccess};
 use crate::decide::Refused;
 use crate::gate::Gate;
+use crate::index::Index;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
 use crate::past::Past;
 use crate::policies::admit::Admission;
@@ -49,11 +50,17 @@ pub struct Kernel {
     pub(crate) record_requests: RecordRequests,
     /// Where it lies what records have no room for; a kernel in memory has no such place.
     pub(crate) blobs: Option<Blobs>,
+    /// Whether everybody may read its log as a tlog.
+    pub(crate) tlog_is_public: bool,
     /// Its folder, if it has one.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) tools: Toolbox,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Where records are found; a kernel without a folder has none.
+    pub(crate) index: Option<Index>,
     pub(crate) clock: Clock,
+    /// Knows the latest time that the clock, or a record, has shown.
+    pub(crate) watch: Watch,
     /// Permits used and counters; shared with the kernel that it replaced and the one that replaces it.
     pub(crate) remembered: Remembered,
     pub(crate) states: States,
@@ -92,6 +99,8 @@ pub struct Parts {
     pub remembered: Remembered,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
+    /// Bytes of its index that are kept in memory.
+    pub max_index_cache_bytes: usize,
     /// Where its sealed segments go, and how long things are kept.
     pub upkeep: Settings,
     /// What stands first in its ledger, if that is new.
@@ -177,6 +186,10 @@ impl Kernel {
             Memory::Durable(dir) => Some(dir.to_owned()),
             Memory::Volatile => None,
         };
+        let ledger = Arc::new(ledger);
+        let index = dir.as_deref().map(|dir| Index::open(dir, &ledger, parts.max_index_cache_bytes));
+        let index = index.transpose().with_context(|| format!("kernel {}: its index", file.id))?;
+        let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let kernel = Self {
             id: file.id.clone(),
             variant: file.variant,
@@ -185,10 +198,13 @@ impl Kernel {
             admission: parts.admission,
             record_requests: file.record_requests.clone(),
             blobs: dir.as_deref().map(|dir| open_blobs(dir, file)).transpose()?,
+            tlog_is_public: file.tlog == TlogAccess::Public,
             dir,
             tools: parts.tools,
             ledger,
+            index,
             clock: parts.clock,
+            watch,
             remembered: parts.remembered,
             states: States::default(),
             decided: Default::default(),
@@ -202,6 +218,7 @@ impl Kernel {
             upkeep: Upkeep::new(parts.upkeep),
         };
         let line = kernel.recall(kept)?;
+        let _ = kernel.now_ms();
         close_open_decisions(&kernel.ledger, &kernel.id, &kernel.clock, &open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
@@ -266,6 +283,21 @@ impl Kernel {
                 let _ = tokio::task::spawn_blocking(move || kernel.remember()).await;
             }
         });
+    }
+
+    /// The kernel's clock; a jump backward is told.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now_ms = self.clock.now_ms();
+        if let Some(before_ms) = self.watch.see(now_ms) {
+            let (now, before) = (rfc3339(now_ms), rfc3339(before_ms));
+            tracing::warn!(
+                kernel = self.id,
+                now,
+                before,
+                "the clock was set back: records keep their order, but permits that had expired hold again; set it right"
+            );
+        }
+        now_ms
     }
 
     /// Its id.
@@ -352,6 +384,9 @@ impl Kernel {
         self.upkeep.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(index) = &self.index {
+            index.close();
+        }
         if self.dir.is_some() {
             self.remember();
         }
@@ -377,6 +412,7 @@ impl Kernel {
         set(&self.metrics.ledger_records, snapshot.records);
         set(&self.metrics.ledger_bytes, snapshot.bytes);
         set(&self.metrics.ledger_syncs, self.ledger.stats().syncs);
+        set(&self.metrics.index_records, self.index.as_ref().map_or(0, Index::indexed));
         set(&self.metrics.accepting, u64::from(self.state() == State::Idle));
         set(&self.metrics.ledger_poisoned, u64::from(snapshot.poisoned.is_some()));
     }

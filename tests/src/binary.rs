@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The repository's root.
 #[must_use]
@@ -164,9 +165,24 @@ impl Gavel {
 
     /// Run it to its end, which a signal is if it prints a line with `text`.
     #[must_use]
-    pub(crate) fn run_unless(mut self, text: &'static str) -> Output {
+    pub fn run_unless(mut self, text: &'static str) -> Output {
         self.unless = Some(text);
         self.run()
+    }
+
+    /// Start it, and kill it a while after: at whatever it does then.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run_and_kill_after(mut self, lives: Duration) {
+        let mut child = self.spawn();
+        let from = Instant::now();
+        while from.elapsed() < lives {
+            std::hint::spin_loop();
+        }
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Run it to its end.

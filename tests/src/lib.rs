@@ -21,7 +21,9 @@ mod documents;
 mod fake;
 mod metrics;
 mod random;
+pub mod receipts;
 mod server;
+mod volume;
 mod webhook;
 
 pub use binary::{Gavel, Output, example, gavel, path as gavel_path, repository, scratch};
@@ -32,6 +34,7 @@ pub use fake::{FakeServer, Script};
 pub use metrics::Samples;
 pub use random::Random;
 pub use server::{Server, Site};
+pub use volume::Volume;
 pub use webhook::Webhook;
 
 use serde_json::{Value, json};

@@ -34,6 +34,7 @@ fn every_command_has_help_with_an_example() {
         "decide",
         "demo",
         "evidence",
+        "find",
         "halt",
         "health",
         "help",
@@ -47,6 +48,7 @@ fn every_command_has_help_with_an_example() {
         "kernel",
         "key",
         "policy",
+        "prove",
         "recover",
         "replay",
         "restart",
@@ -366,6 +368,7 @@ fn evidence_is_exported_and_verified() {
           entries    5
           kernel id  k
           root hash  <hash>
+          not covered: the bundle has no records: it proves that its entries are one chain, not who wrote it, and not that none was cut off at the end
     "#]],
     );
     let as_json = gavel(["verify", "--json", path(&bundle)]).code(0).json();
@@ -374,9 +377,27 @@ fn evidence_is_exported_and_verified() {
         &[],
         &expect![[r#"
         {
+          "checks": [
+            {
+              "detail": "an evidence bundle, read to its end",
+              "name": "form",
+              "outcome": "holds"
+            },
+            {
+              "detail": "5 entries, the chain from its beginning: each hash and link computed again",
+              "name": "chain",
+              "outcome": "holds"
+            },
+            {
+              "detail": "the bundle has no records: it proves that its entries are one chain, not who wrote it, and not that none was cut off at the end",
+              "name": "records",
+              "outcome": "not_covered"
+            }
+          ],
           "entries": 5,
           "kernel_id": "k",
           "root_hash": "<hash>",
+          "subject": "bundle",
           "verified": true
         }"#]],
     );

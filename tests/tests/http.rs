@@ -27,6 +27,8 @@ fn the_routes_are_these() {
         / GET
         /archive GET
         /archive POST
+        /checkpoint GET
+        /consistency GET
         /decide POST
         /evidence GET
         /evidence/preserve POST
@@ -44,6 +46,8 @@ fn the_routes_are_these() {
         /kernels/{id} GET
         /kernels/{id}/archive GET
         /kernels/{id}/archive POST
+        /kernels/{id}/checkpoint GET
+        /kernels/{id}/consistency GET
         /kernels/{id}/decide POST
         /kernels/{id}/evidence GET
         /kernels/{id}/evidence/preserve POST
@@ -73,6 +77,14 @@ fn the_routes_are_these() {
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
         /kernels/{id}/submit/batch POST
+        /kernels/{id}/prove GET
+        /kernels/{id}/prove/{request_id} GET
+        /kernels/{id}/records GET
+        /kernels/{id}/records/{index} GET
+        /kernels/{id}/status GET
+        /kernels/{id}/submit POST
+        /kernels/{id}/tile/entries/{path} GET
+        /kernels/{id}/tile/{level}/{path} GET
         /livez GET
         /metrics GET
         /openapi.json GET
@@ -88,7 +100,11 @@ fn the_routes_are_these() {
         /policies/try POST
         /policy GET
         /policy POST
+        /prove GET
+        /prove/{request_id} GET
         /readyz GET
+        /records GET
+        /records/{index} GET
         /restart POST
         /recover POST
         /replace POST
@@ -97,7 +113,10 @@ fn the_routes_are_these() {
         /retention POST
         /status GET
         /submit POST
-        /submit/batch POST"#]]
+        /submit/batch POST
+        /tile/entries/{path} GET
+        /tile/{level}/{path} GET
+        /verify.html GET"#]]
     .assert_eq(&routes.join("\n"));
 }
 
@@ -124,7 +143,8 @@ fn openapi_describes_exactly_the_routes() {
 fn every_route_is_served() {
     let server = Server::start(&two_kernels());
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.contains("/halt")) {
-        let path = path.replace("{id}", "other");
+        let path = path.replace("{id}", "other").replace("{index}", "0").replace("{level}", "0");
+        let path = path.replace("{path}", "000.p/1").replace("{request_id}", "r1");
         let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
         let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
@@ -142,7 +162,12 @@ fn every_route_is_served() {
             "/retention",
         ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
-        let known: &[u16] = if other { &[200, 400, 409, 422] } else { &[200] };
+        // Those of proofs want to know of what.
+        let known: &[u16] = match path.rsplit('/').next() {
+            _ if other => &[200, 400, 409, 422],
+            Some("prove" | "consistency") => &[400],
+            _ => &[200],
+        };
         assert!(known.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
     }
 }
@@ -229,7 +254,7 @@ fn shape_of_status() {
             "entries": 1,
             "error": null,
             "last_record_ms": "<ms>",
-            "records": 2,
+            "records": 3,
             "root_hash": "<hash>",
             "tree_root": "<hash>"
           },

@@ -9,6 +9,7 @@ mod conformance;
 mod decide;
 mod demo;
 mod evidence;
+mod find;
 mod halt;
 mod health;
 mod incident;
@@ -20,6 +21,7 @@ mod key;
 mod output;
 mod policy;
 mod preserve;
+mod prove;
 mod replay;
 mod restart;
 mod restore;
@@ -60,6 +62,8 @@ enum Command {
     Verify(verify::Args),
     Replay(replay::Args),
     Evidence(evidence::Args),
+    Prove(prove::Args),
+    Find(find::Args),
     Init(init::Args),
     Smoke(smoke::Args),
     Health(health::Args),
@@ -104,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, json),
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
+        Command::Prove(args) => prove::run(args, json),
+        Command::Find(args) => find::run(args, json),
         Command::Init(args) => init::run(args, json),
         Command::Smoke(args) => smoke::run(args, json),
         Command::Health(args) => health::run(args, json),

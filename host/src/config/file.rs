@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::checkpoints::CheckpointsFile;
 use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
@@ -40,6 +41,9 @@ pub struct File {
     /// Serve TLS.
     #[serde(default)]
     pub tls: Option<TlsFile>,
+    /// Who gets the checkpoints of the ledgers.
+    #[serde(default)]
+    pub checkpoints: CheckpointsFile,
     /// Whom to tell what befalls the host.
     #[serde(default)]
     pub alerts: Vec<AlertFile>,
@@ -98,6 +102,20 @@ pub struct KernelFile {
     /// without, parameters appear in the ledger as digests only.
     #[serde(default)]
     pub record_requests: RecordRequests,
+    /// Who may read its log as a tlog (`/checkpoint`, `/tile/…`). Default: who may read evidence.
+    #[serde(default)]
+    pub tlog: TlogAccess,
+}
+
+/// Who may read a kernel's log as a tlog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlogAccess {
+    /// Operators and auditors.
+    #[default]
+    Restricted,
+    /// Everybody, records and all: entries are served as they are.
+    Public,
 }
 
 /// Permits of a kernel.
@@ -253,6 +271,12 @@ pub struct Limits {
     pub max_counter_keys: usize,
     /// Records waiting for the disk; more are answered 503. Default 65,536.
     pub max_ledger_queue: usize,
+    /// Bytes of one kernel's index that are kept in memory. Default 16 MiB.
+    pub max_index_cache_bytes: usize,
+    /// Records of one page that `/records` answers. Default 1,000.
+    pub max_page_records: usize,
+    /// Bytes of records after which a page ends. Default 8 MiB.
+    pub max_page_bytes: usize,
     /// Bytes of a policy component. Default 64 MiB.
     pub max_component_bytes: u64,
     /// Bytes of all components in the catalogue. Default 4 GiB.
@@ -286,6 +310,9 @@ impl Default for Limits {
             max_incidents: 10_000,
             max_counter_keys: 100_000,
             max_ledger_queue: 65_536,
+            max_index_cache_bytes: 16 << 20,
+            max_page_records: 1_000,
+            max_page_bytes: 8 << 20,
             max_component_bytes: PACKAGE_BYTES_MAX,
             max_catalogue_bytes: 4 << 30,
             max_policies: 64,
@@ -311,6 +338,7 @@ impl File {
             alerts: Vec::new(),
             operations: OperationsFile::default(),
             archive: None,
+            checkpoints: CheckpointsFile::default(),
             retention: RetentionFile::default(),
             monitoring: MonitoringFile::default(),
             limits: Limits::default(),
@@ -339,6 +367,7 @@ impl File {
         }
         self.auth.keys.iter().try_for_each(|key| key.validate(&ids))?;
         self.auth.validate()?;
+        self.checkpoints.validate()?;
         self.alerts.iter().try_for_each(AlertFile::validate)?;
         self.operations.validate()?;
         self.monitoring.validate()?;
@@ -381,6 +410,7 @@ impl KernelFile {
             permits: None,
             watch: None,
             record_requests: RecordRequests::default(),
+            tlog: TlogAccess::default(),
         }
     }
 
@@ -469,6 +499,9 @@ impl Limits {
             ("max_kernels", self.max_kernels as u64),
             ("max_counter_keys", self.max_counter_keys as u64),
             ("max_ledger_queue", self.max_ledger_queue as u64),
+            ("max_index_cache_bytes", self.max_index_cache_bytes as u64),
+            ("max_page_records", self.max_page_records as u64),
+            ("max_page_bytes", self.max_page_bytes as u64),
             ("max_component_bytes", self.max_component_bytes),
             ("max_catalogue_bytes", self.max_catalogue_bytes),
             ("max_policies", self.max_policies as u64),

@@ -5,6 +5,7 @@
 //! every key; [`File`] is the same in code. The seeds' `policy.yaml`, which holds nothing but a
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
+mod checkpoints;
 mod file;
 mod life;
 mod monitoring;
@@ -12,8 +13,10 @@ mod operations;
 mod policies;
 mod shorthand;
 
+pub use checkpoints::{CheckpointsFile, PushFile, PushKind};
 pub use file::{
-    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, Source, TlsFile, ToolLimits, ToolsFile,
+    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, Source, TlogAccess, TlsFile,
+    ToolLimits, ToolsFile,
 };
 pub(crate) use file::{DIGEST_PREFIX, check_id};
 pub(crate) use monitoring::MONITORING_HOURS_MAX;

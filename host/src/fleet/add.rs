@@ -158,7 +158,7 @@ impl Fleet {
         let definition = entry.definition.clone();
         self.save(|manifest| _ = manifest.names.insert(name.clone(), entry)).await?;
         let slot = Slot::new(&name, kernel);
-        slot.watch(&definition);
+        slot.watch(&definition, &self.workshop.checkpoints);
         self.slots.store(Arc::new(self.slots.load().with(&slot)));
         tracing::info!(name, "kernel added");
         Ok(())

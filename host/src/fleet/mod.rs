@@ -25,8 +25,9 @@ pub use add::Addition;
 pub use plan::Ask;
 pub(crate) use start::Means;
 
+use crate::checkpoints;
 use crate::clock::Clock;
-use crate::config::{File, Limits, MonitoringFile};
+use crate::config::{CheckpointsFile, File, Limits, MonitoringFile};
 use crate::decide::{Principal, Refused};
 use crate::host::kernel_dir;
 use crate::incidents::{IncidentError, Incidents};
@@ -93,7 +94,7 @@ pub struct Slot {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Held for the moment of the exchange, and while a halt looks whether it came too late for one.
     exchange: tokio::sync::Mutex<()>,
-    watching: Mutex<Option<JoinHandle<()>>>,
+    watching: Mutex<Vec<JoinHandle<()>>>,
     look: Mutex<Look>,
 }
 
@@ -107,6 +108,7 @@ struct Workshop {
     metrics: Metrics,
     limits: Limits,
     upkeep: Settings,
+    checkpoints: CheckpointsFile,
 }
 
 /// Why a kernel was not replaced, added or recovered. Nothing was changed then.
@@ -227,21 +229,27 @@ impl Slot {
         }
     }
 
-    /// Look into the folder that the kernel's definition names, if it names one.
-    fn watch(&self, definition: &Definition) {
+    /// Look into the folder that the kernel's definition names, if it names one, and bring its checkpoints to whom the
+    /// configuration names.
+    fn watch(&self, definition: &Definition, checkpoints: &CheckpointsFile) {
+        self.stop_watching();
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = watching.take() {
-            before.abort();
-        }
         if let Some(folder) = &definition.kernel.watch {
-            *watching = Some(tokio::spawn(watch::watch(self.kernel(), folder.clone())));
+            watching.push(tokio::spawn(watch::watch(self.kernel(), folder.clone())));
+        }
+        if !checkpoints.push.is_empty() {
+            let push = checkpoints::push(self.kernel(), checkpoints.clone());
+            watching.push(tokio::spawn(async move {
+                if let Err(why) = push.await {
+                    tracing::error!("checkpoints are not pushed: {why:#}");
+                }
+            }));
         }
     }
 
     fn stop_watching(&self) {
-        if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            watching.abort();
-        }
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        watching.drain(..).for_each(|watching| watching.abort());
     }
 }
 
@@ -272,6 +280,7 @@ impl Workshop {
             metrics: self.metrics.clone(),
             remembered,
             max_ledger_queue: self.limits.max_ledger_queue,
+            max_index_cache_bytes: self.limits.max_index_cache_bytes,
             upkeep: self.upkeep.clone(),
             birth,
         };
@@ -418,7 +427,7 @@ impl Fleet {
     pub fn watch(self: &Arc<Self>) {
         for slot in self.slots() {
             if let Ok(entry) = self.entry(slot.name()) {
-                slot.watch(&entry.definition);
+                slot.watch(&entry.definition, &self.workshop.checkpoints);
             }
         }
         let monitor = tokio::spawn(monitor::run(Arc::downgrade(self), self.monitoring.every_ms));

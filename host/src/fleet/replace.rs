@@ -80,7 +80,7 @@ impl Fleet {
                 return Err(why);
             }
         };
-        slot.watch(&plan.definition);
+        slot.watch(&plan.definition, &self.workshop.checkpoints);
         if let Some(incident) = plan.incident {
             let (incidents, id) = (Arc::clone(&self.incidents), new.id().to_owned());
             let noted = tokio::task::spawn_blocking(move || incidents.recovered(&incident, &id)).await;

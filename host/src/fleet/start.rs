@@ -50,6 +50,7 @@ impl Fleet {
             metrics: means.metrics,
             limits: file.limits.clone(),
             upkeep: Settings { archive: file.archive.clone(), retention: file.retention.clone() },
+            checkpoints: file.checkpoints.clone(),
         };
         let (mut manifest, order, is_news) = workshop.resume(file)?;
         let mut slots = Slots::default();

@@ -12,9 +12,12 @@ mod fleet;
 mod guard;
 mod operations;
 mod policies;
+mod prove;
 mod rate;
+mod records;
 mod routes;
 mod serve;
+mod tlog;
 mod tls;
 mod upkeep;
 

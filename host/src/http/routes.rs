@@ -2,13 +2,15 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, batch, evidence, fleet, guard, operations, policies, upkeep};
+use super::{App, batch, evidence, fleet, guard, operations, policies, prove, records, tlog, upkeep};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
+use crate::evidence::Export;
 use crate::fleet::Slot;
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{FromRequestParts, NestedPath, Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, NestedPath, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -45,6 +47,14 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("post", "/policies/release"),
     ("get", "/policies/differences"),
     ("get", "/policies/history"),
+    ("get", "/records"),
+    ("get", "/records/{index}"),
+    ("get", "/prove"),
+    ("get", "/prove/{request_id}"),
+    ("get", "/consistency"),
+    ("get", "/checkpoint"),
+    ("get", "/tile/entries/{path}"),
+    ("get", "/tile/{level}/{path}"),
     ("get", "/health/check"),
     ("get", "/investigate"),
     ("post", "/halt/emergency"),
@@ -80,6 +90,14 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("post", "/kernels/{id}/policies/release"),
     ("get", "/kernels/{id}/policies/differences"),
     ("get", "/kernels/{id}/policies/history"),
+    ("get", "/kernels/{id}/records"),
+    ("get", "/kernels/{id}/records/{index}"),
+    ("get", "/kernels/{id}/prove"),
+    ("get", "/kernels/{id}/prove/{request_id}"),
+    ("get", "/kernels/{id}/consistency"),
+    ("get", "/kernels/{id}/checkpoint"),
+    ("get", "/kernels/{id}/tile/entries/{path}"),
+    ("get", "/kernels/{id}/tile/{level}/{path}"),
     ("get", "/kernels/{id}/health/check"),
     ("get", "/kernels/{id}/investigate"),
     ("post", "/kernels/{id}/halt/emergency"),
@@ -96,6 +114,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/openapi.json"),
+    ("get", "/verify.html"),
 ];
 
 pub(super) const SEEING: [Role; 2] = [Role::Operator, Role::Auditor];
@@ -116,6 +135,9 @@ pub fn router(app: App) -> Router {
         .merge(policies::router())
         .merge(operations::router())
         .merge(fleet::of_a_kernel())
+        .merge(records::router())
+        .merge(prove::router())
+        .merge(tlog::router())
         .merge(upkeep::router());
     Router::new()
         .merge(of_a_kernel.clone())
@@ -127,6 +149,7 @@ pub fn router(app: App) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(openapi))
+        .route("/verify.html", get(verifier))
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
@@ -177,9 +200,31 @@ async fn policy(State(app): State<App>, Extension(caller): Extension<Caller>, Id
     Ok(Json(permitted(&app, &caller, id.as_deref(), &ANY)?.kernel().policy()))
 }
 
-async fn export(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Response> {
+/// Which evidence is wanted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    #[serde(default)]
+    records: bool,
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+async fn export(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Answer<Response> {
     let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
-    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(&kernel)).into_response())
+    let Query(Wanted { records, from, to }) = wanted.map_err(|why| ApiError::Unreadable(why.body_text()))?;
+    let export = match (records, from, to) {
+        (true, from, to) => Export::with_records(&kernel, from, to),
+        (false, None, None) => Ok(Export::entries(&kernel)),
+        (false, ..) => Err("`from` and `to` name records: they need records=true".to_owned()),
+    };
+    let export = export.map_err(ApiError::Unreadable)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(&kernel, export)).into_response())
 }
 
 /// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
@@ -286,6 +331,13 @@ async fn openapi(prefix: Option<Extension<NestedPath>>) -> Response {
         }
     };
     ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+}
+
+/// The page that verifies evidence in a browser, which is told once more that it needs nothing from anywhere.
+async fn verifier() -> Response {
+    let page = include_str!("../../../docs/verify.html");
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], page)
+        .into_response()
 }
 
 /// The kernel's name, which the caller may reach in one of `roles`.

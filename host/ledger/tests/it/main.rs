@@ -10,6 +10,8 @@ mod golden;
 mod log;
 mod sealed;
 mod segments;
+mod sim;
+mod tampering;
 
 use gavel_ledger::{
     AppendError, Committed, Draft, Error, Identity, Image, Kind, Ledger, MemoryStorage, Options, RecordView, Recovered,

@@ -123,7 +123,7 @@ fn play(url: &str, bundles: &Path) -> Result<Played> {
     for (id, client) in &clients {
         let path = bundles.join(format!("{id}.json"));
         let report = export(client, &path).with_context(|| format!("the evidence of kernel {id}"))?;
-        played.bundles.insert(id.clone(), (report.entries, report.root_hash));
+        played.bundles.insert(id.clone(), (report.entries, report.root_hash.unwrap_or_default()));
     }
     Ok(played)
 }
