@@ -132,7 +132,6 @@ impl Kernel {
     /// the policies that served last cannot be loaded.
     pub async fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
         let statute = Statute::of(law_of(file)?);
-        let asks_permits = statute.law.keyring.is_some();
         let now_ms = parts.clock.now_ms();
         let options = Options {
             queue_max: parts.max_ledger_queue,
@@ -170,8 +169,7 @@ impl Kernel {
             tasks: TaskTracker::new(),
             gate: Arc::default(),
         };
-        let judges = last_change.is_some() || !kernel.life.line().serving.document.policies.is_empty();
-        kernel.recall(asks_permits || judges)?;
+        kernel.recall()?;
         close_open_decisions(&kernel.ledger, &kernel.id, &kernel.clock, &open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
@@ -200,12 +198,10 @@ impl Kernel {
     }
 
     /// Read back from the ledger what must outlive a restart, so that a crash opens no gate: the
-    /// halt, and if `remembers` the permits used and what the policies counted.
-    fn recall(&self, remembers: bool) -> Result<()> {
+    /// halt, the permits used, and what the policies counted. Also where this kernel asks for no permit and no policy:
+    /// it may be given some while it runs, and the one that replaces it may ask.
+    fn recall(&self) -> Result<()> {
         let snapshot = self.ledger.snapshot();
-        if !snapshot.halted && !remembers {
-            return Ok(());
-        }
         for record in self.ledger.records(&snapshot) {
             let record = record?;
             self.remembered.recall(&record)?;
