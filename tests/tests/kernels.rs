@@ -229,6 +229,22 @@ fn permits_stay_used_and_counters_go_on_through_replacements_and_crashes() {
 }
 
 #[test]
+fn a_permit_stays_used_though_a_kernel_in_between_asked_for_none() {
+    let mut kernel = Config::open_kernel("k");
+    kernel["permits"] = json!({"keyring": {"key-1": SECRET}});
+    let server = Server::start(&Config::of(json!([kernel])));
+    let mut request = call("r", "echo", json!({"text": "x"}));
+    request["permit"] = json!(permit("a"));
+    assert_eq!(error(&server, &request), "");
+    let site = server.stop();
+    site.configure(&Config::open());
+    let server = site.serve();
+    assert_eq!(error(&server, &call("r2", "echo", json!({"text": "x"}))), "", "no permit is asked for");
+    drop(replace(&server, &json!({"definition": {"kernel": kernel}})));
+    assert_eq!(error(&server, &request), "Permit verification failed: REPLAY_DETECTED");
+}
+
+#[test]
 fn a_crash_at_any_moment_of_a_replacement_loses_nothing() {
     const ROUNDS: usize = 10;
     let mut random = Random::from_environment();
