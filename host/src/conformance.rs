@@ -5,14 +5,15 @@
 //! and compared field by field. Nothing is judged by other code than in production.
 
 use crate::clock::Clock;
-use crate::config::{self, KernelFile, PermitsFile};
+use crate::config::{self, KernelFile, PermitsFile, RecordRequests, TlogAccess};
 use crate::decide::Principal;
-use crate::evidence::write_bundle;
+use crate::evidence::Export;
 use crate::kernel::{Kernel, Memory, Parts};
 use crate::metrics::Metrics;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::life::Deployed;
+use crate::remembered::Remembered;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::{Jurisdiction, Request, Variant};
@@ -139,7 +140,8 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         max_intent_length: scenario.config.max_intent_length,
         permits: scenario.keyring.clone().map(|keyring| PermitsFile { keyring, jurisdiction: "default".into() }),
         watch: None,
-        record_requests: true,
+        record_requests: RecordRequests::default(),
+        tlog: TlogAccess::default(),
     };
     let parts = Parts {
         policies: Arc::new(Deployed::empty()),
@@ -147,8 +149,11 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         tools: Toolbox::without_files(),
         clock: clock.clone(),
         metrics: Metrics::default(),
-        max_counter_keys: 1,
+        remembered: Remembered::nothing(1),
         max_ledger_queue: 16,
+        max_index_cache_bytes: 1 << 20,
+        birth: None,
+        upkeep: crate::upkeep::Settings::default(),
     };
     Kernel::open(&file, Memory::Volatile, parts).await
 }
@@ -173,7 +178,7 @@ async fn take(kernel: &Arc<Kernel>, step: &Step) -> Result<Value> {
 
 fn compare_evidence(scenario: &Scenario, kernel: &Kernel, report: &mut Report) -> Result<()> {
     let mut bytes = Vec::new();
-    write_bundle(kernel, &kernel.ledger().snapshot(), &mut bytes)?;
+    Export::entries(kernel).write(kernel, &mut bytes)?;
     let mut ours: Value = serde_json::from_slice(&bytes)?;
     let nothing = Vec::new();
     let recorded_entries = scenario.evidence["ledger_entries"].as_array().unwrap_or(&nothing);

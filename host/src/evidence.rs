@@ -1,14 +1,18 @@
-//! Evidence bundles in the KERNELS form: written from a ledger, read and verified from a file.
+//! Evidence bundles: written from a ledger, and read from a file to be verified.
 
 use crate::kernel::Kernel;
 use anyhow::{Context, Result};
-use gavel_kernel::{ChainError, ChainStart, ChainVerifier, Entry, EntryData};
-use gavel_ledger::{EntryView, Snapshot};
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::fmt;
+use gavel_kernel::{ChainStart, ChainVerifier, Entry, EntryData};
+use gavel_ledger::note::VerifyingKey;
+use gavel_ledger::tree::Hash;
+use gavel_ledger::{EntryView, GENESIS_HASH, Ledger, Snapshot};
+use gavel_proof::report::Report;
+use gavel_proof::trust::TrustedKey;
+use gavel_proof::verify::Verifier;
+use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::Range;
 use std::path::Path;
 
 /// Write the bundle of what `snapshot` holds: `ledger_entries`, `root_hash`, `exported_at_ms`,
@@ -21,7 +25,7 @@ use std::path::Path;
 /// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
 pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{")?;
-    write_entries(kernel, snapshot, 0, out)
+    write_entries(&Source::of(kernel), snapshot, 0, out)
 }
 
 /// Write the bundle of the entries from `start` on. It says under `continues` what it follows, which
@@ -40,14 +44,36 @@ pub fn write_bundle_from(
 ) -> io::Result<()> {
     let continues = serde_json::json!({"ledger_seq": start.ledger_seq, "prev_hash": start.prev_hash});
     write!(out, "{{\"continues\": {continues}, ")?;
-    write_entries(kernel, snapshot, start.ledger_seq, out)
+    write_entries(&Source::of(kernel), snapshot, start.ledger_seq, out)
+}
+
+/// [`write_bundle`] of a ledger that no kernel has open.
+pub(crate) fn write_bundle_of(source: &Source<'_>, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"{")?;
+    write_entries(source, snapshot, 0, out)
+}
+
+/// Whose entries a bundle holds.
+pub(crate) struct Source<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) kernel_id: &'a str,
+    pub(crate) variant: String,
+    pub(crate) now_ms: u64,
+}
+
+impl<'a> Source<'a> {
+    fn of(kernel: &'a Kernel) -> Self {
+        let (variant, now_ms) = (kernel.variant.to_string(), kernel.clock.now_ms());
+        Self { ledger: &kernel.ledger, kernel_id: &kernel.id, variant, now_ms }
+    }
 }
 
 /// All of a bundle behind its opening brace.
-fn write_entries(kernel: &Kernel, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+fn write_entries(source: &Source<'_>, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+    let Source { ledger, kernel_id, variant, now_ms } = source;
     out.write_all(b"\"ledger_entries\": [")?;
     let mut count: u64 = 0;
-    for record in kernel.ledger.records(snapshot) {
+    for record in ledger.records(snapshot) {
         let record = record.map_err(io::Error::other)?;
         let Some(view) = record.entry().filter(|view| view.ledger_seq >= first_seq) else { continue };
         out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
@@ -58,13 +84,125 @@ fn write_entries(kernel: &Kernel, snapshot: &Snapshot, first_seq: u64, out: &mut
     assert_eq!(first_seq + count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
     let tail = serde_json::json!({
         "root_hash": snapshot.chain_head,
-        "exported_at_ms": kernel.clock.now_ms(),
-        "kernel_id": kernel.id,
-        "variant": kernel.law.variant,
+        "exported_at_ms": now_ms,
+        "kernel_id": kernel_id,
+        "variant": variant,
         "entry_count": count,
     });
     let tail = tail.to_string();
     write!(out, "\n], {}\n", tail.trim_start_matches('{'))
+}
+
+/// Verify the chain that a ledger holds up to `snapshot`: every hash and every link is computed again. Blocks.
+///
+/// # Errors
+/// The first entry that does not hold.
+pub(crate) fn verify_chain(ledger: &Ledger, snapshot: &Snapshot) -> Result<()> {
+    let mut chain = ChainVerifier::default();
+    for record in ledger.records(snapshot) {
+        if let Some(view) = record?.entry() {
+            chain.push(&entry(view)?)?;
+        }
+    }
+    chain.finish(&snapshot.chain_head, Some(snapshot.entries))?;
+    Ok(())
+}
+
+/// What goes into a bundle that is asked for: everything that is committed at one moment, or a part of it.
+#[derive(Debug)]
+pub struct Export {
+    snapshot: Snapshot,
+    /// The records to hold, if the bundle holds any.
+    records: Option<Range<u64>>,
+}
+
+impl Export {
+    /// The chain of entries alone, as the KERNELS package writes it.
+    #[must_use]
+    pub fn entries(kernel: &Kernel) -> Self {
+        Self { snapshot: kernel.ledger.snapshot(), records: None }
+    }
+
+    /// With the records from number `from` to number `to`, and what ties them to the signed checkpoint.
+    ///
+    /// # Errors
+    /// When there are no such records.
+    pub fn with_records(kernel: &Kernel, from: Option<u64>, to: Option<u64>) -> Result<Self, String> {
+        let snapshot = kernel.ledger.snapshot();
+        let last = snapshot.records.saturating_sub(1);
+        let (from, to) = (from.unwrap_or(0), to.unwrap_or(last));
+        if from > to || to > last {
+            return Err(format!("there are no records {from} to {to}: the ledger has the records 0 to {last}"));
+        }
+        Ok(Self { snapshot, records: Some(from..to + 1) })
+    }
+
+    /// Write the bundle. What is in it is described in `docs/formats/proof.md`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or `out` cannot be written.
+    ///
+    /// # Panics
+    /// As for [`write_bundle`].
+    pub fn write(&self, kernel: &Kernel, out: &mut impl Write) -> io::Result<()> {
+        match &self.records {
+            None => write_bundle(kernel, &self.snapshot, out),
+            Some(range) => write_records(kernel, &self.snapshot, range.clone(), out),
+        }
+    }
+}
+
+/// Write the bundle of these records.
+fn write_records(kernel: &Kernel, snapshot: &Snapshot, range: Range<u64>, out: &mut impl Write) -> io::Result<()> {
+    let view = kernel.ledger.view();
+    let sides = view.range(range.start, range.end, snapshot.records).map_err(io::Error::other)?;
+    write!(out, "{{\"first_index\": {}, \"before\": {}", range.start, json!(hexes(&sides.before)))?;
+    let (mut count, mut head) = (0_u64, None);
+    for record in view.records_between(range.start, range.end) {
+        let record = record.map_err(io::Error::other)?;
+        let Some(view) = record.entry() else { continue };
+        if count == 0 {
+            write_continues(view, out)?;
+        }
+        out.write_all(if count == 0 { b",\n\"ledger_entries\": [\n" } else { b",\n" })?;
+        let entry = entry(view).map_err(io::Error::other)?;
+        serde_json::to_writer(&mut *out, &entry)?;
+        count += 1;
+        head = Some(entry.entry_hash);
+    }
+    out.write_all(if count == 0 { b",\n\"ledger_entries\": [" } else { b"\n" })?;
+    let mut tail = json!({
+        "root_hash": head.as_deref().unwrap_or(GENESIS_HASH),
+        "exported_at_ms": kernel.clock.now_ms(),
+        "kernel_id": kernel.id,
+        "variant": kernel.variant,
+        "entry_count": count,
+        "after": hexes(&sides.after),
+        "rotations": [],
+    });
+    if let (Some(checkpoint), Some(key)) = (&snapshot.checkpoint, &snapshot.key) {
+        tail["checkpoint"] = json!(**checkpoint);
+        tail["key"] = json!(VerifyingKey::new(&view.origin(), key).map_err(io::Error::other)?.to_string());
+    }
+    let tail = tail.to_string();
+    write!(out, "], {},\n\"records\": [", tail.trim_start_matches('{').trim_end_matches('}'))?;
+    for (at, record) in view.records_between(range.start, range.end).enumerate() {
+        let record = record.map_err(io::Error::other)?;
+        write!(out, "{}{}", if at == 0 { "\n" } else { ",\n" }, record.as_str())?;
+    }
+    out.write_all(b"\n]}\n")
+}
+
+/// What the first entry follows, if it is not the first of its chain.
+fn write_continues(first: EntryView<'_>, out: &mut impl Write) -> io::Result<()> {
+    if first.ledger_seq == 0 {
+        return Ok(());
+    }
+    write!(out, ", \"continues\": {}", json!({"ledger_seq": first.ledger_seq, "prev_hash": first.prev_hash}))
+}
+
+fn hexes(hashes: &[Hash]) -> Vec<String> {
+    hashes.iter().map(hex::encode).collect()
 }
 
 /// An entry of the chain in its export form.
@@ -78,26 +216,45 @@ fn entry(view: EntryView<'_>) -> Result<Entry> {
     })
 }
 
-/// What a verified bundle holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleReport {
-    /// Whose it is.
-    pub kernel_id: String,
-    /// Entries whose hashes and links were recomputed.
-    pub entries: u64,
-    /// What the first of them follows, as the bundle itself says: only the bundle before can prove
-    /// it. `None` if it begins with the kernel.
-    pub continues: Option<ChainStart>,
-    /// The last entry's hash, recomputed.
-    pub root_hash: String,
-}
+/// Bytes that a compressed bundle may unpack to, unless the caller says otherwise. Verifying keeps none of them: the
+/// limit only ends what would go on for ever.
+pub const UNPACKED_BYTES_MAX: u64 = 64 << 30;
 
-/// Verify a bundle file as it streams by: memory stays bounded however long it is.
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Verify a bundle file; what does not hold is an error.
 ///
 /// # Errors
-/// When it is no bundle, or the first entry that does not hold.
-pub fn verify_bundle_file(path: &Path) -> Result<BundleReport> {
-    verify_bundle(open_plain(path).with_context(|| path.display().to_string())?)
+/// When it cannot be read or is no bundle, or the first entry or record that does not hold.
+pub fn verify_bundle_file(path: &Path) -> Result<Report> {
+    let report = verify_file(path, None, UNPACKED_BYTES_MAX)?;
+    match &report.error {
+        Some(why) => Err(anyhow::anyhow!("{why}")),
+        None => Ok(report),
+    }
+}
+
+/// Verify a bundle or a proof file as it streams by: memory stays bounded however long it is. If it is compressed, it
+/// may unpack to at most `unpacked_bytes_max` bytes.
+///
+/// # Errors
+/// When it cannot be read, or is compressed and damaged. What does not hold is told by the report.
+pub fn verify_file(path: &Path, trusted: Option<TrustedKey>, unpacked_bytes_max: u64) -> Result<Report> {
+    let mut reader = open_plain(path).with_context(|| path.display().to_string())?;
+    let mut verifier = Verifier::new(trusted);
+    let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
+    loop {
+        let read = reader.read(&mut piece).context("not an evidence bundle: it cannot be read to its end")?;
+        bytes += read as u64;
+        anyhow::ensure!(
+            bytes <= unpacked_bytes_max,
+            "it unpacks to more than {unpacked_bytes_max} bytes (--max-bytes)"
+        );
+        if read == 0 || !verifier.push(&piece[..read]) {
+            return Ok(verifier.finish());
+        }
+    }
 }
 
 /// Open a file that may be compressed by zstd or gzip, which its first bytes tell.
@@ -114,205 +271,4 @@ pub fn open_plain(path: &Path) -> io::Result<Box<dyn Read>> {
         return Ok(Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(file))));
     }
     Ok(Box::new(file))
-}
-
-/// Verify a bundle from a reader.
-///
-/// # Errors
-/// As [`verify_bundle_file`].
-pub fn verify_bundle(reader: impl Read) -> Result<BundleReport> {
-    let mut reading = Reading::default();
-    let mut json = serde_json::Deserializer::from_reader(reader);
-    let read = (&mut reading).deserialize(&mut json).and_then(|()| json.end());
-    // A chain error stops the reading and says more than the parser's word for that.
-    if let Some(why) = reading.broken.take() {
-        return Err(why.into());
-    }
-    read.context("not an evidence bundle")?;
-    anyhow::ensure!(reading.has_entries, "not an evidence bundle: `ledger_entries` is missing");
-    let root_hash = reading.root_hash.context("not an evidence bundle: `root_hash` is missing")?;
-    let verified = reading.chain.finish(&root_hash, reading.entry_count)?;
-    Ok(BundleReport {
-        kernel_id: reading.kernel_id.unwrap_or_default(),
-        entries: verified.entries_verified,
-        continues: reading.continues,
-        root_hash: verified.root_hash,
-    })
-}
-
-/// A bundle being read: the entries go through the chain one by one, the rest is kept.
-#[derive(Debug, Default)]
-struct Reading {
-    chain: ChainVerifier,
-    continues: Option<ChainStart>,
-    has_entries: bool,
-    root_hash: Option<String>,
-    kernel_id: Option<String>,
-    entry_count: Option<u64>,
-    broken: Option<ChainError>,
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Reading {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Reading {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an evidence bundle")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "ledger_entries" if self.has_entries => return Err(de::Error::duplicate_field("ledger_entries")),
-                "continues" if self.has_entries => {
-                    return Err(de::Error::custom("`continues` must come before `ledger_entries`"));
-                }
-                "continues" => self.continue_from(map.next_value()?),
-                // A preserved bundle lies in what was said when it was preserved.
-                "evidence" if !self.has_entries => map.next_value_seed(&mut *self)?,
-                "ledger_entries" => {
-                    self.has_entries = true;
-                    map.next_value_seed(Entries(self))?;
-                }
-                "root_hash" => self.root_hash = Some(map.next_value()?),
-                "kernel_id" => self.kernel_id = Some(map.next_value()?),
-                "entry_count" => self.entry_count = map.next_value()?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a bundle that does not begin with its kernel follows.
-#[derive(Deserialize)]
-struct Continues {
-    ledger_seq: u64,
-    prev_hash: String,
-}
-
-impl Reading {
-    fn continue_from(&mut self, Continues { ledger_seq, prev_hash }: Continues) {
-        let start = ChainStart { ledger_seq, prev_hash };
-        self.chain = ChainVerifier::from_start(start.clone());
-        self.continues = Some(start);
-    }
-}
-
-struct Entries<'a>(&'a mut Reading);
-
-impl<'de> DeserializeSeed<'de> for Entries<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Entries<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of ledger entries")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some(entry) = entries.next_element::<Entry>()? {
-            if let Err(why) = self.0.chain.push(&entry) {
-                let message = de::Error::custom(&why);
-                self.0.broken = Some(why);
-                return Err(message);
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gavel_kernel::GENESIS_HASH;
-    use serde_json::{Value, json};
-
-    fn bundle() -> Value {
-        let mut prev = GENESIS_HASH.to_owned();
-        let entries: Vec<Entry> = (0..5)
-            .map(|seq| {
-                let entry = EntryData::halt(format!("reason {seq}"), 1_000 + seq).seal(seq, &prev);
-                prev.clone_from(&entry.entry_hash);
-                entry
-            })
-            .collect();
-        json!({"ledger_entries": entries, "root_hash": prev, "exported_at_ms": 5, "kernel_id": "k", "variant": "strict", "entry_count": 5})
-    }
-
-    fn told(bundle: &Value) -> String {
-        verify_bundle(bundle.to_string().as_bytes())
-            .map_or_else(|why| format!("{why:#}"), |report| format!("{} entries", report.entries))
-    }
-
-    #[test]
-    fn a_whole_bundle_holds_and_any_damage_is_named() {
-        assert_eq!(told(&bundle()), "5 entries");
-        let mut changed = bundle();
-        changed["ledger_entries"][2]["intent"] = json!("another");
-        assert!(told(&changed).contains("entry 2"), "{}", told(&changed));
-        let mut removed = bundle();
-        removed["ledger_entries"].as_array_mut().unwrap().remove(1);
-        assert!(told(&removed).contains("entry 2"), "{}", told(&removed));
-        let mut cut = bundle();
-        cut["ledger_entries"].as_array_mut().unwrap().pop();
-        assert!(told(&cut).contains("root_hash"), "{}", told(&cut));
-        let mut recounted = bundle();
-        recounted["entry_count"] = json!(4);
-        assert!(told(&recounted).contains("entry_count"), "{}", told(&recounted));
-    }
-
-    #[test]
-    fn a_bundle_that_continues_another_says_what_it_follows() {
-        let whole = bundle();
-        let rest: Vec<Value> = whole["ledger_entries"].as_array().unwrap()[2..].to_vec();
-        let after = &whole["ledger_entries"][1]["entry_hash"];
-        let text = |seq: u64, prev: &Value| {
-            let (rest, root) = (json!(rest), &whole["root_hash"]);
-            format!(
-                r#"{{"continues":{{"ledger_seq":{seq},"prev_hash":{prev}}},"ledger_entries":{rest},"root_hash":{root},"entry_count":3}}"#
-            )
-        };
-        let report = verify_bundle(text(2, after).as_bytes()).unwrap();
-        assert_eq!((report.entries, report.continues.map(|start| start.ledger_seq)), (3, Some(2)));
-        assert!(verify_bundle(text(1, after).as_bytes()).is_err());
-        assert!(verify_bundle(text(2, &json!(GENESIS_HASH)).as_bytes()).is_err());
-        let late = format!(r#"{{"ledger_entries":[],"continues":{{"ledger_seq":0,"prev_hash":{after}}}}}"#);
-        assert!(format!("{:#}", verify_bundle(late.as_bytes()).unwrap_err()).contains("must come before"));
-    }
-
-    #[test]
-    fn a_preserved_or_compressed_bundle_is_read_all_the_same() {
-        let preserved = json!({"incident_id": "i", "evidence": bundle(), "integrity_hash": "x"});
-        assert_eq!(told(&preserved), "5 entries");
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("bundle");
-        std::fs::write(&path, zstd::encode_all(bundle().to_string().as_bytes(), 1).unwrap()).unwrap();
-        assert_eq!(verify_bundle_file(&path).unwrap().entries, 5);
-        let mut gzip = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
-        gzip.write_all(bundle().to_string().as_bytes()).unwrap();
-        gzip.finish().unwrap();
-        assert_eq!(verify_bundle_file(&path).unwrap().entries, 5);
-    }
-
-    #[test]
-    fn what_is_no_bundle_says_so() {
-        for text in ["", "[]", "{}", "{\"ledger_entries\": 5}", "{\"ledger_entries\": []}", "\u{feff}{}"] {
-            let why = format!("{:#}", verify_bundle(text.as_bytes()).unwrap_err());
-            assert!(why.starts_with("not an evidence bundle"), "{text}: {why}");
-        }
-    }
 }

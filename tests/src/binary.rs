@@ -44,7 +44,18 @@ fn profile_dir() -> PathBuf {
     test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").to_owned()
 }
 
+/// An example of one of the crates, built.
+#[must_use]
+pub fn example(package: &str, name: &str) -> PathBuf {
+    built(&["--package", package, "--example", name])
+}
+
 fn build() -> PathBuf {
+    built(&["--package", "gavel", "--bin", "gavel"])
+}
+
+/// Have cargo build one executable, in the profile of this test.
+fn built(what: &[&str]) -> PathBuf {
     let name = profile_dir().file_name().expect("a profile has a name").to_string_lossy().into_owned();
     let profile = if name == "debug" { "dev" } else { &name };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -53,13 +64,14 @@ fn build() -> PathBuf {
     let told = std::env::vars_os().map(|(name, _)| name).filter(|name| is_about_a_package(&name.to_string_lossy()));
     told.for_each(|name| _ = cargo.env_remove(name));
     let built = cargo
-        .args(["build", "--quiet", "--package", "gavel", "--bin", "gavel", "--profile", profile])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(repository())
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
-    assert!(built.status.success(), "the gavel binary cannot be built");
+    assert!(built.status.success(), "cannot be built: {what:?}");
     let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut executables = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from));
@@ -102,6 +114,14 @@ impl Gavel {
     #[must_use]
     pub fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
         let mut command = Command::new(path());
+        command.args(args).current_dir(repository());
+        Self::with_environment(command)
+    }
+
+    /// Another program, in the same environment.
+    #[must_use]
+    pub fn program<A: AsRef<OsStr>>(program: &Path, args: impl IntoIterator<Item = A>) -> Self {
+        let mut command = Command::new(program);
         command.args(args).current_dir(repository());
         Self::with_environment(command)
     }

@@ -29,22 +29,32 @@ fn every_command_has_help_with_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = [
+        "archive",
         "conformance",
         "decide",
         "demo",
         "evidence",
+        "find",
         "halt",
         "health",
         "help",
+        "incident",
         "info",
         "init",
         "investigate",
         "key",
         "policy",
         "preserve",
+        "kernel",
+        "key",
+        "policy",
+        "prove",
+        "recover",
         "replay",
         "restart",
         "rotate",
+        "restore",
+        "retention",
         "serve",
         "smoke",
         "submit",
@@ -358,6 +368,7 @@ fn evidence_is_exported_and_verified() {
           entries    5
           kernel id  k
           root hash  <hash>
+          not covered: the bundle has no records: it proves that its entries are one chain, not who wrote it, and not that none was cut off at the end
     "#]],
     );
     let as_json = gavel(["verify", "--json", path(&bundle)]).code(0).json();
@@ -366,9 +377,27 @@ fn evidence_is_exported_and_verified() {
         &[],
         &expect![[r#"
         {
+          "checks": [
+            {
+              "detail": "an evidence bundle, read to its end",
+              "name": "form",
+              "outcome": "holds"
+            },
+            {
+              "detail": "5 entries, the chain from its beginning: each hash and link computed again",
+              "name": "chain",
+              "outcome": "holds"
+            },
+            {
+              "detail": "the bundle has no records: it proves that its entries are one chain, not who wrote it, and not that none was cut off at the end",
+              "name": "records",
+              "outcome": "not_covered"
+            }
+          ],
           "entries": 5,
           "kernel_id": "k",
           "root_hash": "<hash>",
+          "subject": "bundle",
           "verified": true
         }"#]],
     );

@@ -14,8 +14,7 @@ use std::fs;
 use std::io;
 
 const REFUSED: &str = "the decision could not be recorded, so nothing was done";
-const UNRECORDED: &str = "the tool 'echo' was run, but its outcome could not be recorded: \
-    do not send the request again before you know what it did";
+const UNRECORDED: &str = "the tool may have run, but its outcome could not be recorded: see the evidence";
 
 /// What callers were told up to the failure and beyond.
 #[derive(Default)]

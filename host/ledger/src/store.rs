@@ -17,6 +17,7 @@
 //! record read by its offset must bear its index.
 
 use crate::error::Error;
+use crate::file::remote_file;
 use crate::frame::{LedgerId, array_at};
 use crate::frames::{Frame, Frames, read_exact_at};
 use crate::storage::{Form, ReadAt, Reader};
@@ -182,14 +183,31 @@ fn tree_file(segment: u32) -> String {
     format!("segment-{segment:06}.tree")
 }
 
+/// Bytes of a file that says where a segment is.
+const REMOTE_BYTES_MAX: u64 = 64 << 10;
+
 /// Opens a segment, and says what to do where it is not here.
 pub(crate) fn open_segment(reader: &dyn Reader, segment: u32) -> Result<Arc<dyn ReadAt>, Error> {
     let place = reader.place();
     match reader.form(segment).map_err(Error::io("look for a segment of", &place))? {
-        Form::Remote => Err(Error::Remote { place, segment }),
+        Form::Remote => Err(Error::Remote { url: remote_url(reader, segment), place, segment }),
         Form::Absent => Err(Error::Missing { place, segment }),
-        Form::Plain | Form::Compressed => reader.open(segment).map_err(Error::io("open a segment of", &place)),
+        Form::Plain | Form::Compressed => {
+            reader.open(segment).map_err(Error::io("open", format!("segment {segment} of {place}")))
+        }
     }
+}
+
+/// Where a segment is that is not here, as far as its file says it.
+fn remote_url(reader: &dyn Reader, segment: u32) -> String {
+    let read = || {
+        let file = reader.derived(&remote_file(segment)).ok()??;
+        let mut bytes = vec![0; usize::try_from(file.log_bytes().ok()?.min(REMOTE_BYTES_MAX)).ok()?];
+        read_exact_at(&*file, &mut bytes, 0).ok()?;
+        let note: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        note.get("url")?.as_str().map(str::to_owned)
+    };
+    read().unwrap_or_else(|| format!("(a place that {} does not say)", remote_file(segment)))
 }
 
 struct Inner {

@@ -82,6 +82,33 @@ impl View {
         locate(&self.store, index).map(|(_, _, record)| record)
     }
 
+    /// The first checkpoint that states record `index`: the signed note of the batch in which it was committed; none
+    /// where that batch was not signed.
+    ///
+    /// # Errors
+    /// As for [`View::record`].
+    pub fn checkpoint_after(&self, index: u64) -> Result<Option<String>, Error> {
+        self.check(index)?;
+        let place = self.store.reader().place();
+        let mut frames = begin(&self.store, index, &place)?;
+        loop {
+            match frames.step().map_err(Error::io("read", &place))? {
+                Frame::Record { .. } => {}
+                Frame::Commit { .. } => {
+                    let note = String::from_utf8_lossy(frames.note()).into_owned();
+                    return Ok(Some(note).filter(|note| !note.is_empty()));
+                }
+                Frame::Broken(broken) => {
+                    return Err(Error::damaged(self.store.segment_of(index), broken.at, index, broken.what));
+                }
+                Frame::End => {
+                    let what = "the log should hold a commit frame after this record";
+                    return Err(Error::damaged(self.store.segment_of(index), frames.at(), index, what));
+                }
+            }
+        }
+    }
+
     /// The records from `start` up to, not including, `end` or the last one; read in bounded memory, and while
     /// appends go on. Ends after the first error.
     #[must_use]

@@ -56,6 +56,26 @@ pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     None
 }
 
+/// The raw texts of the elements of the list `text`; `None` if it is no list without white space.
+pub fn elements(text: &str) -> Option<Vec<&str>> {
+    let mut scanner = Scanner::new(text);
+    let mut found = Vec::new();
+    scanner.literal("[").ok()?;
+    if !scanner.take("]") {
+        loop {
+            let start = scanner.at;
+            scanner.value(1).ok()?;
+            found.push(text.get(start..scanner.at)?);
+            if !scanner.take(",") {
+                scanner.literal("]").ok()?;
+                break;
+            }
+        }
+    }
+    scanner.end().ok()?;
+    Some(found)
+}
+
 /// A canonical unsigned integer: digits only, no leading zero.
 #[must_use]
 pub fn parse_u64(text: &str) -> Option<u64> {
@@ -76,14 +96,14 @@ pub fn push_string(out: &mut String, text: &str) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            '\u{20}'..='\u{7f}' => out.push(character),
+            '\u{20}'..='\u{7e}' => out.push(character),
             _ => push_escaped(out, character),
         }
     }
     out.push('"');
 }
 
-fn push_escaped(out: &mut String, character: char) {
+pub(crate) fn push_escaped(out: &mut String, character: char) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for unit in character.encode_utf16(&mut [0; 2]) {
         out.push_str("\\u");
@@ -316,6 +336,15 @@ mod tests {
         assert_eq!(member(text, "a"), Some(r#"{"decision_index":1}"#));
         assert_eq!(member(text, "b"), None);
         assert_eq!(member("{}", "b"), None);
+    }
+
+    #[test]
+    fn lists_are_taken_apart() {
+        assert_eq!(elements("[]"), Some(vec![]));
+        assert_eq!(elements(r#"[1,"],",[2,3],{"a":[]}]"#), Some(vec!["1", r#""],""#, "[2,3]", r#"{"a":[]}"#]));
+        for text in ["", "{}", "[", "[1,]", "[1 ]", "[1]]"] {
+            assert_eq!(elements(text), None, "{text}");
+        }
     }
 
     #[test]

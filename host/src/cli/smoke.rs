@@ -153,7 +153,7 @@ impl Smoke {
         for hash in receipts.into_iter().flatten() {
             ensure!(holds(&path, &hash)?, "the evidence does not hold the entry {hash}, which a receipt names");
         }
-        Ok(format!("{} entries verified, root hash {}", report.entries, report.root_hash))
+        Ok(format!("{} entries verified, root hash {}", report.entries, report.root_hash.unwrap_or_default()))
     }
 
     fn state(&self) -> Result<String> {

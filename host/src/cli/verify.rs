@@ -2,53 +2,94 @@
 
 use super::Outcome;
 use super::output::{line, print_json};
-use crate::evidence::verify_bundle_file;
+use crate::evidence::{UNPACKED_BYTES_MAX, verify_file};
 use crate::host::ledger_folder;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use gavel_ledger::Audit;
+use gavel_proof::note::NOTE_BYTES_MAX;
+use gavel_proof::report::{Outcome as Ended, Report};
+use gavel_proof::trust::TrustedKey;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Verify an evidence bundle or a ledger folder: every hash, every link, every count.
+/// Verify an evidence bundle, a proof file or a ledger folder: every hash, every link, every count, every signature.
 ///
-/// Needs nothing but the file. Exit code 0: it holds. 1: it does not, and the first bad entry.
+/// Needs nothing but the file, plain or compressed with gzip or zstd, and the key that the operator published. Exit
+/// code 0: it holds. 1: it does not, and the first bad entry or record. 2: it was not examined.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel verify evidence.json
+  gavel verify evidence.json.zst --key gavel/default/5f2c…+0c1d2e3f+AR…
+  gavel verify req-17.proof.json --key operator.vkey
   gavel verify ~/.local/share/gavel/kernels/default/ledger")]
 pub(super) struct Args {
-    /// A bundle as `gavel evidence` or the KERNELS package writes it, or a ledger's folder.
+    /// A bundle as `gavel evidence` or the KERNELS package writes it, a file of `gavel prove`, or a ledger's folder.
     path: PathBuf,
+    /// The key that must have signed: NAME+ID+KEY, `ed25519:HEX`, or a file with one of them. Without it, a signature
+    /// proves that the evidence is whole, not whose it is.
+    #[arg(long)]
+    key: Option<String>,
+    /// Bytes that a compressed file may unpack to.
+    #[arg(long, value_name = "BYTES", default_value_t = UNPACKED_BYTES_MAX)]
+    max_bytes: u64,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let path = &args.path;
     anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
-    let verified = if path.is_dir() { verify_folder(path) } else { verify_file(path) };
-    let (outcome, report) = match verified {
-        Ok(report) => (Outcome::Yes, report),
-        Err(why) => (Outcome::No, json!({"verified": false, "error": format!("{why:#}")})),
+    let trusted = args.key.as_deref().map(trusted_key).transpose()?;
+    let verified = if path.is_dir() {
+        verify_folder(path, trusted.as_ref())
+    } else {
+        verify_file(path, trusted, args.max_bytes).and_then(|report| told(&report))
     };
+    let report = verified.unwrap_or_else(|why| json!({"verified": false, "error": format!("{why:#}")}));
     if as_json {
         print_json(&report)?;
     } else {
         print(path, &report)?;
     }
-    Ok(outcome)
+    Ok(if report["verified"] == true { Outcome::Yes } else { Outcome::No })
 }
 
-fn verify_file(path: &Path) -> Result<Value> {
-    let report = verify_bundle_file(path)?;
-    let mut told = json!({"verified": true, "kernel_id": report.kernel_id, "entries": report.entries, "root_hash": report.root_hash});
-    if let Some(start) = report.continues {
-        // What came before is not in this file, and only the bundle of that can prove it.
-        told["first_entry"] = json!(start.ledger_seq);
-        told["follows"] = json!(start.prev_hash);
+/// The key itself, or what a file of this name holds.
+fn trusted_key(text: &str) -> Result<TrustedKey> {
+    let given = text.parse::<TrustedKey>();
+    if given.is_ok() || !Path::new(text).is_file() {
+        return given.with_context(|| format!("--key {text:?} is neither a key nor a file"));
     }
-    Ok(told)
+    let mut content = String::new();
+    File::open(text)
+        .and_then(|file| file.take(NOTE_BYTES_MAX as u64).read_to_string(&mut content))
+        .and_then(|_| content.parse().map_err(std::io::Error::other))
+        .with_context(|| format!("--key {text}"))
 }
 
-fn verify_folder(path: &Path) -> Result<Value> {
-    let report = gavel_ledger::verify_dir(&ledger_folder(path))?;
+/// The report for programs: what is not known is not there, and the entries are left out.
+fn told(report: &Report) -> Result<Value> {
+    let mut value = serde_json::to_value(report)?;
+    let fields = value.as_object_mut().context("a report is an object")?;
+    fields.remove("rows");
+    fields.retain(|_, field| !field.is_null());
+    let holds = fields.remove("holds");
+    fields.insert("verified".into(), holds.unwrap_or_default());
+    Ok(value)
+}
+
+/// The key must be the one that signs now.
+fn verify_folder(path: &Path, trusted: Option<&TrustedKey>) -> Result<Value> {
+    let key = trusted.map(TrustedKey::public);
+    let report = gavel_ledger::audit_dir(&ledger_folder(path), &Audit { key, ..Audit::default() })?;
+    if let Some(TrustedKey::Named(key)) = trusted {
+        anyhow::ensure!(
+            key.name() == report.origin,
+            "it is the log {}, the key is that of {}",
+            report.origin,
+            key.name()
+        );
+    }
     Ok(json!({
         "verified": true,
         "kernel_id": report.identity.kernel_id,
@@ -65,9 +106,14 @@ fn print(path: &Path, report: &Value) -> Result<()> {
         return line(&format!("{}: NOT VERIFIED: {why}", path.display()));
     }
     line(&format!("{}: verified", path.display()))?;
-    for (name, value) in report.as_object().into_iter().flatten().filter(|(name, _)| *name != "verified") {
+    let facts = report.as_object().into_iter().flatten();
+    for (name, value) in facts.filter(|(name, _)| !["checks", "subject", "verified"].contains(&name.as_str())) {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         line(&format!("  {:<10} {value}", name.replace('_', " ")))?;
+    }
+    let not_covered = json!(Ended::NotCovered);
+    for check in report["checks"].as_array().into_iter().flatten().filter(|check| check["outcome"] == not_covered) {
+        line(&format!("  not covered: {}", check["detail"].as_str().unwrap_or_default()))?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The evidence bundle as a stream: however long the ledger, memory stays bounded.
 
+use crate::evidence::Export;
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes};
-use gavel_ledger::Snapshot;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -12,24 +12,19 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Pieces that wait for a slow reader.
 const CHUNKS_WAITING: usize = 4;
 
-/// Stream the bundle of everything that is committed now.
-pub(super) fn stream(kernel: &Arc<Kernel>) -> Body {
+/// Stream the bundle.
+pub(super) fn stream(kernel: &Arc<Kernel>, export: Export) -> Body {
     let (pieces, mut ready) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_WAITING);
     let kernel = Arc::clone(kernel);
     tokio::task::spawn_blocking(move || {
         let mut out = Pieces { pieces, chunk: Vec::with_capacity(CHUNK_BYTES) };
-        let snapshot = kernel.ledger.snapshot();
-        if let Err(why) = write(&kernel, &snapshot, &mut out).and_then(|()| io::Write::flush(&mut out)) {
+        if let Err(why) = export.write(&kernel, &mut out).and_then(|()| io::Write::flush(&mut out)) {
             tracing::warn!(kernel = kernel.id, %why, "evidence was not exported to the end");
             // An error in the stream cuts the connection: the caller sees that the bundle is not whole.
             let _ = out.pieces.blocking_send(Err(why));
         }
     });
     Body::from_stream(futures_util::stream::poll_fn(move |cx| ready.poll_recv(cx)))
-}
-
-fn write(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl io::Write) -> io::Result<()> {
-    crate::evidence::write_bundle(kernel, snapshot, out)
 }
 
 struct Pieces {

@@ -3,7 +3,7 @@
 //! Compressed by zstd. The digest is that of the file as it lies, so that `sha256sum` says the same.
 //! A name that is taken is never written over.
 
-use crate::evidence::{BundleReport, verify_bundle_file};
+use crate::evidence::verify_bundle_file;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -51,8 +51,8 @@ pub(super) fn write_evidence(
         path.display()
     );
     let report = verify_bundle_file(&path).with_context(|| format!("{} does not hold", path.display()))?;
-    let BundleReport { entries, root_hash, .. } = report;
-    Ok(EvidenceFile { path, sha256, bytes, entry_count: entries, root_hash })
+    let root_hash = report.root_hash.unwrap_or_default();
+    Ok(EvidenceFile { path, sha256, bytes, entry_count: report.entries, root_hash })
 }
 
 /// The digest of what was written.

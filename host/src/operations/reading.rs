@@ -1,18 +1,16 @@
 //! The ways in which plays read a ledger. All of them go through here, so that a reading can be
-//! narrowed in one place once the ledger finds records without reading those before them.
+//! narrowed in one place.
 
 use super::event::{OperatorEvent, event_of};
 use crate::kernel::Kernel;
-use gavel_ledger::{Error, RecordView, Snapshot};
+use gavel_ledger::{Error, RecordView, Records, Snapshot};
+
+/// Records that are read at a time by who goes back from the end.
+const STEP_BACK: u64 = 4_096;
 
 /// The records of `kernel` from `start` on, up to `snapshot`.
-pub(super) fn records_from(
-    kernel: &Kernel,
-    snapshot: &Snapshot,
-    start: u64,
-) -> impl Iterator<Item = Result<RecordView, Error>> {
-    // An error ends the reading, so it is never among those that are skipped but for the last.
-    kernel.ledger().records(snapshot).skip_while(move |record| record.as_ref().is_ok_and(|found| found.index() < start))
+pub(super) fn records_from(kernel: &Kernel, snapshot: &Snapshot, start: u64) -> Records {
+    kernel.ledger().view().records_between(start, snapshot.records)
 }
 
 /// The records of `kernel` that may have been written between these times, both included. The clock
@@ -26,11 +24,20 @@ pub(super) fn records_between(
     records_from(kernel, snapshot, 0)
 }
 
-/// The last event of this type.
+/// The last event of this type, looked for from the end.
 pub(super) fn last_event(kernel: &Kernel, snapshot: &Snapshot, what: &str) -> Result<Option<OperatorEvent>, Error> {
-    let mut last = None;
-    for record in records_from(kernel, snapshot, 0) {
-        last = event_of(&record?).filter(|event| event.what == what).or(last);
+    let view = kernel.ledger().view();
+    let mut end = snapshot.records;
+    while end > 0 {
+        let start = end.saturating_sub(STEP_BACK);
+        let mut last = None;
+        for record in view.records_between(start, end) {
+            last = event_of(&record?).filter(|event| event.what == what).or(last);
+        }
+        if last.is_some() {
+            return Ok(last);
+        }
+        end = start;
     }
-    Ok(last)
+    Ok(None)
 }

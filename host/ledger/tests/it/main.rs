@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod golden;
 mod log;
+mod sealed;
 mod segments;
 mod sim;
 mod tampering;

@@ -123,7 +123,7 @@ fn play(url: &str, bundles: &Path) -> Result<Played> {
     for (id, client) in &clients {
         let path = bundles.join(format!("{id}.json"));
         let report = export(client, &path).with_context(|| format!("the evidence of kernel {id}"))?;
-        played.bundles.insert(id.clone(), (report.entries, report.root_hash));
+        played.bundles.insert(id.clone(), (report.entries, report.root_hash.unwrap_or_default()));
     }
     Ok(played)
 }
@@ -131,7 +131,7 @@ fn play(url: &str, bundles: &Path) -> Result<Played> {
 /// The hashes of the entries by which a policy asked for a human.
 fn escalations(host: &Host) -> Result<BTreeSet<String>> {
     let mut escalated = BTreeSet::new();
-    for kernel in &host.kernels {
+    for kernel in host.kernels() {
         for record in kernel.ledger().records(&kernel.ledger().snapshot()) {
             let record = record.with_context(|| format!("the ledger of kernel {}", kernel.id()))?;
             let Some(entry) = record.entry() else { continue };
