@@ -67,10 +67,15 @@ pub enum Refused {
     /// The ledger takes no record.
     #[error("the decision could not be recorded: {0}")]
     Ledger(String),
-    /// It was decided and its tool may have run, but what came of it is not recorded. The record is
-    /// closed at the next start.
-    #[error("the tool may have run, but its outcome could not be recorded: {0}")]
-    Unfinished(String),
+    /// The request was carried so far that its tool may have been run, and no record says what came of it. Not to be
+    /// tried again by a machine. The record is closed at the next start.
+    #[error("{what}: {why}")]
+    OutcomeLost {
+        /// What was done, for the caller.
+        what: String,
+        /// Why there is no record of it.
+        why: String,
+    },
 }
 
 /// Keys that the policies may count under in a smoke test, whose counters are thrown away.
@@ -274,16 +279,21 @@ impl Kernel {
         let result = self.tools.call(&call.name, call.params.clone()).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.tools.get_or_create(&ToolLabels { tool: call.name.clone(), outcome }).inc();
-        match result {
+        let recorded = match result {
             Ok(value) => {
                 walk.to(State::Auditing);
                 let now_ms = self.clock.now_ms();
                 let entry = EntryData::allowed(case.request, now_ms, case.judgement.permit.as_ref());
-                let closed = self.close(case, None, entry, Some(decision.index)).await?;
-                Ok(receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
+                let closed = self.close(case, None, entry, Some(decision.index)).await;
+                closed.map(|closed| receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
             }
             Err(why) => self.fail(case, gavel_kernel::tool_failure(&why), Some(decision.index), walk).await,
-        }
+        };
+        // That nothing was done, or that it may be tried again, would be a lie from here on.
+        recorded.map_err(|why| Refused::OutcomeLost {
+            what: format!("the tool '{}' was run, but its outcome could not be recorded", call.name),
+            why: why.to_string(),
+        })
     }
 
     /// The tool failed, or there is none of that name.
@@ -317,9 +327,7 @@ impl Kernel {
             let meta = Self::meta(case, stage).to_json();
             (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
         };
-        let appended = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await;
-        // Whoever is told that nothing was done may send the request again: never once a tool ran.
-        let committed = appended.map_err(|why| if decision.is_some() { unfinished(why) } else { why })?;
+        let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
         let labels = DecisionLabels {
             kernel: self.id.clone(),
             decision: decided.as_str(),
@@ -497,13 +505,9 @@ fn receipt(
 }
 
 fn broken_off() -> Refused {
-    Refused::Unfinished("the request broke off in a panic; the log says where".into())
-}
-
-fn unfinished(why: Refused) -> Refused {
-    match why {
-        Refused::Ledger(why) => Refused::Unfinished(why),
-        why => Refused::Unfinished(why.to_string()),
+    Refused::OutcomeLost {
+        what: "the request broke off by a fault of the host, and what it asked for may have been done".into(),
+        why: "a panic; the log says where".into(),
     }
 }
 

@@ -186,10 +186,10 @@ impl Kernel {
             Memory::Durable(dir) => Some(dir.to_owned()),
             Memory::Volatile => None,
         };
-        let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let ledger = Arc::new(ledger);
         let index = dir.as_deref().map(|dir| Index::open(dir, &ledger, parts.max_index_cache_bytes));
         let index = index.transpose().with_context(|| format!("kernel {}: its index", file.id))?;
+        let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let kernel = Self {
             id: file.id.clone(),
             variant: file.variant,

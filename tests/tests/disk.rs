@@ -14,7 +14,8 @@ use std::fs;
 use std::io;
 
 const REFUSED: &str = "the decision could not be recorded, so nothing was done";
-const UNRECORDED: &str = "the tool may have run, but its outcome could not be recorded: see the evidence";
+const UNRECORDED: &str = "the tool 'echo' was run, but its outcome could not be recorded: \
+    do not send the request again before you know what it did";
 
 /// What callers were told up to the failure and beyond.
 #[derive(Default)]

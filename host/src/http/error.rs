@@ -56,9 +56,9 @@ pub enum ApiError {
         /// Whole seconds until the next request is admitted, at least 1.
         retry_after_s: u64,
     },
-    /// 500: its tool may have run, and what came of it is not recorded.
-    #[error("{0}")]
-    Unfinished(String),
+    /// 500: something was done, and no record says what came of it; to send it again would do it again.
+    #[error("{0}: do not send the request again before you know what it did")]
+    Unrecorded(String),
     /// 503: too busy, or stopping, or the ledger cannot be written. Nothing was done.
     #[error("{0}")]
     Unavailable(String),
@@ -86,7 +86,7 @@ impl ApiError {
             Self::NotAccepted(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unfinished(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unrecorded(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -108,16 +108,14 @@ impl From<Refused> for ApiError {
             Refused::TooLong(why) => Self::TooLarge(why),
             replaced @ Refused::Replaced(_) => Self::Unavailable(replaced.to_string()),
             Refused::Overloaded => Self::Unavailable("too many records are waiting for the disk; try again".into()),
+            Refused::OutcomeLost { what, why } => {
+                tracing::error!(%why, what, "an outcome could not be recorded");
+                Self::Unrecorded(what)
+            }
             Refused::Ledger(why) => {
                 // The cause may name files: it is for the log, not for the caller.
                 tracing::error!(%why, "the ledger does not take records");
                 Self::Unavailable("the decision could not be recorded, so nothing was done".into())
-            }
-            Refused::Unfinished(why) => {
-                tracing::error!(%why, "an outcome is not recorded");
-                Self::Unfinished(
-                    "the tool may have run, but its outcome could not be recorded: see the evidence".into(),
-                )
             }
         }
     }
