@@ -16,6 +16,7 @@
 #![allow(clippy::print_stderr, reason = "a driver says how an input is run again")]
 #![allow(clippy::unwrap_used, reason = "what a target makes itself is right")]
 
+pub mod evidence;
 pub mod ledger;
 pub mod mutate;
 pub mod policies;
@@ -42,7 +43,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     ledger::LEDGER,
     ledger::RECORD,
     proofs::NOTE,
@@ -50,6 +51,8 @@ pub const TARGETS: [Target; 11] = [
     proofs::INCLUSION,
     proofs::CONSISTENCY,
     proofs::RANGE,
+    evidence::EVIDENCE,
+    evidence::TLOG_PROOF,
     requests::JSON,
     requests::REQUEST,
     policies::PACKAGE,

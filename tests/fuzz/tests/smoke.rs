@@ -19,4 +19,18 @@ macro_rules! targets {
     };
 }
 
-targets!(ledger, record, note, key, inclusion, consistency, range, json, request, package, config);
+targets!(
+    ledger,
+    record,
+    note,
+    key,
+    inclusion,
+    consistency,
+    range,
+    evidence,
+    tlog_proof,
+    json,
+    request,
+    package,
+    config
+);

@@ -112,7 +112,9 @@ fn read_all(dir: &Path) -> Files {
 
 fn put(files: &Files) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    files.iter().for_each(|(name, bytes)| fs::write(dir.path().join(name), bytes).unwrap());
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
     dir
 }
 
@@ -135,7 +137,9 @@ struct World {
 fn world() -> World {
     let written = |kernel_id: &str, steps: &[(u64, u64)]| {
         let dir = tempfile::tempdir().unwrap();
-        steps.iter().for_each(|&(count, salt)| write(dir.path(), kernel_id, count, salt));
+        for &(count, salt) in steps {
+            write(dir.path(), kernel_id, count, salt);
+        }
         read_all(dir.path())
     };
     let good = written("k-1", &[(FORK, 0), (RECORDS, 1)]);

@@ -161,7 +161,6 @@ impl Disk {
         let file = self.files.entry(name.to_owned()).or_default();
         match course {
             Course::Well => file.sync(|_| true),
-            Course::Strikes(Fault::Kill) => {}
             Course::Strikes(Fault::Error | Fault::NoSpace) => {
                 // As Linux does: pages that could not be written are called clean, and a later sync passes over them.
                 let dice = &mut self.dice;
@@ -173,7 +172,7 @@ impl Disk {
             }
             Course::Strikes(Fault::MisdirectedWrite) => self.misdirect(name),
             // What is in flight when power fails is decided at the restart.
-            Course::Strikes(Fault::PowerLoss | Fault::TornSector) => {}
+            Course::Strikes(Fault::Kill | Fault::PowerLoss | Fault::TornSector) => {}
         }
         match course {
             Course::Well => Ok(()),

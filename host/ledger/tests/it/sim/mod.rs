@@ -385,7 +385,7 @@ fn run(seed: u64) -> (Verdict, Vec<String>) {
         Err(panic) => {
             let mut told = String::new();
             world.storage.trace().iter().for_each(|line| _ = writeln!(told, "  {line}"));
-            eprintln!("{told}this was seed {seed}: GAVEL_SIM_SEED={seed} cargo test -p gavel-ledger --test it sim");
+            println!("{told}this was seed {seed}: GAVEL_SIM_SEED={seed} cargo test -p gavel-ledger --test it sim");
             resume_unwind(panic)
         }
     }
