@@ -83,9 +83,10 @@ impl Verifier {
     pub fn finish(self) -> Report {
         let Self { items, reading, fault } = self;
         let is_proof_file = reading.is_proof_file();
-        let (subject, checks) = match is_proof_file {
-            true => (Subject::ProofFile, &proof_file::CHECKS[..]),
-            false => (Subject::Bundle, &bundle::CHECKS[..]),
+        let (subject, checks) = if is_proof_file {
+            (Subject::ProofFile, &proof_file::CHECKS[..])
+        } else {
+            (Subject::Bundle, &bundle::CHECKS[..])
         };
         let mut report = Report::new(subject);
         report.kernel_id = reading.bundle.kernel_id.clone().unwrap_or_default();
@@ -93,9 +94,12 @@ impl Verifier {
             Some(why) => Err(why),
             None => items.finish().map_err(EvidenceError::from),
         };
-        let verified = read.and_then(|()| match is_proof_file {
-            true => reading.proofs.finish(&reading.keys, &mut report),
-            false => reading.bundle.finish(&reading.keys, &mut report),
+        let verified = read.and_then(|()| {
+            if is_proof_file {
+                reading.proofs.finish(&reading.keys, &mut report)
+            } else {
+                reading.bundle.finish(&reading.keys, &mut report)
+            }
         });
         if let Err(why) = verified {
             let why = match why {
