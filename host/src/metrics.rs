@@ -67,6 +67,26 @@ pub struct HttpLabels {
     pub status: u16,
 }
 
+/// Labels of a push of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PushLabels {
+    /// The kernel.
+    pub kernel: String,
+    /// The host of the target.
+    pub target: String,
+    /// `ok`, `unreachable`, `refused`, `ledger`, or `forked`: the target saw another history.
+    pub outcome: &'static str,
+}
+
+/// Labels of what one target has of one kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PushedLabels {
+    /// The kernel.
+    pub kernel: String,
+    /// The host of the target.
+    pub target: String,
+}
+
 /// Labels of what belongs to one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KernelLabels {
@@ -108,6 +128,14 @@ pub struct Metrics {
     pub accepting: Family<KernelLabels, Gauge>,
     /// 1 when the ledger takes no more records after an I/O error.
     pub ledger_poisoned: Family<KernelLabels, Gauge>,
+    /// 1 while the enhanced monitoring of a kernel finds something wrong.
+    pub monitoring_alarm: Family<KernelLabels, Gauge>,
+    /// Checkpoints brought to others, by target and outcome.
+    pub checkpoint_pushes: Family<PushLabels, Counter>,
+    /// Records in the last checkpoint that a target took.
+    pub checkpoint_pushed: Family<PushedLabels, Gauge>,
+    /// Records in the index.
+    pub index_records: Family<KernelLabels, Gauge>,
     /// Requests being served.
     pub in_flight: Gauge,
 }
@@ -135,6 +163,10 @@ impl Default for Metrics {
             ledger_syncs: Family::default(),
             accepting: Family::default(),
             ledger_poisoned: Family::default(),
+            monitoring_alarm: Family::default(),
+            checkpoint_pushes: Family::default(),
+            checkpoint_pushed: Family::default(),
+            index_records: Family::default(),
             in_flight: Gauge::default(),
         };
         metrics.register();
@@ -170,6 +202,14 @@ impl Metrics {
         r.register("ledger_syncs", "Calls of fdatasync since start", self.ledger_syncs.clone());
         r.register("kernel_accepting", "1 while the kernel accepts requests", self.accepting.clone());
         r.register("ledger_poisoned", "1 when the ledger takes no more records", self.ledger_poisoned.clone());
+        r.register(
+            "monitoring_alarm",
+            "1 while the enhanced monitoring after an incident finds something wrong",
+            self.monitoring_alarm.clone(),
+        );
+        r.register("checkpoint_pushes", "Checkpoints brought to others, by outcome", self.checkpoint_pushes.clone());
+        r.register("checkpoint_pushed", "Records in the last checkpoint taken", self.checkpoint_pushed.clone());
+        r.register("index_records", "Records in the index", self.index_records.clone());
         r.register("http_in_flight", "Requests being served", self.in_flight.clone());
     }
 

@@ -25,6 +25,10 @@ fn the_routes_are_these() {
     routes.sort();
     expect![[r#"
         / GET
+        /archive GET
+        /archive POST
+        /checkpoint GET
+        /consistency GET
         /decide POST
         /evidence GET
         /evidence/preserve POST
@@ -34,8 +38,16 @@ fn the_routes_are_these() {
         /health GET
         /health/check GET
         /investigate GET
+        /incidents GET
+        /incidents POST
+        /incidents/{incident}/resolve POST
         /kernels GET
+        /kernels POST
         /kernels/{id} GET
+        /kernels/{id}/archive GET
+        /kernels/{id}/archive POST
+        /kernels/{id}/checkpoint GET
+        /kernels/{id}/consistency GET
         /kernels/{id}/decide POST
         /kernels/{id}/evidence GET
         /kernels/{id}/evidence/preserve POST
@@ -56,8 +68,23 @@ fn the_routes_are_these() {
         /kernels/{id}/policies/stage POST
         /kernels/{id}/policies/try POST
         /kernels/{id}/policy GET
+        /kernels/{id}/policy POST
+        /kernels/{id}/recover POST
+        /kernels/{id}/replace POST
+        /kernels/{id}/rollback POST
+        /kernels/{id}/retention GET
+        /kernels/{id}/retention POST
         /kernels/{id}/status GET
         /kernels/{id}/submit POST
+        /kernels/{id}/submit/batch POST
+        /kernels/{id}/prove GET
+        /kernels/{id}/prove/{request_id} GET
+        /kernels/{id}/records GET
+        /kernels/{id}/records/{index} GET
+        /kernels/{id}/status GET
+        /kernels/{id}/submit POST
+        /kernels/{id}/tile/entries/{path} GET
+        /kernels/{id}/tile/{level}/{path} GET
         /livez GET
         /metrics GET
         /openapi.json GET
@@ -72,10 +99,23 @@ fn the_routes_are_these() {
         /policies/stage POST
         /policies/try POST
         /policy GET
+        /policy POST
+        /prove GET
+        /prove/{request_id} GET
         /readyz GET
+        /records GET
+        /records/{index} GET
         /restart POST
+        /recover POST
+        /replace POST
+        /rollback POST
+        /retention GET
+        /retention POST
         /status GET
         /submit POST
+        /submit/batch POST
+        /tile/entries/{path} GET
+        /tile/{level}/{path} GET
         /verify.html GET"#]]
     .assert_eq(&routes.join("\n"));
 }
@@ -103,12 +143,31 @@ fn openapi_describes_exactly_the_routes() {
 fn every_route_is_served() {
     let server = Server::start(&two_kernels());
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.contains("/halt")) {
-        let path = path.replace("{id}", "other");
-        let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
+        let path = path.replace("{id}", "other").replace("{index}", "0").replace("{level}", "0");
+        let path = path.replace("{path}", "000.p/1").replace("{request_id}", "r1");
+        let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
+        let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
-        // The routes of policies want other bodies, or a candidate that is not there; those of operators too.
-        let other = ["/policies", "/evidence/", "/restart"].iter().any(|part| path.contains(part));
-        let known: &[u16] = if other { &[200, 400, 409, 422] } else { &[200] };
+        // These routes want other bodies, or a candidate that is not there.
+        let others = [
+            "/policies",
+            "/policy",
+            "/recover",
+            "/replace",
+            "/rollback",
+            "/incidents",
+            "/evidence/",
+            "/restart",
+            "/archive",
+            "/retention",
+        ];
+        let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
+        // Those of proofs want to know of what.
+        let known: &[u16] = match path.rsplit('/').next() {
+            _ if other => &[200, 400, 409, 422],
+            Some("prove" | "consistency") => &[400],
+            _ => &[200],
+        };
         assert!(known.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
     }
 }
@@ -143,11 +202,15 @@ fn shape_of_name_health_and_kernels() {
           "kernels": [
             {
               "kernel_id": "k",
+              "name": "k",
+              "predecessors": [],
               "state": "IDLE",
               "variant": "strict"
             },
             {
               "kernel_id": "other",
+              "name": "other",
+              "predecessors": [],
               "state": "IDLE",
               "variant": "strict"
             }
@@ -183,6 +246,7 @@ fn shape_of_status() {
         &status,
         &expect![[r#"
         {
+          "enhanced_monitoring_until_ms": null,
           "halt_reason": null,
           "kernel_id": "k",
           "ledger": {
@@ -190,10 +254,12 @@ fn shape_of_status() {
             "entries": 1,
             "error": null,
             "last_record_ms": "<ms>",
-            "records": 2,
+            "records": 3,
             "root_hash": "<hash>",
             "tree_root": "<hash>"
           },
+          "monitoring": null,
+          "name": "k",
           "policy_set": "sha256:<hash>",
           "requests": {
             "arbitrating": 0,

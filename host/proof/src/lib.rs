@@ -6,6 +6,8 @@
 
 mod bundle;
 pub mod chain;
+pub mod consistency_file;
+pub mod cosignature;
 pub mod hash;
 mod items;
 pub mod json;

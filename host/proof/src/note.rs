@@ -191,11 +191,11 @@ impl VerifyingKey {
     }
 }
 
-fn label(name: &str, id: [u8; 4]) -> String {
+pub(crate) fn label(name: &str, id: [u8; 4]) -> String {
     format!("{name}+{:08x}", u32::from_be_bytes(id))
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|character: char| character.is_whitespace() || character == '+')
 }
 

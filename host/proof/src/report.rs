@@ -16,6 +16,19 @@ pub enum EvidenceError {
     /// The file is something else, or not whole.
     #[error("not a proof file: {0}")]
     NotAProofFile(String),
+    /// The file is something else, or not whole.
+    #[error("not a consistency file: {0}")]
+    NotAConsistencyFile(String),
+    /// One checkpoint is not the beginning of the other.
+    #[error("the log of {new} records does not begin with that of {old} records: {source}")]
+    Inconsistent {
+        /// The records of the earlier checkpoint.
+        old: u64,
+        /// The records of the later checkpoint.
+        new: u64,
+        /// Why.
+        source: ProofError,
+    },
     /// The chain of entries is broken.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -101,12 +114,12 @@ impl EvidenceError {
     /// The check that finds it.
     fn check(&self) -> &'static str {
         match self {
-            Self::NotABundle(_) | Self::NotAProofFile(_) => "form",
+            Self::NotABundle(_) | Self::NotAProofFile(_) | Self::NotAConsistencyFile(_) => "form",
             Self::Chain(_) => "chain",
             Self::Record { .. } => "records",
             Self::Disagreement { .. } => "agreement",
             Self::OtherLog { .. } => "log",
-            Self::Tree { .. } | Self::Unproved { .. } => "tree",
+            Self::Tree { .. } | Self::Unproved { .. } | Self::Inconsistent { .. } => "tree",
             Self::Checkpoint(_) | Self::Unsigned(_) => "signature",
             Self::Key(_) | Self::OtherKey { .. } | Self::Rotation { .. } => "key",
         }
@@ -177,6 +190,8 @@ pub enum Subject {
     Bundle,
     /// A proof file.
     ProofFile,
+    /// A consistency file.
+    ConsistencyFile,
 }
 
 /// All that verifying found.

@@ -17,7 +17,7 @@
 use crate::items::{Item, Items};
 use crate::report::{EvidenceError, Report, Subject};
 use crate::trust::{Keys, TrustedKey};
-use crate::{bundle, proof_file};
+use crate::{bundle, consistency_file, proof_file};
 
 /// The members that are lists of any length.
 const LISTS: [&str; 4] = ["ledger_entries", "records", "rotations", "proofs"];
@@ -41,6 +41,7 @@ struct Reading {
     keys: Keys,
     bundle: bundle::Reading,
     proofs: proof_file::Reading,
+    consistency: consistency_file::Reading,
     /// The names of the members so far.
     seen: Vec<String>,
     /// Whether a preserved bundle has been read: what stands behind it is not of the evidence.
@@ -56,6 +57,7 @@ impl Verifier {
             keys: Keys::new(trusted),
             bundle: bundle::Reading::default(),
             proofs: proof_file::Reading::default(),
+            consistency: consistency_file::Reading::default(),
             seen: Vec::new(),
             left: false,
             rows_max: ROWS_MAX,
@@ -82,11 +84,11 @@ impl Verifier {
     /// Nothing follows: what was found.
     pub fn finish(self) -> Report {
         let Self { items, reading, fault } = self;
-        let is_proof_file = reading.is_proof_file();
-        let (subject, checks) = if is_proof_file {
-            (Subject::ProofFile, &proof_file::CHECKS[..])
-        } else {
-            (Subject::Bundle, &bundle::CHECKS[..])
+        let subject = reading.subject();
+        let checks = match subject {
+            Subject::ProofFile => &proof_file::CHECKS[..],
+            Subject::ConsistencyFile => &consistency_file::CHECKS[..],
+            Subject::Bundle => &bundle::CHECKS[..],
         };
         let mut report = Report::new(subject);
         report.kernel_id = reading.bundle.kernel_id.clone().unwrap_or_default();
@@ -94,16 +96,20 @@ impl Verifier {
             Some(why) => Err(why),
             None => items.finish().map_err(EvidenceError::from),
         };
-        let verified = read.and_then(|()| {
-            if is_proof_file {
-                reading.proofs.finish(&reading.keys, &mut report)
-            } else {
-                reading.bundle.finish(&reading.keys, &mut report)
+        let verified = read.and_then(|()| match subject {
+            Subject::ProofFile => reading.proofs.finish(&reading.keys, &mut report),
+            Subject::ConsistencyFile => {
+                let kernel_id = reading.bundle.kernel_id.as_deref();
+                reading.consistency.finish(kernel_id, &reading.keys, &mut report)
             }
+            Subject::Bundle => reading.bundle.finish(&reading.keys, &mut report),
         });
         if let Err(why) = verified {
             let why = match why {
-                EvidenceError::NotABundle(why) if is_proof_file => EvidenceError::NotAProofFile(why),
+                EvidenceError::NotABundle(why) if subject == Subject::ProofFile => EvidenceError::NotAProofFile(why),
+                EvidenceError::NotABundle(why) if subject == Subject::ConsistencyFile => {
+                    EvidenceError::NotAConsistencyFile(why)
+                }
                 why => why,
             };
             report.fails(&why, checks);
@@ -113,8 +119,14 @@ impl Verifier {
 }
 
 impl Reading {
-    fn is_proof_file(&self) -> bool {
-        !self.bundle.has_entries && (self.proofs.has_proofs || self.proofs.format.is_some())
+    /// What the file turned out to be.
+    fn subject(&self) -> Subject {
+        match self.proofs.format.as_deref() {
+            _ if self.bundle.has_entries => Subject::Bundle,
+            Some(consistency_file::FORMAT) => Subject::ConsistencyFile,
+            None if !self.proofs.has_proofs => Subject::Bundle,
+            _ => Subject::ProofFile,
+        }
     }
 
     fn take(&mut self, item: Item<'_>) -> Result<(), EvidenceError> {
@@ -172,6 +184,9 @@ impl Reading {
             "key" if value == "null" => {}
             "key" => self.keys.set_own(&text()?)?,
             "format" => self.proofs.format = Some(text()?),
+            "old" => self.consistency.old = Some(text()?),
+            "new" => self.consistency.new = Some(text()?),
+            "consistency" => self.consistency.set_hashes(value)?,
             "request_id" => self.proofs.request_id = Some(text()?),
             "kernel_id" => {
                 let kernel_id = text()?;

@@ -9,21 +9,27 @@ mod conformance;
 mod decide;
 mod demo;
 mod evidence;
+mod find;
 mod halt;
 mod health;
+mod incident;
 mod info;
 mod init;
 mod investigate;
+mod kernel;
 mod key;
 mod output;
 mod policy;
 mod preserve;
+mod prove;
 mod replay;
 mod restart;
+mod restore;
 mod rotate;
 mod serve;
 mod smoke;
 mod submit;
+mod upkeep;
 mod validate;
 mod verify;
 
@@ -56,6 +62,8 @@ enum Command {
     Verify(verify::Args),
     Replay(replay::Args),
     Evidence(evidence::Args),
+    Prove(prove::Args),
+    Find(find::Args),
     Init(init::Args),
     Smoke(smoke::Args),
     Health(health::Args),
@@ -64,8 +72,14 @@ enum Command {
     Preserve(preserve::Args),
     Rotate(rotate::Args),
     Restart(restart::Args),
+    Kernel(kernel::Args),
+    Incident(incident::Args),
+    Recover(incident::RecoverArgs),
     Key(key::Args),
     Policy(policy::Args),
+    Archive(upkeep::ArchiveArgs),
+    Restore(restore::Args),
+    Retention(upkeep::RetentionArgs),
     Conformance(conformance::Args),
     Demo(demo::Args),
 }
@@ -94,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, json),
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
+        Command::Prove(args) => prove::run(args, json),
+        Command::Find(args) => find::run(args, json),
         Command::Init(args) => init::run(args, json),
         Command::Smoke(args) => smoke::run(args, json),
         Command::Health(args) => health::run(args, json),
@@ -102,8 +118,14 @@ pub fn main() -> ExitCode {
         Command::Preserve(args) => preserve::run(args, json),
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),
+        Command::Kernel(args) => kernel::run(args, json),
+        Command::Incident(args) => incident::run(args, json),
+        Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
+        Command::Archive(args) => upkeep::archive(args, json),
+        Command::Restore(args) => restore::run(args, json),
+        Command::Retention(args) => upkeep::retention(args, json),
         Command::Conformance(args) => conformance::run(args, json),
         Command::Demo(args) => demo::run(args, json),
     };

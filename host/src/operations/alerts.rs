@@ -7,9 +7,10 @@
 
 use crate::clock::{Clock, rfc3339};
 use crate::config::{AlertFile, OperationsFile, Severity};
+use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use ring::hmac;
 use serde_json::{Value, json};
+use sha2::Sha256;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -124,7 +125,7 @@ struct Webhook {
     file: AlertFile,
     limits: OperationsFile,
     headers: HeaderMap,
-    key: Option<hmac::Key>,
+    key: Option<Hmac<Sha256>>,
 }
 
 /// What became of one try.
@@ -155,7 +156,8 @@ impl Webhook {
                 headers.insert(name, value);
             }
         }
-        let key = file.secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
+        // A key of any length will do.
+        let key = file.secret.as_ref().and_then(|secret| Hmac::new_from_slice(secret.as_bytes()).ok());
         Some(Self { client, file: file.clone(), limits: limits.clone(), headers, key })
     }
 
@@ -184,7 +186,8 @@ impl Webhook {
     async fn attempt(&self, body: Body) -> Tried {
         let mut request = self.client.post(&self.file.url).headers(self.headers.clone());
         if let Some(key) = &self.key {
-            request = request.header(SIGNATURE, format!("sha256={}", hex::encode(hmac::sign(key, &body))));
+            let signed = key.clone().chain_update(&body).finalize().into_bytes();
+            request = request.header(SIGNATURE, format!("sha256={}", hex::encode(signed)));
         }
         match request.body(body).send().await {
             Ok(answer) if answer.status().is_success() => Tried::Delivered,
