@@ -3,6 +3,8 @@
 //! One narrow door, so that a folder and an object store look alike to who rotates: a file that is
 //! whole, and the name that it is to have there.
 
+use crate::archive::Archive;
+use crate::config::ArchiveFile;
 use anyhow::{Context, Result};
 use std::fmt::Debug;
 use std::future::Future;
@@ -30,6 +32,30 @@ impl LocalFolder {
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self { root }
+    }
+}
+
+/// The archive that the configuration names, below `evidence/`. It is opened for each file: evidence is rotated once in a
+/// while, and credentials may change meanwhile.
+#[derive(Debug, Clone)]
+pub struct ObjectStore {
+    file: ArchiveFile,
+}
+
+impl ObjectStore {
+    /// The archive of this configuration.
+    #[must_use]
+    pub fn new(file: ArchiveFile) -> Self {
+        Self { file }
+    }
+}
+
+impl ArchiveTarget for ObjectStore {
+    fn put<'a>(&'a self, file: &'a Path, name: &'a str) -> Put<'a> {
+        Box::pin(async move {
+            let archive = Archive::open(&self.file)?;
+            Ok(archive.put(&format!("evidence/{name}"), file).await?)
+        })
     }
 }
 

@@ -44,6 +44,34 @@ impl Clock {
     }
 }
 
+/// Notices when a clock jumps backward. The order of a ledger is that of its records, whatever their times say; but a
+/// permit that expired would hold again, so somebody must be told.
+#[derive(Debug, Default)]
+pub struct Watch {
+    latest_ms: AtomicU64,
+}
+
+/// Threads that read the clock at once may come in another order; an NTP client may take back as much in one step.
+const JUMP_MS_MIN: u64 = 1_000;
+
+impl Watch {
+    /// A clock that stood at `latest_ms` before.
+    #[must_use]
+    pub fn from(latest_ms: u64) -> Self {
+        Self { latest_ms: AtomicU64::new(latest_ms) }
+    }
+
+    /// Takes note that it is `now_ms`. If that is a jump backward: the time before it. Each jump is told once.
+    pub fn see(&self, now_ms: u64) -> Option<u64> {
+        let before_ms = self.latest_ms.fetch_max(now_ms, Ordering::SeqCst);
+        let jumped = before_ms.saturating_sub(now_ms) >= JUMP_MS_MIN;
+        // Of threads that see it at once, one tells.
+        let first =
+            jumped && self.latest_ms.compare_exchange(before_ms, now_ms, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        first.then_some(before_ms)
+    }
+}
+
 /// A time as RFC 3339 writes it (`2026-01-05T10:00:00Z`), in milliseconds since 1970-01-01T00:00:00Z; finer digits are
 /// dropped.
 ///
@@ -68,6 +96,15 @@ pub fn rfc3339(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_jump_backward_is_told_once() {
+        let watch = Watch::from(50_000);
+        assert_eq!([60_000, 59_500, 60_000].map(|now_ms| watch.see(now_ms)), [None; 3]);
+        assert_eq!([10_000, 10_001, 11_000].map(|now_ms| watch.see(now_ms)), [Some(60_000), None, None]);
+        assert_eq!([5_000, 70_000, 69_001].map(|now_ms| watch.see(now_ms)), [Some(11_000), None, None]);
+        assert_eq!(Watch::from(u64::MAX).see(0), Some(u64::MAX));
+    }
 
     #[test]
     fn times_are_read() {

@@ -5,7 +5,7 @@
 //! and compared field by field. Nothing is judged by other code than in production.
 
 use crate::clock::Clock;
-use crate::config::{self, KernelFile, PermitsFile, TlogAccess};
+use crate::config::{self, KernelFile, PermitsFile, RecordRequests, TlogAccess};
 use crate::decide::Principal;
 use crate::evidence::Export;
 use crate::kernel::{Kernel, Memory, Parts};
@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
 use crate::policies::life::Deployed;
+use crate::remembered::Remembered;
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use gavel_kernel::{Jurisdiction, Request, Variant};
@@ -139,7 +140,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         max_intent_length: scenario.config.max_intent_length,
         permits: scenario.keyring.clone().map(|keyring| PermitsFile { keyring, jurisdiction: "default".into() }),
         watch: None,
-        record_requests: true,
+        record_requests: RecordRequests::default(),
         tlog: TlogAccess::default(),
     };
     let parts = Parts {
@@ -148,9 +149,11 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         tools: Toolbox::without_files(),
         clock: clock.clone(),
         metrics: Metrics::default(),
-        max_counter_keys: 1,
+        remembered: Remembered::nothing(1),
         max_ledger_queue: 16,
         max_index_cache_bytes: 1 << 20,
+        birth: None,
+        upkeep: crate::upkeep::Settings::default(),
     };
     Kernel::open(&file, Memory::Volatile, parts).await
 }

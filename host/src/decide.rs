@@ -9,6 +9,7 @@
 //! What is deliberately absent: retries, caches of verdicts, and any way back from here up to HTTP.
 
 use crate::carry::{Panicked, carry};
+use crate::gate::Pass;
 use crate::kernel::{Kernel, Walk};
 use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, PolicyTimeLabels, ToolLabels};
 use crate::policies::change::Reason;
@@ -16,11 +17,12 @@ use crate::policies::health::Quarantined;
 use crate::policies::life::{Deployed, Line};
 use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
-use gavel_kernel::{Decision, EntryData, Judgement, Receipt, Request, Stage, State, Status, judge};
-use gavel_ledger::{AppendError, Committed, Draft, Kind, SEGMENT_RECORDS};
-use gavel_runtime::{Evaluation, Level};
+use gavel_kernel::{Decision, EntryData, Judgement, MemoryPermitUses, Receipt, Request, Stage, State, Status, judge};
+use gavel_ledger::{AppendError, BlobError, BlobId, Blobs, Committed, Draft, Kind, SEGMENT_RECORDS};
+use gavel_runtime::{Evaluation, Level, WindowedCounters};
 use serde_json::Value;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -56,13 +58,28 @@ pub enum Refused {
     /// A text of the request is longer than a record could hold.
     #[error("{0}")]
     TooLong(String),
+    /// Another kernel has its place. Nothing was done: ask that one.
+    #[error("kernel '{0}' was replaced: ask again, and the one that took its place answers")]
+    Replaced(String),
     /// Too many records wait for the disk.
     #[error("too many records are waiting for the disk (limits.max_ledger_queue)")]
     Overloaded,
     /// The ledger takes no record.
     #[error("the decision could not be recorded: {0}")]
     Ledger(String),
+    /// The request was carried so far that its tool may have been run, and no record says what came of it. Not to be
+    /// tried again by a machine. The record is closed at the next start.
+    #[error("{what}: {why}")]
+    OutcomeLost {
+        /// What was done, for the caller.
+        what: String,
+        /// Why there is no record of it.
+        why: String,
+    },
 }
+
+/// Keys that the policies may count under in a smoke test, whose counters are thrown away.
+const SMOKE_COUNTER_KEYS: usize = 1_024;
 
 /// A request in the course of its judgement.
 struct Case<'a> {
@@ -103,9 +120,29 @@ impl Kernel {
         self.carry(request, principal, Mode::Decide).await
     }
 
-    async fn carry(self: &Arc<Self>, request: Request, principal: Principal, mode: Mode) -> Result<Receipt, Refused> {
+    pub(crate) async fn carry(
+        self: &Arc<Self>,
+        request: Request,
+        principal: Principal,
+        mode: Mode,
+    ) -> Result<Receipt, Refused> {
+        let pass = self.gate.enter().ok_or_else(|| Refused::Replaced(self.id.clone()))?;
+        self.carry_in(pass, request, principal, mode).await
+    }
+
+    /// Judge for one who is inside already.
+    pub(crate) async fn carry_in(
+        self: &Arc<Self>,
+        pass: Pass,
+        request: Request,
+        principal: Principal,
+        mode: Mode,
+    ) -> Result<Receipt, Refused> {
         let kernel = Arc::clone(self);
-        let work = async move { kernel.serve(&request, &principal, mode).await };
+        let work = async move {
+            let _inside = pass;
+            kernel.serve(&request, &principal, mode).await
+        };
         carry(&self.tasks, work).await.unwrap_or_else(|Panicked| Err(broken_off()))
     }
 
@@ -114,9 +151,9 @@ impl Kernel {
         record::check_lengths(request).map_err(Refused::TooLong)?;
         let started = Instant::now();
         let mut walk = Walk::begin(&self.states);
-        let now_ms = self.clock.now_ms();
-        let judgement = self.judge(request, now_ms);
+        let now_ms = self.now_ms();
         let line = self.life.line();
+        let judgement = self.judge(&line, request, mode, now_ms);
         let deployed = Arc::clone(line.decides(request.request_id()));
         let mut case =
             Case { request, principal, mode, now_ms, judgement, deployed, asked: None, evaluations: Vec::new() };
@@ -128,6 +165,11 @@ impl Kernel {
         let labels = KernelLabels { kernel: self.id.clone() };
         self.metrics.decision_seconds.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
         Ok(receipt)
+    }
+
+    /// A change that came too late would change nothing.
+    pub(crate) fn refuse_if_replaced(&self) -> Result<(), Refused> {
+        if self.gate.is_closed() { Err(Refused::Replaced(self.id.clone())) } else { Ok(()) }
     }
 
     pub(crate) fn refuse_if_halted(&self) -> Result<(), Refused> {
@@ -142,9 +184,12 @@ impl Kernel {
     }
 
     /// Stages 1 to 5: the law.
-    fn judge(&self, request: &Request, now_ms: u64) -> Judgement {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&self.law, request, now_ms, &mut *permits)
+    fn judge(&self, line: &Line, request: &Request, mode: Mode, now_ms: u64) -> Judgement {
+        let law = &line.statute.law;
+        match mode {
+            Mode::Smoke => judge(law, request, now_ms, &mut MemoryPermitUses::default()),
+            Mode::Submit | Mode::Decide => judge(law, request, now_ms, &mut *self.remembered.permits()),
+        }
     }
 
     /// The law's word, then whether the caller is who it says, then the policies'.
@@ -162,14 +207,18 @@ impl Kernel {
         if let Some((member, Quarantined { why, .. })) = quarantined {
             return denied_by(&member.name, &format!("failed closed: in quarantine after {why}"));
         }
-        let judged = case.deployed.set.judge(Arc::clone(&asked), Arc::clone(&self.counters)).await;
+        let counters = match case.mode {
+            Mode::Smoke => WindowedCounters::new(SMOKE_COUNTER_KEYS).into(),
+            Mode::Submit | Mode::Decide => self.remembered.counters(),
+        };
+        let judged = case.deployed.set.judge(Arc::clone(&asked), counters).await;
         let denial = judged.denial();
         case.evaluations = judged.evaluations;
-        for (policy, quarantined) in self.note(case) {
+        for (policy, quarantined) in self.watch_health(case) {
             // Boxed, because it is rare: the futures of all other requests carry no room for it.
             Box::pin(self.tell_quarantine(&policy, &quarantined, case.deployed.digest())).await;
         }
-        if let Some(trial) = line.shadow() {
+        if let Some(trial) = line.shadow().filter(|_| case.mode != Mode::Smoke) {
             trial.shadow.show(&self.tasks, &trial.set, &asked, Word::from(denial.as_ref()));
         }
         denial.map_or(Ruling::Allowed, |denial| denied_by(&denial.policy, &denial.reason))
@@ -222,23 +271,29 @@ impl Kernel {
     /// Record the decision, and only when that is durable run the tool; then record the outcome.
     async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
-        let meta = DecisionMeta { open: true, ..self.meta(case, None) }.to_json(0);
+        let meta = DecisionMeta { open: true, ..Self::meta(case, None) }.to_json();
+        let meta = self.with_asked(case, meta, 0).await?;
         let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
         let decision = self.append(draft).await?;
         walk.to(State::Executing);
         let result = self.tools.call(&call.name, call.params.clone()).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.tools.get_or_create(&ToolLabels { tool: call.name.clone(), outcome }).inc();
-        match result {
+        let recorded = match result {
             Ok(value) => {
                 walk.to(State::Auditing);
                 let now_ms = self.clock.now_ms();
                 let entry = EntryData::allowed(case.request, now_ms, case.judgement.permit.as_ref());
-                let closed = self.close(case, None, entry, Some(decision.index)).await?;
-                Ok(receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
+                let closed = self.close(case, None, entry, Some(decision.index)).await;
+                closed.map(|closed| receipt(case, now_ms, Status::Accepted, None, closed, Some(value)))
             }
             Err(why) => self.fail(case, gavel_kernel::tool_failure(&why), Some(decision.index), walk).await,
-        }
+        };
+        // That nothing was done, or that it may be tried again, would be a lie from here on.
+        recorded.map_err(|why| Refused::OutcomeLost {
+            what: format!("the tool '{}' was run, but its outcome could not be recorded", call.name),
+            why: why.to_string(),
+        })
     }
 
     /// The tool failed, or there is none of that name.
@@ -266,9 +321,11 @@ impl Kernel {
         decision: Option<u64>,
     ) -> Result<Committed, Refused> {
         let (ts_ms, decided, entry) = (entry.ts_ms, entry.decision, entry.canonical());
-        let (kind, meta) = match decision {
-            Some(index) => (Kind::Outcome, record::outcome(index)),
-            None => (Kind::Decision, self.meta(case, stage).to_json(entry.len())),
+        let (kind, meta) = if let Some(index) = decision {
+            (Kind::Outcome, record::outcome(index))
+        } else {
+            let meta = Self::meta(case, stage).to_json();
+            (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
         };
         let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
         let labels = DecisionLabels {
@@ -277,20 +334,38 @@ impl Kernel {
             stage: stage.map_or("none", Stage::as_str),
         };
         self.metrics.decisions.get_or_create(&labels).inc();
+        self.decided[usize::from(decided == Decision::Deny)].fetch_add(1, Ordering::Relaxed);
         Ok(committed)
     }
 
-    fn meta<'a>(&'a self, case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
+    fn meta<'a>(case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
         DecisionMeta {
             request: case.request,
             caller: &case.principal.name,
             mode: case.mode,
             stage,
             open: false,
-            asked: case.asked.as_deref().filter(|_| self.record_requests),
+            asked: case.asked.as_deref(),
             policy_set: &case.deployed.set,
             evaluations: &case.evaluations,
             permit_use: case.judgement.counted_use.as_ref(),
+        }
+    }
+
+    /// The `meta` of a decision with what the policies were asked, or with the name of the blob that
+    /// holds it, which is durable by then.
+    async fn with_asked(&self, case: &Case<'_>, meta: String, entry_bytes: usize) -> Result<String, Refused> {
+        let Some(asked) = case.asked.as_deref().filter(|_| self.record_requests.enabled) else { return Ok(meta) };
+        let (asked, room) = (record::asked(asked), record::room_for_asked(&meta, entry_bytes));
+        match &self.blobs {
+            Some(blobs) if !self.record_requests.inline(asked.len(), room) => {
+                let bytes = asked.len();
+                // Boxed, because it is rare: the futures of all other requests carry no room for it.
+                let id = Box::pin(store(blobs.clone(), asked, case.now_ms)).await?;
+                Ok(id.map_or_else(|| meta.clone(), |id| record::with_asked_blob(&meta, id, bytes)))
+            }
+            None if asked.len() > room => Ok(meta),
+            _ => Ok(record::with_asked(&meta, &asked)),
         }
     }
 
@@ -352,7 +427,7 @@ impl Kernel {
     }
 
     /// Count and log what the policies did; those whose failures are too many now.
-    fn note(&self, case: &Case<'_>) -> Vec<(Arc<str>, Quarantined)> {
+    fn watch_health(&self, case: &Case<'_>) -> Vec<(Arc<str>, Quarantined)> {
         let mut quarantined = Vec::new();
         for (evaluation, (member, _, health)) in case.evaluations.iter().zip(case.deployed.members()) {
             let too_many = health.note(evaluation, member.quarantine, case.now_ms);
@@ -378,6 +453,21 @@ impl Kernel {
             }
         }
         quarantined
+    }
+}
+
+/// Put what the policies were asked where the record will say that it is; nowhere if it is too
+/// large, and then it cannot be judged again.
+async fn store(blobs: Blobs, asked: String, now_ms: u64) -> Result<Option<BlobId>, Refused> {
+    let stored = tokio::task::spawn_blocking(move || blobs.put(asked.as_bytes(), now_ms)).await;
+    match stored {
+        Ok(Ok(id)) => Ok(Some(id)),
+        Ok(Err(why @ BlobError::TooLarge { .. })) => {
+            tracing::warn!(%why, "what the policies were asked is not recorded (record_requests.blob_bytes_max)");
+            Ok(None)
+        }
+        Ok(Err(why)) => Err(Refused::Ledger(why.to_string())),
+        Err(_) => Err(broken_off()),
     }
 }
 
@@ -415,7 +505,10 @@ fn receipt(
 }
 
 fn broken_off() -> Refused {
-    Refused::Ledger("the request broke off in a panic; the log says where".into())
+    Refused::OutcomeLost {
+        what: "the request broke off by a fault of the host, and what it asked for may have been done".into(),
+        why: "a panic; the log says where".into(),
+    }
 }
 
 fn entry_hash(committed: Committed) -> Option<String> {

@@ -2,10 +2,10 @@
 
 use crate::kernel::Kernel;
 use anyhow::{Context, Result};
-use gavel_kernel::{ChainStart, Entry, EntryData};
+use gavel_kernel::{ChainStart, ChainVerifier, Entry, EntryData};
 use gavel_ledger::note::VerifyingKey;
 use gavel_ledger::tree::Hash;
-use gavel_ledger::{EntryView, GENESIS_HASH, Snapshot};
+use gavel_ledger::{EntryView, GENESIS_HASH, Ledger, Snapshot};
 use gavel_proof::report::Report;
 use gavel_proof::trust::TrustedKey;
 use gavel_proof::verify::Verifier;
@@ -25,7 +25,7 @@ use std::path::Path;
 /// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
 pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{")?;
-    write_entries(kernel, snapshot, 0, out)
+    write_entries(&Source::of(kernel), snapshot, 0, out)
 }
 
 /// Write the bundle of the entries from `start` on. It says under `continues` what it follows, which
@@ -44,14 +44,36 @@ pub fn write_bundle_from(
 ) -> io::Result<()> {
     let continues = serde_json::json!({"ledger_seq": start.ledger_seq, "prev_hash": start.prev_hash});
     write!(out, "{{\"continues\": {continues}, ")?;
-    write_entries(kernel, snapshot, start.ledger_seq, out)
+    write_entries(&Source::of(kernel), snapshot, start.ledger_seq, out)
+}
+
+/// [`write_bundle`] of a ledger that no kernel has open.
+pub(crate) fn write_bundle_of(source: &Source<'_>, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"{")?;
+    write_entries(source, snapshot, 0, out)
+}
+
+/// Whose entries a bundle holds.
+pub(crate) struct Source<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) kernel_id: &'a str,
+    pub(crate) variant: String,
+    pub(crate) now_ms: u64,
+}
+
+impl<'a> Source<'a> {
+    fn of(kernel: &'a Kernel) -> Self {
+        let (variant, now_ms) = (kernel.variant.to_string(), kernel.clock.now_ms());
+        Self { ledger: &kernel.ledger, kernel_id: &kernel.id, variant, now_ms }
+    }
 }
 
 /// All of a bundle behind its opening brace.
-fn write_entries(kernel: &Kernel, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+fn write_entries(source: &Source<'_>, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+    let Source { ledger, kernel_id, variant, now_ms } = source;
     out.write_all(b"\"ledger_entries\": [")?;
     let mut count: u64 = 0;
-    for record in kernel.ledger.records(snapshot) {
+    for record in ledger.records(snapshot) {
         let record = record.map_err(io::Error::other)?;
         let Some(view) = record.entry().filter(|view| view.ledger_seq >= first_seq) else { continue };
         out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
@@ -62,13 +84,28 @@ fn write_entries(kernel: &Kernel, snapshot: &Snapshot, first_seq: u64, out: &mut
     assert_eq!(first_seq + count, snapshot.entries, "the ledger holds the entries that its snapshot counts");
     let tail = serde_json::json!({
         "root_hash": snapshot.chain_head,
-        "exported_at_ms": kernel.clock.now_ms(),
-        "kernel_id": kernel.id,
-        "variant": kernel.law.variant,
+        "exported_at_ms": now_ms,
+        "kernel_id": kernel_id,
+        "variant": variant,
         "entry_count": count,
     });
     let tail = tail.to_string();
     write!(out, "\n], {}\n", tail.trim_start_matches('{'))
+}
+
+/// Verify the chain that a ledger holds up to `snapshot`: every hash and every link is computed again. Blocks.
+///
+/// # Errors
+/// The first entry that does not hold.
+pub(crate) fn verify_chain(ledger: &Ledger, snapshot: &Snapshot) -> Result<()> {
+    let mut chain = ChainVerifier::default();
+    for record in ledger.records(snapshot) {
+        if let Some(view) = record?.entry() {
+            chain.push(&entry(view)?)?;
+        }
+    }
+    chain.finish(&snapshot.chain_head, Some(snapshot.entries))?;
+    Ok(())
 }
 
 /// What goes into a bundle that is asked for: everything that is committed at one moment, or a part of it.
@@ -138,7 +175,7 @@ fn write_records(kernel: &Kernel, snapshot: &Snapshot, range: Range<u64>, out: &
         "root_hash": head.as_deref().unwrap_or(GENESIS_HASH),
         "exported_at_ms": kernel.clock.now_ms(),
         "kernel_id": kernel.id,
-        "variant": kernel.law.variant,
+        "variant": kernel.variant,
         "entry_count": count,
         "after": hexes(&sides.after),
         "rotations": [],
@@ -191,7 +228,15 @@ const PIECE_BYTES: usize = 256 << 10;
 /// # Errors
 /// When it cannot be read or is no bundle, or the first entry or record that does not hold.
 pub fn verify_bundle_file(path: &Path) -> Result<Report> {
-    let report = verify_file(path, None, UNPACKED_BYTES_MAX)?;
+    verify_bundle(open_plain(path).with_context(|| path.display().to_string())?)
+}
+
+/// Verify a bundle from a reader; what does not hold is an error.
+///
+/// # Errors
+/// As [`verify_bundle_file`].
+pub fn verify_bundle(reader: impl Read) -> Result<Report> {
+    let report = verify_reader(reader, None, UNPACKED_BYTES_MAX)?;
     match &report.error {
         Some(why) => Err(anyhow::anyhow!("{why}")),
         None => Ok(report),
@@ -204,7 +249,10 @@ pub fn verify_bundle_file(path: &Path) -> Result<Report> {
 /// # Errors
 /// When it cannot be read, or is compressed and damaged. What does not hold is told by the report.
 pub fn verify_file(path: &Path, trusted: Option<TrustedKey>, unpacked_bytes_max: u64) -> Result<Report> {
-    let mut reader = open_plain(path).with_context(|| path.display().to_string())?;
+    verify_reader(open_plain(path).with_context(|| path.display().to_string())?, trusted, unpacked_bytes_max)
+}
+
+fn verify_reader(mut reader: impl Read, trusted: Option<TrustedKey>, unpacked_bytes_max: u64) -> Result<Report> {
     let mut verifier = Verifier::new(trusted);
     let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
     loop {

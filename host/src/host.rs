@@ -1,18 +1,17 @@
 //! A host: everything that a configuration means, made ready to serve.
 
-use crate::checkpoints;
+use crate::archive_target::ObjectStore;
 use crate::clock::Clock;
 use crate::config::File;
+use crate::fleet::{Fleet, Means};
 use crate::http::App;
 use crate::http::auth::Keys;
-use crate::kernel::{Kernel, LEDGER, Memory, Parts};
+use crate::kernel::{Kernel, LEDGER};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
+use crate::policies;
 use crate::policies::admit::Admission;
 use crate::policies::catalogue::Catalogue;
-use crate::policies::change::{Change, Reason};
-use crate::policies::life::Deployed;
-use crate::policies::{self, watch};
 use crate::tools::Toolbox;
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
@@ -20,23 +19,22 @@ use cap_std::fs::Dir;
 use etcetera::BaseStrategy;
 use gavel_runtime::{Sandbox, SandboxOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// The kernels of a configuration, open.
 #[derive(Debug)]
 pub struct Host {
-    /// In the configuration's order; never empty.
-    pub kernels: Vec<Arc<Kernel>>,
+    /// By the names that clients use; never empty.
+    pub fleet: Arc<Fleet>,
     /// Where they count.
     pub metrics: Metrics,
     file: File,
-    admission: Arc<Admission>,
     /// The plays of the operator; none without a data folder.
     operations: Option<Operations>,
-    /// The folders that are watched.
-    watching: Vec<JoinHandle<()>>,
+    /// The eye on what must be alerted.
+    watching: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How long a host that stops waits for alerts on their way, and for exports that go on.
@@ -65,82 +63,50 @@ impl Host {
         };
         let admission = Arc::new(Admission::new(&file, sandbox, catalogue));
         admission.deploy(policies::unused(&file, &admission)?, &[]).await?;
-        let tools = toolbox(&file, storage)?;
-        let mut kernels = Vec::with_capacity(file.kernels.len());
-        let mut warm: Vec<Arc<Deployed>> = Vec::with_capacity(file.kernels.len());
-        for kernel in &file.kernels {
-            // A policy of several kernels is compiled once.
-            let known: Vec<&Deployed> = warm.iter().map(|deployed| &**deployed).collect();
-            let document = policies::configured(&file, kernel, &admission)?;
-            let deployed = Arc::new(admission.deploy(document, &known).await?.apart());
-            let parts = Parts {
-                policies: Arc::clone(&deployed),
-                admission: Arc::clone(&admission),
-                tools: tools.clone(),
-                clock: clock.clone(),
-                metrics: metrics.clone(),
-                max_counter_keys: file.limits.max_counter_keys,
-                max_ledger_queue: file.limits.max_ledger_queue,
-                max_index_cache_bytes: file.limits.max_index_cache_bytes,
-            };
-            warm.push(deployed);
-            let dir = match storage {
-                Storage::Folder(data) => Some(kernel_dir(data, &kernel.id)),
-                Storage::Volatile => None,
-            };
-            let memory = dir.as_deref().map_or(Memory::Volatile, Memory::Durable);
-            kernels.push(Kernel::open(kernel, memory, parts).await?);
-        }
+        let means =
+            Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
+        let fleet = Fleet::open(&file, storage, means).await?;
         let operations = match storage {
-            Storage::Folder(data) => Some(Operations::new(&file, data, clock)),
+            Storage::Folder(data) => {
+                let operations = Operations::new(&file, data, clock);
+                Some(match &file.archive {
+                    Some(archive) => operations.archiving_to(Arc::new(ObjectStore::new(archive.clone()))),
+                    None => operations,
+                })
+            }
             Storage::Volatile => None,
         };
-        Ok(Self { kernels, metrics, file, admission, operations, watching: Vec::new() })
+        Ok(Self { fleet, metrics, file, operations, watching: Mutex::default() })
     }
 
-    /// Begin to watch the folders that the configuration names and what must be alerted, and to push checkpoints to whom it
-    /// names.
-    pub fn watch(&mut self) {
-        self.watching.extend(self.operations.as_ref().map(|operations| operations.watch(self.kernels.clone())));
-        for (kernel, file) in self.kernels.iter().zip(&self.file.kernels) {
-            if let Some(watch) = &file.watch {
-                self.watching.push(tokio::spawn(watch::watch(Arc::clone(kernel), watch.clone())));
-            }
-            if !self.file.checkpoints.push.is_empty() {
-                let push = checkpoints::push(Arc::clone(kernel), self.file.checkpoints.clone());
-                self.watching.push(tokio::spawn(async move {
-                    if let Err(why) = push.await {
-                        tracing::error!("checkpoints are not pushed: {why:#}");
-                    }
-                }));
-            }
-        }
+    /// The kernels that answer, in the configuration's order; never empty.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<Arc<Kernel>> {
+        self.fleet.kernels()
     }
 
-    /// Take the policies of a configuration that was read again. Everything else in it counts from
-    /// the next start.
+    /// Begin to watch the folders that the configuration names, and the kernels that came after an incident.
+    pub fn watch(&self) {
+        self.fleet.watch();
+        let watching = self.operations.as_ref().map(|operations| operations.watch(Arc::clone(&self.fleet)));
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = watching;
+    }
+
+    /// Take the policies, the jurisdictions and the new kernels of a configuration that was read again. Everything else
+    /// in it counts from the next start.
     ///
     /// # Errors
     /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
     /// service then.
     pub async fn reconfigure(&self, file: &File) -> Result<()> {
-        let reason = Reason { who: "configuration", why: "the configuration was read again" };
-        for kernel in &self.kernels {
-            let Some(found) = file.kernels.iter().find(|file| file.id == kernel.id()) else { continue };
-            let document = policies::configured(file, found, &self.admission)?;
-            if document.digest() != *kernel.policies().configured {
-                let changed = kernel.change_policies(Change::Configure(document), reason).await;
-                changed.with_context(|| format!("kernel {}", kernel.id()))?;
-            }
-        }
-        Ok(())
+        self.fleet.reconfigure(file).await
     }
 
     /// The HTTP API of this host.
     #[must_use]
     pub fn app(&self) -> App {
-        let keys = Keys::new(&self.file.auth);
-        let app = App::new(self.kernels.clone(), keys, self.file.limits.clone(), self.metrics.clone());
+        let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
+        let app = App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone());
         match &self.operations {
             Some(operations) => app.with_operations(operations.clone()),
             None => app,
@@ -149,13 +115,13 @@ impl Host {
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
     pub async fn finish(&self) {
-        self.watching.iter().for_each(JoinHandle::abort);
+        if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            watching.abort();
+        }
         if let Some(operations) = &self.operations {
             operations.finish(FINISH_GRACE).await;
         }
-        for kernel in &self.kernels {
-            kernel.finish().await;
-        }
+        self.fleet.finish().await;
     }
 
     /// The configuration it was made from.

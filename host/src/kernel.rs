@@ -3,28 +3,35 @@
 //! Told apart: the crate `gavel-kernel` is the law, pure; this is one kernel that applies it. The
 //! way of a request through it is `decide.rs`; here are its birth, its state and its halt.
 //!
+//! Kernels are replaced, not restarted: the name that clients use stays, the kernel that answers under it changes (`fleet`).
+//!
 //! A kernel is BOOTING while its ledger is opened, IDLE while it accepts requests, and HALTED from
 //! the moment that its ledger holds a halt record: for ever, across restarts. It serves many
 //! requests at once; each walks the states of its own, counted in [`States`].
 
 use crate::checkpoint_key;
-use crate::clock::Clock;
-use crate::config::{KernelFile, TlogAccess};
+use crate::clock::{Clock, Watch, rfc3339};
+use crate::config::{KernelFile, RecordRequests, TlogAccess};
+use crate::decide::Refused;
+use crate::gate::Gate;
 use crate::index::Index;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
+use crate::past::Past;
 use crate::policies::admit::Admission;
+use crate::policies::change::Reason;
 use crate::policies::life::{Deployed, Life, Line, SavedLine};
+use crate::policies::statute::Statute;
 use crate::record;
 use crate::remembered::Remembered;
 use crate::tools::Toolbox;
+use crate::upkeep::{Settings, Upkeep};
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
-use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, MemoryPermitUses, State, Variant};
-use gavel_ledger::{Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
-use gavel_runtime::{Counters, WindowedCounters};
+use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, State, Variant};
+use gavel_ledger::{Blobs, Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -32,7 +39,7 @@ use tokio_util::task::TaskTracker;
 /// One kernel that serves requests. Shared as `Arc<Kernel>`.
 pub struct Kernel {
     pub(crate) id: String,
-    pub(crate) law: Law,
+    pub(crate) variant: Variant,
     /// What it judges by.
     pub(crate) life: Life,
     /// Held while that is changed.
@@ -40,7 +47,9 @@ pub struct Kernel {
     /// How policies come in.
     pub(crate) admission: Arc<Admission>,
     /// Whether records hold what policies were asked.
-    pub(crate) record_requests: bool,
+    pub(crate) record_requests: RecordRequests,
+    /// Where it lies what records have no room for; a kernel in memory has no such place.
+    pub(crate) blobs: Option<Blobs>,
     /// Whether everybody may read its log as a tlog.
     pub(crate) tlog_is_public: bool,
     /// Its folder, if it has one.
@@ -50,19 +59,27 @@ pub struct Kernel {
     /// Where records are found; a kernel without a folder has none.
     pub(crate) index: Option<Index>,
     pub(crate) clock: Clock,
-    pub(crate) permits: Mutex<MemoryPermitUses>,
-    pub(crate) counters: Arc<dyn Counters>,
+    /// Knows the latest time that the clock, or a record, has shown.
+    pub(crate) watch: Watch,
+    /// Permits used and counters; shared with the kernel that it replaced and the one that replaces it.
+    pub(crate) remembered: Remembered,
     pub(crate) states: States,
+    /// Requests that were allowed and denied since it was opened.
+    pub(crate) decided: [AtomicU64; 2],
     pub(crate) metrics: Metrics,
     /// The reason of the halt, once there is one.
     pub(crate) halted: OnceLock<String>,
     /// What follows from the records, as far as it was kept.
-    remembered: Mutex<Remembered>,
+    past: Mutex<Past>,
     /// Notified when a segment of the ledger is full.
     pub(crate) segment_full: Arc<Notify>,
     pub(crate) started_ms: u64,
     /// Requests that are being carried to their end.
     pub(crate) tasks: TaskTracker,
+    /// Closed when another kernel takes its place.
+    pub(crate) gate: Arc<Gate>,
+    /// Its archiving and its retention.
+    pub(crate) upkeep: Upkeep,
 }
 
 /// What a kernel is made of, beside its file.
@@ -78,12 +95,38 @@ pub struct Parts {
     pub clock: Clock,
     /// Where it counts.
     pub metrics: Metrics,
-    /// Keys that its policies may keep counters under.
-    pub max_counter_keys: usize,
+    /// The permits used and the counters of those before it under the same name.
+    pub remembered: Remembered,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
     /// Bytes of its index that are kept in memory.
     pub max_index_cache_bytes: usize,
+    /// Where its sealed segments go, and how long things are kept.
+    pub upkeep: Settings,
+    /// What stands first in its ledger, if that is new.
+    pub birth: Option<Birth>,
+}
+
+/// Whose place a new kernel takes.
+#[derive(Debug, Clone)]
+pub struct Birth {
+    /// The `meta` of the first event in its ledger.
+    pub(crate) event: String,
+    /// What it takes over of what the other judged by; `None` where it judges by its own definition only.
+    pub(crate) line: Option<Inherited>,
+    /// Who made it.
+    pub(crate) who: String,
+    /// And why.
+    pub(crate) why: String,
+}
+
+/// What a kernel takes over.
+#[derive(Debug, Clone)]
+pub struct Inherited {
+    /// What the other judged by.
+    pub(crate) line: Arc<Line>,
+    /// Its jurisdiction, if that was changed while it ran.
+    pub(crate) law: bool,
 }
 
 /// Where the ledger lies in a kernel's folder.
@@ -100,7 +143,7 @@ pub enum Memory<'a> {
 
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kernel").field("id", &self.id).field("variant", &self.law.variant).finish_non_exhaustive()
+        f.debug_struct("Kernel").field("id", &self.id).field("variant", &self.variant).finish_non_exhaustive()
     }
 }
 
@@ -118,7 +161,7 @@ impl Kernel {
     /// When the ledger is damaged, held by another process, or belongs to another kernel, or when
     /// the policies that served last cannot be loaded.
     pub async fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
-        let law = law_of(file)?;
+        let statute = Statute::of(law_of(file)?);
         let now_ms = parts.clock.now_ms();
         let keys = match memory {
             Memory::Durable(dir) => checkpoint_key::keys(dir).with_context(|| format!("kernel {}", file.id))?,
@@ -130,10 +173,10 @@ impl Kernel {
             keys,
             ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
         };
-        let (ledger, open_decisions, kept) = match memory {
+        let (ledger, open_decisions, kept, is_new) = match memory {
             Memory::Durable(dir) => Ledger::open(&dir.join(LEDGER), options)
-                .map(|(ledger, recovered)| (ledger, recovered.open_decisions, recovered.kept)),
-            Memory::Volatile => Ledger::in_memory(options).map(|ledger| (ledger, Vec::new(), None)),
+                .map(|(ledger, recovered)| (ledger, recovered.open_decisions, recovered.kept, recovered.created)),
+            Memory::Volatile => Ledger::in_memory(options).map(|ledger| (ledger, Vec::new(), None, true)),
         }
         .with_context(|| format!("kernel {}", file.id))?;
         if let Memory::Durable(dir) = memory {
@@ -146,60 +189,84 @@ impl Kernel {
         let ledger = Arc::new(ledger);
         let index = dir.as_deref().map(|dir| Index::open(dir, &ledger, parts.max_index_cache_bytes));
         let index = index.transpose().with_context(|| format!("kernel {}: its index", file.id))?;
+        let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let kernel = Self {
             id: file.id.clone(),
-            law,
-            life: Life::new(Line::of(parts.policies)),
+            variant: file.variant,
+            life: Life::new(Line::of(parts.policies, statute)),
             changing: tokio::sync::Mutex::default(),
             admission: parts.admission,
-            record_requests: file.record_requests,
+            record_requests: file.record_requests.clone(),
+            blobs: dir.as_deref().map(|dir| open_blobs(dir, file)).transpose()?,
             tlog_is_public: file.tlog == TlogAccess::Public,
             dir,
             tools: parts.tools,
             ledger,
             index,
             clock: parts.clock,
-            permits: Mutex::default(),
-            counters: WindowedCounters::new(parts.max_counter_keys).into(),
+            watch,
+            remembered: parts.remembered,
             states: States::default(),
+            decided: Default::default(),
             metrics: parts.metrics,
             halted: OnceLock::new(),
-            remembered: Mutex::default(),
+            past: Mutex::default(),
             segment_full: Arc::default(),
             started_ms: now_ms,
             tasks: TaskTracker::new(),
+            gate: Arc::default(),
+            upkeep: Upkeep::new(parts.upkeep),
         };
         let line = kernel.recall(kept)?;
-        kernel.close_open_decisions(&open_decisions)?;
+        let _ = kernel.now_ms();
+        close_open_decisions(&kernel.ledger, &kernel.id, &kernel.clock, &open_decisions)?;
         kernel.observe();
         let kernel = Arc::new(kernel);
-        if matches!(memory, Memory::Durable(_)) {
+        if let Some(birth) = parts.birth.filter(|_| is_new) {
+            kernel.take_place(birth).await.with_context(|| format!("kernel {}", kernel.id))?;
+        } else if matches!(memory, Memory::Durable(_)) {
             let saved: Option<SavedLine> = line.as_deref().and_then(record::line_of);
             kernel.resume_policies(saved).await?;
+        }
+        if matches!(memory, Memory::Durable(_)) {
             kernel.remember_segments();
         }
         Ok(kernel)
     }
 
+    /// Begin in the place of another: record whose, and judge by what is taken over.
+    async fn take_place(&self, birth: Birth) -> Result<()> {
+        self.note(birth.event).await?;
+        let own = self.life.line();
+        let reason = Reason { who: &birth.who, why: &birth.why };
+        let line = birth.line.map_or_else(|| Line::clone(&own), |inherited| own.inheriting(&inherited));
+        Ok(self.inherit_policies(line, reason).await?)
+    }
+
+    /// Record an event.
+    pub(crate) async fn note(&self, meta: String) -> Result<(), Refused> {
+        let draft = Draft { kind: Kind::Event, ts_ms: self.clock.now_ms(), meta, entry: None, closes: None };
+        self.append(draft).await.map(drop)
+    }
+
     /// Read back from the ledger what must outlive a restart, so that a crash opens no gate: the
     /// halt, the permits used, and what the policies counted. Returns the last step in the life of the policies.
     fn recall(&self, kept: Option<(u64, Vec<u8>)>) -> Result<Option<String>> {
-        let remembered = Remembered::of(&self.ledger.view(), kept)?;
-        let mut uses = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.tell(&mut uses, &*self.counters)?;
-        if let Some(reason) = remembered.halted() {
+        let past = Past::of(&self.ledger.view(), kept)?;
+        past.tell(&self.remembered)?;
+        if let Some(reason) = past.halted() {
             let _ = self.halted.set(reason.to_owned());
         }
-        let line = remembered.line().map(str::to_owned);
-        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
+        let line = past.line().map(str::to_owned);
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner) = past;
         Ok(line)
     }
 
     /// Keep what must be remembered beside the ledger, so that the next start need not read all of it. Where that
     /// fails, the next start reads more.
     pub(crate) fn remember(&self) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = remembered.go_on(&self.ledger.view()).and_then(|()| remembered.keep(&self.ledger));
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = past.go_on(&self.ledger.view()).and_then(|()| past.keep(&self.ledger));
         if let Err(why) = kept {
             tracing::warn!(kernel = self.id, %why, "what follows from the records was not kept");
         }
@@ -218,26 +285,19 @@ impl Kernel {
         });
     }
 
-    /// A decision without an outcome was made before a crash: whether its tool ran is not known.
-    fn close_open_decisions(&self, open_decisions: &[OpenDecision]) -> Result<()> {
-        for open in open_decisions {
-            let now_ms = self.clock.now_ms();
-            let request = record::request_of(&open.record).context("an open decision does not name its request")?;
-            let entry = EntryData::failed(&request, now_ms, record::OUTCOME_UNKNOWN);
-            self.ledger.append_wait(Draft {
-                kind: Kind::Outcome,
-                ts_ms: now_ms,
-                meta: record::outcome_unknown(open.index),
-                entry: Some(entry.canonical()),
-                closes: Some(open.index),
-            })?;
+    /// The kernel's clock; a jump backward is told.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now_ms = self.clock.now_ms();
+        if let Some(before_ms) = self.watch.see(now_ms) {
+            let (now, before) = (rfc3339(now_ms), rfc3339(before_ms));
             tracing::warn!(
                 kernel = self.id,
-                request = request.request_id(),
-                "closed a decision whose outcome is unknown"
+                now,
+                before,
+                "the clock was set back: records keep their order, but permits that had expired hold again; set it right"
             );
         }
-        Ok(())
+        now_ms
     }
 
     /// Its id.
@@ -249,7 +309,7 @@ impl Kernel {
     /// Its variant.
     #[must_use]
     pub fn variant(&self) -> Variant {
-        self.law.variant
+        self.variant
     }
 
     /// Its ledger, for reading.
@@ -270,6 +330,12 @@ impl Kernel {
         if self.halted.get().is_some() { State::Halted } else { State::Idle }
     }
 
+    /// How many requests it allowed and how many it denied since it was opened.
+    #[must_use]
+    pub fn decided(&self) -> (u64, u64) {
+        (self.decided[0].load(Ordering::Relaxed), self.decided[1].load(Ordering::Relaxed))
+    }
+
     /// Why the ledger takes no more records, if so.
     #[must_use]
     pub fn poisoned(&self) -> Option<String> {
@@ -282,7 +348,7 @@ impl Kernel {
         let Snapshot { records, entries, root, chain_head, bytes, last_ts_ms, poisoned, .. } = self.ledger.snapshot();
         json!({
             "kernel_id": self.id,
-            "variant": self.law.variant,
+            "variant": self.variant,
             "state": self.state(),
             "halt_reason": self.halted.get(),
             "requests": self.states.counts(),
@@ -304,9 +370,10 @@ impl Kernel {
     /// The jurisdiction, in the seeds' keys, and the policies that stand behind `custom_rules`.
     #[must_use]
     pub fn policy(&self) -> Value {
-        let mut policy = serde_json::to_value(&self.law.jurisdiction).unwrap_or_default();
-        policy["variant"] = json!(self.law.variant);
-        let serving = Arc::clone(&self.life.line().serving);
+        let line = self.life.line();
+        let mut policy = serde_json::to_value(&line.statute.law.jurisdiction).unwrap_or_default();
+        policy["variant"] = json!(self.variant);
+        let serving = Arc::clone(&line.serving);
         policy["policy_set"] = json!(**serving.digest());
         policy["policies"] = serving.set.policies().iter().map(describe).collect();
         policy
@@ -314,6 +381,7 @@ impl Kernel {
 
     /// Wait for the requests that are being carried to their end, then close the ledger.
     pub async fn finish(&self) {
+        self.upkeep.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
         if let Some(index) = &self.index {
@@ -348,6 +416,39 @@ impl Kernel {
         set(&self.metrics.accepting, u64::from(self.state() == State::Idle));
         set(&self.metrics.ledger_poisoned, u64::from(snapshot.poisoned.is_some()));
     }
+
+    /// Another kernel has its place: its gauges say nothing any more.
+    pub(crate) fn forget_gauges(&self) {
+        let labels = KernelLabels { kernel: self.id.clone() };
+        let metrics = &self.metrics;
+        for gauge in [
+            &metrics.ledger_records,
+            &metrics.ledger_bytes,
+            &metrics.ledger_syncs,
+            &metrics.accepting,
+            &metrics.ledger_poisoned,
+        ] {
+            gauge.remove(&labels);
+        }
+    }
+}
+
+/// A decision without an outcome was made before a crash: whether its tool ran is not known.
+pub(crate) fn close_open_decisions(ledger: &Ledger, kernel: &str, clock: &Clock, open: &[OpenDecision]) -> Result<()> {
+    for open in open {
+        let now_ms = clock.now_ms();
+        let request = record::request_of(&open.record).context("an open decision does not name its request")?;
+        let entry = EntryData::failed(&request, now_ms, record::OUTCOME_UNKNOWN);
+        ledger.append_wait(Draft {
+            kind: Kind::Outcome,
+            ts_ms: now_ms,
+            meta: record::outcome_unknown(open.index),
+            entry: Some(entry.canonical()),
+            closes: Some(open.index),
+        })?;
+        tracing::warn!(kernel, request = request.request_id(), "closed a decision whose outcome is unknown");
+    }
+    Ok(())
 }
 
 fn describe(policy: &gavel_runtime::Policy) -> Value {
@@ -362,18 +463,28 @@ fn describe(policy: &gavel_runtime::Policy) -> Value {
     })
 }
 
-fn law_of(file: &KernelFile) -> Result<Law> {
-    let absent = || match file.variant {
+/// The ledger is open by now, so nobody else writes here.
+fn open_blobs(dir: &Path, file: &KernelFile) -> Result<Blobs> {
+    let opened = Blobs::open(&dir.join(LEDGER), file.record_requests.blob_bytes_max);
+    opened.with_context(|| format!("kernel {}", file.id))
+}
+
+/// The jurisdiction of a kernel as its definition says it.
+pub(crate) fn jurisdiction_of(file: &KernelFile) -> Jurisdiction {
+    file.policy.clone().unwrap_or_else(|| match file.variant {
         Variant::Permissive => Jurisdiction::permissive(),
         _ => Jurisdiction::default(),
-    };
+    })
+}
+
+fn law_of(file: &KernelFile) -> Result<Law> {
     let keyring = file.permits.as_ref().map(|permits| {
         Keyring::from_hex(permits.keyring.iter().map(|(id, secret)| (id.as_str(), secret.as_str())))
             .with_context(|| format!("kernel {}: permits.keyring", file.id))
     });
     Ok(Law {
         variant: file.variant,
-        jurisdiction: file.policy.clone().unwrap_or_else(absent),
+        jurisdiction: jurisdiction_of(file),
         max_intent_length: file.max_intent_length,
         keyring: keyring.transpose()?,
         permit_jurisdiction: file

@@ -10,6 +10,7 @@
 //! - `gavel-runtime` is the sandbox: components in, verdicts out.
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
+pub mod archive;
 pub mod archive_target;
 mod carry;
 mod checkpoint_key;
@@ -19,19 +20,26 @@ pub mod clock;
 pub mod config;
 pub mod conformance;
 pub mod decide;
+pub mod embed;
 pub mod evidence;
+pub mod fleet;
+mod gate;
 pub mod host;
 pub mod http;
+pub mod incidents;
 pub mod index;
 pub mod kernel;
 pub mod metrics;
 pub mod operations;
+mod past;
 pub mod policies;
 pub mod prove;
 mod record;
-mod remembered;
+pub mod remembered;
 pub mod replay;
 mod service;
 pub mod signing;
+mod smoke;
 pub mod tlog;
 pub mod tools;
+pub mod upkeep;

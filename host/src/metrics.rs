@@ -128,6 +128,8 @@ pub struct Metrics {
     pub accepting: Family<KernelLabels, Gauge>,
     /// 1 when the ledger takes no more records after an I/O error.
     pub ledger_poisoned: Family<KernelLabels, Gauge>,
+    /// 1 while the enhanced monitoring of a kernel finds something wrong.
+    pub monitoring_alarm: Family<KernelLabels, Gauge>,
     /// Checkpoints brought to others, by target and outcome.
     pub checkpoint_pushes: Family<PushLabels, Counter>,
     /// Records in the last checkpoint that a target took.
@@ -161,6 +163,7 @@ impl Default for Metrics {
             ledger_syncs: Family::default(),
             accepting: Family::default(),
             ledger_poisoned: Family::default(),
+            monitoring_alarm: Family::default(),
             checkpoint_pushes: Family::default(),
             checkpoint_pushed: Family::default(),
             index_records: Family::default(),
@@ -199,6 +202,11 @@ impl Metrics {
         r.register("ledger_syncs", "Calls of fdatasync since start", self.ledger_syncs.clone());
         r.register("kernel_accepting", "1 while the kernel accepts requests", self.accepting.clone());
         r.register("ledger_poisoned", "1 when the ledger takes no more records", self.ledger_poisoned.clone());
+        r.register(
+            "monitoring_alarm",
+            "1 while the enhanced monitoring after an incident finds something wrong",
+            self.monitoring_alarm.clone(),
+        );
         r.register("checkpoint_pushes", "Checkpoints brought to others, by outcome", self.checkpoint_pushes.clone());
         r.register("checkpoint_pushed", "Records in the last checkpoint taken", self.checkpoint_pushed.clone());
         r.register("index_records", "Records in the index", self.index_records.clone());

@@ -4,8 +4,9 @@
 //! which policy set judged and what each policy said, what the counters answered, what the policies
 //! were asked (so that they can be asked again), and the use of a permit.
 
-use gavel_kernel::{Evidence, PermitUse, Request, Stage, json};
-use gavel_ledger::{MAX_RECORD_BYTES, RecordView};
+use crate::policies::statute;
+use gavel_kernel::{Evidence, Jurisdiction, PermitUse, Request, Stage, json};
+use gavel_ledger::{BlobId, MAX_RECORD_BYTES, RecordView};
 use gavel_runtime::{CounterOperation, Evaluation, FailedClosed, Isolation, Policy, PolicySet, ToolCall, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -31,7 +32,12 @@ const FRAME_BYTES_MAX: usize = 1_024;
 pub(crate) enum Mode {
     Submit,
     Decide,
+    /// Judged to see that the kernel judges: nothing runs, and no counter but its own is touched.
+    Smoke,
 }
+
+/// What the `meta` of a smoke test's decision has, and that of nothing else.
+const SMOKE: &str = "\"mode\":\"smoke\"";
 
 /// The `meta` of a decision.
 pub(crate) struct DecisionMeta<'a> {
@@ -43,7 +49,7 @@ pub(crate) struct DecisionMeta<'a> {
     /// Whether a tool is about to run, so that an outcome will follow: the record then names the
     /// request itself, for the case that the host stops before it does.
     pub(crate) open: bool,
-    /// What the policies are asked, if the request came so far and is to be recorded whole.
+    /// What the policies are asked, if the request came so far.
     pub(crate) asked: Option<&'a gavel_runtime::Request>,
     pub(crate) policy_set: &'a PolicySet,
     pub(crate) evaluations: &'a [Evaluation],
@@ -51,19 +57,8 @@ pub(crate) struct DecisionMeta<'a> {
 }
 
 impl DecisionMeta<'_> {
-    /// As canonical JSON text, for a record that also holds an entry of `entry_bytes`. What the
-    /// policies were asked is left out where a record has no room for it.
-    pub(crate) fn to_json(&self, entry_bytes: usize) -> String {
-        let meta = self.without_asked();
-        let Some(asked) = self.asked.map(asked) else { return meta };
-        if asked.len() + meta.len() + entry_bytes + FRAME_BYTES_MAX > MAX_RECORD_BYTES {
-            return meta;
-        }
-        // `asked` sorts before every other key, and what it holds is canonical already.
-        format!("{{\"asked\":{asked},{}", &meta[1..])
-    }
-
-    fn without_asked(&self) -> String {
+    /// As canonical JSON text, without what the policies were asked.
+    pub(crate) fn to_json(&self) -> String {
         let mut meta = json!({
             "caller": self.caller,
             "mode": self.mode,
@@ -126,8 +121,26 @@ pub(crate) fn verdict_label(verdict: &Result<Verdict, FailedClosed>) -> &'static
     }
 }
 
+/// The bytes that are left for what the policies were asked, in a record with this `meta` and an
+/// entry of `entry_bytes`.
+pub(crate) fn room_for_asked(meta: &str, entry_bytes: usize) -> usize {
+    MAX_RECORD_BYTES.saturating_sub(meta.len() + entry_bytes + FRAME_BYTES_MAX)
+}
+
+/// The same `meta` with what the policies were asked.
+pub(crate) fn with_asked(meta: &str, asked: &str) -> String {
+    // `asked` sorts before every other key, and what it holds is canonical already.
+    format!("{{\"asked\":{asked},{}", &meta[1..])
+}
+
+/// The same `meta` with the name of the blob that holds what the policies were asked.
+pub(crate) fn with_asked_blob(meta: &str, id: BlobId, bytes: usize) -> String {
+    // It sorts where `asked` would.
+    format!("{{\"asked_blob\":{{\"bytes\":{bytes},\"sha256\":\"{id}\"}},{}", &meta[1..])
+}
+
 /// What the policies were asked, beside what the entry and the tool's name say: canonical JSON.
-fn asked(request: &gavel_runtime::Request) -> String {
+pub(crate) fn asked(request: &gavel_runtime::Request) -> String {
     let mut text = String::from("{");
     // Writing to a string cannot fail.
     if let Some(constraints) = &request.constraints {
@@ -157,6 +170,8 @@ pub(crate) struct PolicyEvent<'a> {
     pub(crate) policies: Vec<(&'a str, &'a str)>,
     /// The one policy that it is about, if it is about one.
     pub(crate) policy: Option<&'a str>,
+    /// The jurisdictions before and after, where the step changes that.
+    pub(crate) law: Option<(&'a Jurisdiction, &'a Jurisdiction)>,
     /// What requests are judged by after the step; absent where it did not change.
     pub(crate) line: Option<Value>,
 }
@@ -182,6 +197,16 @@ impl PolicyEvent<'_> {
         }
         if let Some(policy) = self.policy {
             meta["policy"] = json!(policy);
+        }
+        if let Some((old, new)) = self.law {
+            meta["old_policy_digest"] = json!(statute::digest(old));
+            meta["new_policy_digest"] = json!(statute::digest(new));
+            let text = json::canonical(&meta);
+            meta["old_policy"] = json!(old);
+            meta["new_policy"] = json!(new);
+            let whole = json::canonical(&meta);
+            // Longer ones are in the catalogue, where their digests lead.
+            return if whole.len() + FRAME_BYTES_MAX > MAX_RECORD_BYTES { text } else { whole };
         }
         json::canonical(&meta)
     }
@@ -316,8 +341,8 @@ pub(crate) fn counted(record: &RecordView) -> Vec<Counted> {
         window_ms: u64,
         added: Option<u64>,
     }
-    // Quickly no for most.
-    if !record.meta().contains("\"counters\":[") {
+    // Quickly no for most. A smoke test has counters of its own.
+    if !record.meta().contains("\"counters\":[") || record.meta().contains(SMOKE) {
         return Vec::new();
     }
     let Ok(meta) = serde_json::from_str::<Meta>(record.meta()) else { return Vec::new() };

@@ -1,142 +1,95 @@
-//! What a kernel must remember of its records: the halt, the permits used, what its policies counted, and what it judges
-//! by. All of it is a reading of the ledger, so that a crash opens no gate.
+//! What must be remembered of the requests that were judged: which permits were used, and what the policies counted.
 //!
-//! A ledger of a hundred million records is not read at every start. The state after so many of them is kept beside the
-//! ledger ([`Ledger::keep_state`]), at every segment and at a clean end, and only what followed is read. What is kept is
-//! never the truth: where it is missing, or of another history, all records are read.
+//! It belongs to the name that clients use, not to the kernel that answers under it: a kernel that replaces another
+//! goes on with the very same memory, so that a replacement lets no permit be used again and gives no rate limit a
+//! new start. After a restart it is built again from the ledgers, the replaced kernels' first.
 
 use crate::record;
-use gavel_kernel::{MemoryPermitUses, PermitUse};
-use gavel_ledger::{Error, Ledger, RecordView, View};
-use gavel_runtime::Counters;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use anyhow::Result;
+use gavel_kernel::MemoryPermitUses;
+use gavel_ledger::RecordView;
+use gavel_runtime::{Counters, WindowedCounters};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The version of what is kept; another one is passed over.
-const VERSION: u32 = 1;
-/// A permit is forgotten so long after its end, as the law forgets it.
-const PERMIT_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long a permit's use matters after the permit ended: a clock may be set back by so much.
+const CLOCK_SET_BACK_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// What follows from the first records of a ledger.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    version: u32,
-    /// The records it follows from.
-    #[serde(skip)]
-    records: u64,
-    now_ms: u64,
-    /// Uses of permits by nonce, issuer and subject: the last one, and how many.
-    permits: BTreeMap<String, (PermitUse, u64)>,
-    /// By policy and key.
-    counters: BTreeMap<String, BTreeMap<String, Counted>>,
-    halted: Option<String>,
-    /// The `meta` of the last step in the life of the policies.
-    line: Option<String>,
+/// The memory of one name. Cheap to clone; all clones are the same memory.
+#[derive(Clone)]
+pub struct Remembered {
+    permits: Arc<Mutex<MemoryPermitUses>>,
+    counters: Arc<dyn Counters>,
 }
 
-/// A counter of a policy.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Counted {
-    longest_ms: u64,
-    amounts: VecDeque<(u64, u64)>,
+impl std::fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remembered").finish_non_exhaustive()
+    }
 }
 
 impl Remembered {
-    /// What follows from all records of a ledger, of which `kept` were read before.
-    pub(crate) fn of(view: &View, kept: Option<(u64, Vec<u8>)>) -> Result<Self, Error> {
-        let mut remembered = kept.and_then(Self::read).unwrap_or_default();
-        remembered.go_on(view)?;
-        Ok(remembered)
+    /// Nothing yet, with room for so many keys of counters.
+    #[must_use]
+    pub fn nothing(max_counter_keys: usize) -> Self {
+        Self { permits: Arc::default(), counters: WindowedCounters::new(max_counter_keys).into() }
     }
 
-    fn read((records, state): (u64, Vec<u8>)) -> Option<Self> {
-        let read: Self = serde_json::from_slice(&state).ok()?;
-        (read.version == VERSION).then_some(Self { records, ..read })
+    /// The permits that were used.
+    pub(crate) fn permits(&self) -> MutexGuard<'_, MemoryPermitUses> {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on to the last record of `view`.
-    pub(crate) fn go_on(&mut self, view: &View) -> Result<(), Error> {
-        for record in view.records_between(self.records, view.records()) {
-            self.take(&record?);
+    /// What the policies counted.
+    pub(crate) fn counters(&self) -> Arc<dyn Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Remember what a record of a ledger tells, in the ledger's order.
+    ///
+    /// # Errors
+    /// When there is no room for a permit's use: going on would let it be used again.
+    pub(crate) fn recall(&self, record: &RecordView) -> Result<()> {
+        if let Some(permit_use) = record::permit_use(record) {
+            self.permits().restore(&permit_use)?;
         }
-        self.records = view.records();
-        Ok(())
-    }
-
-    fn take(&mut self, record: &RecordView) {
-        self.now_ms = self.now_ms.max(record.ts_ms());
-        if let Some(this) = record::permit_use(record) {
-            let key = serde_json::json!([this.nonce, this.issuer, this.subject]).to_string();
-            let (last, count) = self.permits.entry(key).or_insert_with(|| (this.clone(), 0));
-            *count += 1;
-            last.valid_until_ms = last.valid_until_ms.max(this.valid_until_ms);
-            last.used_at_ms = last.used_at_ms.max(this.used_at_ms);
-        }
-        for record::Counted { policy, key, added, window_ms } in record::counted(record) {
-            let counter = self.counters.entry(policy).or_default().entry(key).or_default();
-            counter.longest_ms = counter.longest_ms.max(window_ms);
-            counter.amounts.extend(added.map(|amount| (record.ts_ms(), amount)));
-        }
-        if let Some(reason) = record::halt_reason(record) {
-            self.halted = Some(reason);
-        }
-        if record.known_kind() == Some(gavel_ledger::Kind::Event) && record::is_policy_change(record.meta()) {
-            self.line = Some(record.meta().to_owned());
-        }
-    }
-
-    /// Forgets what can no longer matter, so that what is kept stays as small as what is remembered.
-    fn forget_ended(&mut self) {
-        let now_ms = self.now_ms;
-        self.permits
-            .retain(|_, (last, _)| last.valid_until_ms.max(last.used_at_ms).saturating_add(PERMIT_KEPT_MS) >= now_ms);
-        for counters in self.counters.values_mut() {
-            counters.retain(|_, counter| {
-                let ended = |at: u64| at.saturating_add(counter.longest_ms) < now_ms;
-                while counter.amounts.front().is_some_and(|(at, _)| ended(*at)) {
-                    counter.amounts.pop_front();
-                }
-                !counter.amounts.is_empty()
-            });
-        }
-        self.counters.retain(|_, counters| !counters.is_empty());
-    }
-
-    /// Keeps it beside the ledger.
-    pub(crate) fn keep(&mut self, ledger: &Ledger) -> Result<(), Error> {
-        self.forget_ended();
-        self.version = VERSION;
-        let state = serde_json::to_vec(self).unwrap_or_default();
-        ledger.keep_state(self.records, &state)
-    }
-
-    /// Why the kernel was halted, if it was.
-    pub(crate) fn halted(&self) -> Option<&str> {
-        self.halted.as_deref()
-    }
-
-    /// The `meta` of the last step in the life of the policies.
-    pub(crate) fn line(&self) -> Option<&str> {
-        self.line.as_deref()
-    }
-
-    /// Tells the memory of permits and the counters what they were told before.
-    pub(crate) fn tell(&self, uses: &mut MemoryPermitUses, counters: &dyn Counters) -> anyhow::Result<()> {
-        for (last, count) in self.permits.values() {
-            for _ in 0..*count {
-                uses.restore(last)?;
-            }
-        }
-        for (policy, by_key) in &self.counters {
-            for (key, counter) in by_key {
-                let Some((last_ms, _)) = counter.amounts.back() else { continue };
-                // Reading first: amounts are kept for the longest window that was ever asked for.
-                counters.read(policy, key, counter.longest_ms, *last_ms);
-                for (at_ms, amount) in &counter.amounts {
-                    counters.add(policy, key, *amount, counter.longest_ms, *at_ms);
-                }
+        for counted in record::counted(record) {
+            let record::Counted { policy, key, added, window_ms } = counted;
+            // Reading first: amounts are kept for the longest window that was ever asked for.
+            self.counters.read(&policy, &key, window_ms, record.ts_ms());
+            if let Some(amount) = added {
+                self.counters.add(&policy, &key, amount, window_ms, record.ts_ms());
             }
         }
         Ok(())
+    }
+}
+
+/// Until when it matters what a ledger tells; all in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Horizon {
+    permits: u64,
+    counted: u64,
+    longest_window: u64,
+}
+
+impl Horizon {
+    /// Look at a record.
+    pub(crate) fn see(&mut self, record: &RecordView) {
+        if let Some(used) = record::permit_use(record) {
+            self.permits = self.permits.max(used.valid_until_ms).max(used.used_at_ms);
+        }
+        for counted in record::counted(record) {
+            self.counted = self.counted.max(record.ts_ms());
+            self.longest_window = self.longest_window.max(counted.window_ms);
+        }
+    }
+
+    /// In milliseconds since 1970; 0 when nothing was told that is remembered.
+    pub(crate) fn until_ms(self) -> u64 {
+        let counted_ms = if self.counted == 0 { 0 } else { self.counted.saturating_add(self.longest_window) };
+        match self.permits.max(counted_ms) {
+            0 => 0,
+            until_ms => until_ms.saturating_add(CLOCK_SET_BACK_MS),
+        }
     }
 }

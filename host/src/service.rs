@@ -96,14 +96,15 @@ struct Progress {
 
 impl Written {
     /// The kernel whose ledger had something to write at the last look and has written nothing since.
-    fn stuck<'a>(&mut self, host: &'a Host) -> Option<&'a str> {
-        let progress = host.kernels.iter().map(|kernel| {
+    fn stuck(&mut self, host: &Host) -> Option<String> {
+        let kernels = host.kernels();
+        let progress = kernels.iter().map(|kernel| {
             let stats = kernel.ledger().stats();
             Progress { batches: stats.batches, waiting: stats.queue_depth > 0 && kernel.poisoned().is_none() }
         });
         let before = std::mem::replace(&mut self.0, progress.collect());
         let at = before.iter().zip(&self.0).position(|(before, now)| stands_still(*before, *now));
-        at.map(|at| host.kernels[at].id())
+        at.and_then(|at| Some(kernels.get(at)?.id().to_owned()))
     }
 }
 

@@ -64,7 +64,7 @@ async fn swap(data: &Path) {
     text = text.replace("to: \"24:00\"}}", "to: \"24:00\"}, limits: {deadline_ms: 1000}}");
     let file = config::parse(Path::new("(bench)"), &text).expect("a configuration");
     let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await.expect("a host");
-    let kernel = &host.kernels[0];
+    let kernel = &host.kernels()[0];
     let closed = |name: &str| Edit {
         name: name.into(),
         config: Some(
@@ -183,7 +183,7 @@ async fn replay(data: &Path) {
     let (_, records) = gavel_ledger::read_dir(&ledger_dir(data, "bench")).expect("a sound ledger");
     let mut bench = Bench::new(Catalogue::read_only(&catalogue_dir(data)), None).expect("a sandbox");
     let before = cpu_of(std::process::id());
-    let report = rejudge(Past::new(records), &mut bench, |_| {}).await.expect("a report");
+    let report = rejudge(Past::new(records, &ledger_dir(data, "bench")), &mut bench, |_| {}).await.expect("a report");
     let cpu = cpu_of(std::process::id()).saturating_sub(before);
     assert_eq!((report.differing, report.same), (0, report.judged), "{:?}", report.differences.first());
     let judged = f64::from(u32::try_from(report.judged).unwrap_or(u32::MAX));

@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The repository's root.
 #[must_use]
@@ -43,7 +44,18 @@ fn profile_dir() -> PathBuf {
     test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").to_owned()
 }
 
+/// An example of one of the crates, built.
+#[must_use]
+pub fn example(package: &str, name: &str) -> PathBuf {
+    built(&["--package", package, "--example", name])
+}
+
 fn build() -> PathBuf {
+    built(&["--package", "gavel", "--bin", "gavel"])
+}
+
+/// Have cargo build one executable, in the profile of this test.
+fn built(what: &[&str]) -> PathBuf {
     let name = profile_dir().file_name().expect("a profile has a name").to_string_lossy().into_owned();
     let profile = if name == "debug" { "dev" } else { &name };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -52,13 +64,14 @@ fn build() -> PathBuf {
     let told = std::env::vars_os().map(|(name, _)| name).filter(|name| is_about_a_package(&name.to_string_lossy()));
     told.for_each(|name| _ = cargo.env_remove(name));
     let built = cargo
-        .args(["build", "--quiet", "--package", "gavel", "--bin", "gavel", "--profile", profile])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(repository())
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
-    assert!(built.status.success(), "the gavel binary cannot be built");
+    assert!(built.status.success(), "cannot be built: {what:?}");
     let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut executables = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from));
@@ -105,6 +118,14 @@ impl Gavel {
         Self::with_environment(command)
     }
 
+    /// Another program, in the same environment.
+    #[must_use]
+    pub fn program<A: AsRef<OsStr>>(program: &Path, args: impl IntoIterator<Item = A>) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(repository());
+        Self::with_environment(command)
+    }
+
     /// A line for the shell, in which `gavel` is the binary under test, run in a folder.
     #[must_use]
     pub fn shell(line: &str, folder: &Path) -> Self {
@@ -144,9 +165,24 @@ impl Gavel {
 
     /// Run it to its end, which a signal is if it prints a line with `text`.
     #[must_use]
-    pub(crate) fn run_unless(mut self, text: &'static str) -> Output {
+    pub fn run_unless(mut self, text: &'static str) -> Output {
         self.unless = Some(text);
         self.run()
+    }
+
+    /// Start it, and kill it a while after: at whatever it does then.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run_and_kill_after(mut self, lives: Duration) {
+        let mut child = self.spawn();
+        let from = Instant::now();
+        while from.elapsed() < lives {
+            std::hint::spin_loop();
+        }
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Run it to its end.

@@ -17,17 +17,24 @@
 mod binary;
 mod client;
 mod config;
+mod documents;
+mod fake;
 mod metrics;
 mod random;
+pub mod receipts;
 mod server;
+mod volume;
 mod webhook;
 
-pub use binary::{Gavel, Output, gavel, path as gavel_path, repository, scratch};
+pub use binary::{Gavel, Output, example, gavel, path as gavel_path, repository, scratch};
 pub use client::{Connection, Request, Response, read_request, read_response};
 pub use config::{Config, Key};
+pub use documents::blocks;
+pub use fake::{FakeServer, Script};
 pub use metrics::Samples;
 pub use random::Random;
 pub use server::{Server, Site};
+pub use volume::Volume;
 pub use webhook::Webhook;
 
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! A real `gavel serve` in a folder of its own.
 
 use crate::binary::{Gavel, Output, end_of};
-use crate::{Config, Connection, PATIENCE, Response, Samples, path};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::{Config, Connection, PATIENCE, Response, Samples, Volume, path};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -92,6 +92,26 @@ impl Site {
         let (config, data) = (self.config(), self.data());
         let args = ["serve", "--listen", listen, "--config", path(&config), "--data", path(&data)];
         Gavel::new(args)
+    }
+
+    /// Put the data folder on a volume; before anything was served.
+    ///
+    /// # Panics
+    /// When there is a data folder.
+    pub fn keep_data_on(&self, volume: &Volume) {
+        std::os::unix::fs::symlink(volume.path(), self.data()).expect("nothing was served here");
+    }
+
+    /// Start a server whose files can be kept from growing, see [`Server::let_files_grow`]: it is not ended for trying.
+    #[must_use]
+    pub fn serve_with_a_quota(&self) -> Server {
+        let (config, data) = (self.config(), self.data());
+        let line = format!(
+            "trap '' XFSZ; exec gavel serve --listen 127.0.0.1:0 --config '{}' --data '{}'",
+            path(&config),
+            path(&data)
+        );
+        Server::spawn(Gavel::shell(&line, self.path()), self.clone())
     }
 
     /// Start a server that must come up.
@@ -260,6 +280,15 @@ impl Server {
     #[must_use]
     pub fn log(&self) -> String {
         self.log.text.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// From now on no file of the server grows beyond `bytes`; what would stops there, with an error.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn let_files_grow(&self, bytes: u64) {
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).expect("the server is there");
     }
 
     /// Its process.

@@ -74,6 +74,8 @@ fn every_route_has_its_roles() {
         ("/tile/0/000.p/1", [401, 403, 200, 200, 403]),
         ("/kernels/other/tile/entries/000.p/1", [401, 403, 200, 200, 200]),
         ("/metrics", [401, 403, 200, 200, 200]),
+        ("/archive", [401, 403, 200, 200, 403]),
+        ("/kernels/k/retention", [401, 403, 200, 200, 403]),
         ("/nothing", [404; 5]),
         // Who may not know does not learn which kernels there are.
         ("/kernels/nobody/status", [401, 404, 404, 404, 404]),
@@ -83,6 +85,13 @@ fn every_route_has_its_roles() {
     for path in ["/submit", "/decide", "/kernels/k/submit", "/kernels/k/decide"] {
         assert_eq!(statuses(&server, &keys, "POST", path, Some(&request)), [401, 200, 403, 403, 403], "{path}");
     }
+    let dry = json!({"dry_run": true});
+    assert_eq!(statuses(&server, &keys, "POST", "/retention", Some(&dry)), [401, 403, 200, 403, 403]);
+    assert_eq!(
+        statuses(&server, &keys, "POST", "/archive", None),
+        [401, 403, 409, 403, 403],
+        "no archive is configured"
+    );
     let halt = json!({"reason": "x"});
     assert_eq!(statuses(&server, &keys, "POST", "/halt", Some(&halt)), [401, 403, 200, 403, 403]);
     assert_eq!(statuses(&server, &keys, "POST", "/kernels/other/halt", Some(&halt)), [401, 403, 200, 403, 403]);

@@ -3,111 +3,13 @@
 //! What belongs here: everything about the moment at which a server ends, and what the next one
 //! finds. Each test ends real processes with real signals.
 
+use gavel_tests::receipts::{Acknowledged, Fate, OUTCOME_UNKNOWN, killed_under_load, under_load};
 use gavel_tests::{Config, Connection, Random, Server, Site, call, gavel, intent};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
-
-const OUTCOME_UNKNOWN: &str = "outcome unknown: host stopped";
-
-/// What became of a request that was sent.
-#[derive(Debug)]
-enum Fate {
-    /// A receipt came back: its record must never be lost.
-    Acknowledged { id: String, hash: String },
-    /// The server said that it does not judge it.
-    Refused,
-    /// The connection ended without an answer.
-    Unanswered { id: String },
-}
-
-/// Send requests of all kinds until the server is gone: denied ones, allowed ones without a tool,
-/// and ones whose tool runs.
-fn submit_until_gone(address: SocketAddr, name: &str, fates: &SyncSender<Fate>) {
-    let Ok(mut connection) = Connection::open(address) else { return };
-    for number in 0.. {
-        let id = format!("{name}-{number}");
-        let request = match number % 3 {
-            0 => call(&id, "echo", json!({"text": id})),
-            1 => intent(&id),
-            _ => json!({"request_id": id, "actor": "", "intent": "denied"}),
-        };
-        let body = request.to_string();
-        let fate = match connection.request("POST", "/submit", &[], Some(body.as_bytes())) {
-            Ok(answer) if answer.status == 200 => {
-                let receipt = answer.json();
-                assert_eq!(receipt["request_id"], id.as_str());
-                let hash = receipt["evidence_hash"].as_str().expect("a judged request has a hash").to_owned();
-                Fate::Acknowledged { id, hash }
-            }
-            Ok(answer) => {
-                assert!(answer.error(503).len() > 5);
-                Fate::Refused
-            }
-            Err(_) => Fate::Unanswered { id },
-        };
-        let gone = matches!(fate, Fate::Unanswered { .. });
-        fates.send(fate).expect("somebody counts");
-        if gone {
-            return;
-        }
-    }
-}
-
-/// Start `threads` submitters, do `meanwhile` with what they report, and give back everything that
-/// they reported.
-fn under_load(
-    server: Server,
-    threads: usize,
-    round: usize,
-    meanwhile: impl FnOnce(Server, &Receiver<Fate>) -> Vec<Fate>,
-) -> Vec<Fate> {
-    let (sender, fates) = sync_channel(1 << 20);
-    let address = server.address;
-    thread::scope(|scope| {
-        for thread in 0..threads {
-            let sender = sender.clone();
-            scope.spawn(move || submit_until_gone(address, &format!("{round}-{thread}"), &sender));
-        }
-        drop(sender);
-        let mut seen = meanwhile(server, &fates);
-        seen.extend(fates.iter());
-        seen
-    })
-}
-
-/// Every acknowledged record, by hash.
-#[derive(Debug, Default)]
-struct Acknowledged(BTreeMap<String, String>);
-
-impl Acknowledged {
-    fn add(&mut self, fates: &[Fate]) {
-        for fate in fates {
-            if let Fate::Acknowledged { id, hash } = fate {
-                assert_eq!(self.0.insert(hash.clone(), id.clone()), None, "one hash for two requests");
-            }
-        }
-    }
-
-    /// Each must be in the evidence, under its id, and say what happened.
-    fn check(&self, bundle: &Value) {
-        let entries = bundle["ledger_entries"].as_array().expect("entries");
-        let recorded: BTreeMap<&str, &Value> =
-            entries.iter().map(|entry| (entry["entry_hash"].as_str().expect("a hash"), entry)).collect();
-        for (hash, id) in &self.0 {
-            let Some(entry) = recorded.get(hash.as_str()) else { panic!("the record of {id} is lost: {hash}") };
-            assert_eq!(entry["request_id"], id.as_str());
-            assert_ne!(entry["error"], OUTCOME_UNKNOWN, "{id} was answered");
-        }
-        let ids: BTreeSet<&str> = entries.iter().filter_map(|entry| entry["request_id"].as_str()).collect();
-        assert_eq!(ids.len(), entries.len(), "a request has two entries");
-    }
-}
 
 /// `gavel verify` of the ledger folder and of the exported bundle.
 fn verify(server: &Server) {
@@ -131,18 +33,7 @@ fn no_acknowledged_record_is_lost_in_100_kills() {
     let mut acknowledged = Acknowledged::default();
     let mut unknown = 0;
     for round in 0..KILLS {
-        let server = site.serve();
-        let after = random.below(60);
-        let spin = Duration::from_micros(random.below(4_000));
-        let fates = under_load(server, 8, round, |server, fates| {
-            let seen: Vec<Fate> = fates.iter().take(usize::try_from(after).expect("small")).collect();
-            let from = Instant::now();
-            while from.elapsed() < spin {
-                std::hint::spin_loop();
-            }
-            server.kill();
-            seen
-        });
+        let fates = killed_under_load(site.serve(), round, &mut random);
         acknowledged.add(&fates);
         let server = site.serve();
         let bundle = server.evidence();
@@ -153,10 +44,10 @@ fn no_acknowledged_record_is_lost_in_100_kills() {
         }
         server.kill();
     }
-    assert!(acknowledged.0.len() > 10 * KILLS, "there was load: {}", acknowledged.0.len());
+    assert!(acknowledged.count() > 10 * KILLS, "there was load: {}", acknowledged.count());
     let verified = gavel_ledger::verify_dir(&site.ledger("k")).expect("the ledger holds");
     assert_eq!(verified.open_decisions, 0, "every decision is closed");
-    println!("{KILLS} kills, {} acknowledged records, {unknown} outcomes unknown", acknowledged.0.len());
+    println!("{KILLS} kills, {} acknowledged records, {unknown} outcomes unknown", acknowledged.count());
 }
 
 /// How many entries say that their outcome is not known; each must be a denial of a tool call.

@@ -29,6 +29,8 @@ fn the_routes_are_these() {
     let shown: Vec<String> = listed.map(|route| format!("{route}{}", if of_each(route) { " *" } else { "" })).collect();
     expect![[r#"
         / GET
+        /archive GET *
+        /archive POST *
         /checkpoint GET *
         /consistency GET *
         /decide POST *
@@ -39,8 +41,12 @@ fn the_routes_are_these() {
         /halt/emergency POST *
         /health GET *
         /health/check GET *
+        /incidents GET
+        /incidents POST
+        /incidents/{incident}/resolve POST
         /investigate GET *
         /kernels GET
+        /kernels POST
         /kernels/{id} GET
         /livez GET
         /metrics GET
@@ -56,14 +62,21 @@ fn the_routes_are_these() {
         /policies/stage POST *
         /policies/try POST *
         /policy GET *
+        /policy POST *
         /prove GET *
         /prove/{request_id} GET *
         /readyz GET
         /records GET *
         /records/{index} GET *
+        /recover POST *
+        /replace POST *
         /restart POST
+        /retention GET *
+        /retention POST *
+        /rollback POST *
         /status GET *
         /submit POST *
+        /submit/batch POST *
         /tile/entries/{path} GET *
         /tile/{level}/{path} GET *
         /verify.html GET"#]]
@@ -95,11 +108,24 @@ fn every_route_is_served() {
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.contains("/halt")) {
         let path = path.replace("{id}", "other").replace("{index}", "0").replace("{level}", "0");
         let path = path.replace("{path}", "000.p/1").replace("{request_id}", "r1");
-        let body = (*method == "post").then(|| intent("r1").to_string().into_bytes());
+        let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
+        let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
-        // The routes of policies want other bodies, or a candidate that is not there; those of operators too; those of
-        // proofs want to know of what.
-        let other = ["/policies", "/evidence/", "/restart"].iter().any(|part| path.contains(part));
+        // These routes want other bodies, or a candidate that is not there.
+        let others = [
+            "/policies",
+            "/policy",
+            "/recover",
+            "/replace",
+            "/rollback",
+            "/incidents",
+            "/evidence/",
+            "/restart",
+            "/archive",
+            "/retention",
+        ];
+        let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
+        // Those of proofs want to know of what.
         let known: &[u16] = match path.rsplit('/').next() {
             _ if other => &[200, 400, 409, 422],
             Some("prove" | "consistency") => &[400],
@@ -139,11 +165,15 @@ fn shape_of_name_health_and_kernels() {
           "kernels": [
             {
               "kernel_id": "k",
+              "name": "k",
+              "predecessors": [],
               "state": "IDLE",
               "variant": "strict"
             },
             {
               "kernel_id": "other",
+              "name": "other",
+              "predecessors": [],
               "state": "IDLE",
               "variant": "strict"
             }
@@ -179,6 +209,7 @@ fn shape_of_status() {
         &status,
         &expect![[r#"
         {
+          "enhanced_monitoring_until_ms": null,
           "halt_reason": null,
           "kernel_id": "k",
           "ledger": {
@@ -190,6 +221,8 @@ fn shape_of_status() {
             "root_hash": "<hash>",
             "tree_root": "<hash>"
           },
+          "monitoring": null,
+          "name": "k",
           "policy_set": "sha256:<hash>",
           "requests": {
             "arbitrating": 0,

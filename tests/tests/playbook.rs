@@ -202,7 +202,7 @@ fn play_3_1_a_healthy_kernel_passes_every_check() {
     assert_eq!((&report["all_passed"], &report["kernel_id"]), (&json!(true), &json!("k")));
     let integrity = check(&report, "audit_integrity");
     assert_eq!((&integrity["errors"], &integrity["complete"]), (&json!([]), &json!(true)), "{integrity}");
-    assert_eq!(integrity["verified_records"], integrity["records"]);
+    assert_eq!((&integrity["verified_records"], &integrity["signed"]), (&integrity["records"], &json!(true)));
     let seen = check(&report, "decision_distribution");
     assert_eq!([&seen["allow"], &seen["deny"], &seen["ratio"]], [&json!(2), &json!(1), &json!(2.0)]);
     assert_eq!(check(&report, "kernel_state")["value"], "IDLE");

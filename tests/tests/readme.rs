@@ -3,23 +3,9 @@
 //! What belongs here: documents that tell a reader what to type. A command that cannot be run here
 //! (it builds, or serves until it is stopped) is checked against the command line's own help.
 
-use gavel_tests::{Config, Gavel, Server, Site, gavel, in_time, intent, repository};
+use gavel_tests::{Config, Gavel, Server, Site, blocks, gavel, in_time, intent, repository};
 use std::fs;
 use std::path::Path;
-
-/// The blocks of a document in one language, as they stand between their fences.
-fn blocks(document: &str, language: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut lines = document.lines();
-    while let Some(line) = lines.next() {
-        let Some(found) = line.trim_start().strip_prefix("```") else { continue };
-        let body: Vec<&str> = lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")).collect();
-        if found.trim() == language {
-            blocks.push(body.join("\n"));
-        }
-    }
-    blocks
-}
 
 /// The commands of a document: lines of its `sh` blocks, without comments.
 fn commands(document: &str) -> Vec<String> {

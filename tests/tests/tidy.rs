@@ -37,12 +37,15 @@ const TOP_LEVEL: [&str; 11] = [
 const UNSAFE_FILE: &str = "host/runtime/src/cache.rs";
 
 /// The crates of the workspace and which of the others each may use. The harness of the tests may use all.
-const MAY_USE: [(&str, &[&str]); 6] = [
-    ("gavel", &["gavel-kernel", "gavel-ledger", "gavel-runtime", "kasmina"]),
+const MAY_USE: [(&str, &[&str]); 9] = [
+    ("gavel", &["gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-runtime", "kasmina"]),
+    ("gavel-client", &[]),
+    ("gavel-fuzz", &["gavel", "gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-tests"]),
     ("gavel-kernel", &[]),
-    ("gavel-ledger", &["gavel-kernel"]),
+    ("gavel-ledger", &["gavel-kernel", "gavel-proof"]),
+    ("gavel-proof", &[]),
     ("gavel-runtime", &[]),
-    ("gavel-tests", &["gavel", "gavel-kernel", "gavel-ledger", "gavel-runtime", "kasmina"]),
+    ("gavel-tests", &["gavel", "gavel-client", "gavel-kernel", "gavel-ledger", "gavel-runtime", "kasmina"]),
     ("kasmina", &[]),
 ];
 

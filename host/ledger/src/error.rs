@@ -44,14 +44,14 @@ pub enum Error {
         found: String,
     },
     /// A segment is only in an archive.
-    #[error(
-        "{place}: segment {segment} is in the archive that segment-{segment:06}.remote names: bring it back with `gavel restore`"
-    )]
+    #[error("{place}: segment {segment} is only in the archive, at {url}: bring it back with `{}`", restore_command(place, *segment, url))]
     Remote {
         /// The folder.
         place: String,
         /// The segment.
         segment: u32,
+        /// The object that it is in the archive.
+        url: String,
     },
     /// A segment is nowhere.
     #[error(
@@ -155,6 +155,13 @@ pub enum Error {
         /// The first failure.
         why: String,
     },
+}
+
+/// What brings a segment back that is at `ARCHIVE/KERNEL/LEDGER/FILE`.
+fn restore_command(place: &str, segment: u32, url: &str) -> String {
+    let mut parts = url.rsplitn(4, '/').skip(2);
+    let (kernel, archive) = (parts.next().unwrap_or("ID"), parts.next().unwrap_or("URL"));
+    format!("gavel restore --from {archive} --kernel {kernel} --into {place} --segment {segment}")
 }
 
 impl Error {

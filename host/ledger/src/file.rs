@@ -250,6 +250,14 @@ impl Reader for FolderReader {
     }
 }
 
+/// A segment's file wherever it lies, plain or compressed: how it begins tells.
+pub(crate) fn opened_segment(path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let (file, mut begin) = (File::open(path)?, [0; 4]);
+    let packed = file.read_at(&mut begin, 0)? == begin.len() && begin == ZSTD;
+    Ok(Arc::new(FileSource(if packed { decompressed(path)? } else { file })))
+}
+
 /// The content of a compressed segment, in a file that has no name and goes when it is closed: a segment can have
 /// four gigabytes.
 fn decompressed(path: &Path) -> io::Result<File> {

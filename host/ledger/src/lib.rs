@@ -42,6 +42,7 @@
 //! believed afterwards). The bytes are described in `docs/formats/ledger.md`. Deliberately absent:
 //! async, HTTP, any knowledge of what an entry says, and any repair of what was once acknowledged.
 
+mod blobs;
 mod draft;
 mod error;
 mod file;
@@ -55,6 +56,7 @@ mod migrate;
 mod queue;
 mod recover;
 mod scan;
+mod sealed;
 mod stage;
 mod storage;
 mod store;
@@ -63,6 +65,7 @@ mod verify;
 mod view;
 mod writer;
 
+pub use blobs::{BLOB_BYTES_MAX, BLOBS, Blob, BlobEntry, BlobError, BlobId, BlobState, BlobTotals, Blobs};
 pub use draft::Draft;
 pub use error::{AppendError, Error};
 pub use file::{FileStorage, compressed_file, remote_file, segment_file};
@@ -74,6 +77,9 @@ pub use ledger::{
     ChainPosition, Committed, Ledger, OpenDecision, Options, Recovered, SEGMENT_RECORDS, Snapshot, Stats, SyncMode,
 };
 pub use memory::{Fault, Image, MemoryStorage, SECTOR_BYTES};
+pub use sealed::{
+    SealedSegment, SegmentReport, compress_segment, leave_segment, pack_newest, sealed_segments, verify_segment,
+};
 pub use storage::{Form, ReadAt, Reader, Storage};
 pub use verify::{Audit, Progress, VerifyReport, audit_dir, read_dir, verify_dir};
 pub use view::{Records, View};

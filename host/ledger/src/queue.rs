@@ -46,6 +46,10 @@ pub(crate) struct Limits {
     pub(crate) bytes_max: usize,
 }
 
+impl Limits {
+    const NONE: Self = Self { jobs_max: usize::MAX, bytes_max: usize::MAX };
+}
+
 /// What the writer woke up for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -81,7 +85,9 @@ impl Queue {
     /// Hands a job to the writer; if it cannot be taken, its `done` is called here and now.
     pub(crate) fn push(&self, job: Job) {
         let mut waiting = self.lock();
-        if let Some(error) = waiting.refuses(&self.limits) {
+        // What closes a decision is always admitted: its tool has run, and there are no more of these than open decisions.
+        let limits = if job.draft.closes.is_some() { &Limits::NONE } else { &self.limits };
+        if let Some(error) = waiting.refuses(limits) {
             // Never under the lock: a callback may well append again.
             drop(waiting);
             (job.done)(Err(error));
@@ -219,6 +225,12 @@ mod tests {
         let (refused, answer) = job("{}");
         queue.push(refused);
         assert_eq!(answer.recv().unwrap(), Err(AppendError::Overloaded { queued: 2, bytes: 516 }));
+
+        let (mut closing, unanswered) = job("{}");
+        closing.draft.closes = Some(1);
+        queue.push(closing);
+        assert!(unanswered.try_recv().is_err(), "what closes a decision waits, however full it is");
+        assert_eq!(queue.depth(), 3);
 
         let queue = Queue::new(Limits { jobs_max: 9, bytes_max: 300 });
         queue.push(job(&"x".repeat(100)).0);

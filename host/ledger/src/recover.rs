@@ -19,7 +19,7 @@ use crate::view::View;
 use gavel_proof::note::CheckpointKey;
 use gavel_proof::record::{self, Facts, Kind, RecordView};
 use gavel_proof::state::State;
-use gavel_proof::tree::leaf_hash;
+use gavel_proof::tree::{leaf_hash, root};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -75,12 +75,9 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Op
     if let Some(broken) = &found.broken {
         judge(&*source, &place, length, &found, broken, mark)?;
     }
-    // Whose it is comes before any change to it.
-    let identity = identity(&found, &place, &options.identity)?;
-    let key = key_at_hand(&found.state, &place, options)?;
     let torn = found.broken.take();
     if torn.is_some() {
-        cut(storage, &place, found.extent.end)?;
+        // Only what is committed counts, and the state must not know what a torn batch said.
         seen = Seen::default();
         found = scan(Task { end: found.extent.end, ..task }, &mut |passing| seen.pass(passing))?;
         if let Some(broken) = &found.broken {
@@ -88,35 +85,63 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Op
             return Err(Error::damaged(segment, broken.at, found.state.records(), what));
         }
     }
-    if found.state.records() - found.header.first_index > options.segment_records {
-        return Ok(Opened::TooLong);
+    // Whose it is comes before any change to it.
+    let identity = identity(&found, &place, &options.identity)?;
+    let key = key_at_hand(&found.state, &place, options)?;
+    let too_long = found.state.records() - found.header.first_index > options.segment_records;
+    // The segments before must be those that this one begins after, as far as that is known without reading them.
+    let store = if too_long { None } else { Some(store_of(&mut found, segment, options, reader)?) };
+    if let Some(store) = &store {
+        refuse_other_history(store, segment, mark)?;
     }
+    if torn.is_some() {
+        cut(storage, &place, found.extent.end)?;
+    }
+    let Some(store) = store else { return Ok(Opened::TooLong) };
     let extent = found.extent;
     make_durable(storage, &*source, &place, &extent, mark).map_err(Error::io("make durable", &place))?;
     write_mark(storage, &found.state, segment, extent.end).map_err(Error::io("write the mark of", &place))?;
     let cut = torn.map(|broken| (length - extent.end, format!("byte {}: {}", broken.at, broken.what)));
-    ready(found, segment, options, reader, identity, key, newest.is_none(), cut, seen)
+    ready(found, segment, store, identity, key, newest.is_none(), cut, seen)
+}
+
+/// A mark of an earlier segment must be of this history too. (One of the newest was compared as that was read.)
+fn refuse_other_history(store: &Store, newest: u32, mark: MarkFound) -> Result<(), Error> {
+    match mark.good().filter(|mark| mark.segment < newest) {
+        Some(mark) if store.segment_of(mark.size) > newest || root(store, mark.size)? != mark.root => {
+            Err(Error::RolledBack { acknowledged: mark.size, what: "the log has other records up to there".to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What proofs and readers use.
+fn store_of(
+    found: &mut Scanned,
+    segment: u32,
+    options: &Options,
+    reader: Arc<dyn Reader>,
+) -> Result<Arc<Store>, Error> {
+    if found.header.first_index != u64::from(segment) * options.segment_records {
+        return Err(Error::Options { name: "segment_records", what: "must be what the ledger was made with" });
+    }
+    let before = found.carry.as_ref().map(|carry| carry.state.tree.clone()).unwrap_or_default();
+    let derived = std::mem::take(&mut found.derived);
+    Store::new(reader, found.header.ledger_id, options.segment_records, &before, derived).map(Arc::new)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of what was found, each of its own origin")]
 fn ready(
     found: Scanned,
     segment: u32,
-    options: &Options,
-    reader: Arc<dyn Reader>,
+    store: Arc<Store>,
     identity: Identity,
     key: Option<CheckpointKey>,
     created: bool,
     cut: Option<(u64, String)>,
     seen: Seen,
 ) -> Result<Opened, Error> {
-    let Scanned { header, carry, state, extent, derived, last_note, .. } = found;
-    if header.first_index != u64::from(segment) * options.segment_records {
-        return Err(Error::Options { name: "segment_records", what: "must be what the ledger was made with" });
-    }
-    let before = carry.as_ref().map(|carry| carry.state.tree.clone()).unwrap_or_default();
-    let store = Store::new(reader, header.ledger_id, options.segment_records, &before, derived)?;
-    let store = Arc::new(store);
+    let Scanned { header, carry, state, extent, last_note, .. } = found;
     let view = View::new(Arc::clone(&store), &state, identity.clone(), header.ledger_id);
     let kept = view.kept_state();
     let (cut_bytes, cut_reason) = cut.map_or((0, None), |(bytes, reason)| (bytes, Some(reason)));

@@ -260,7 +260,8 @@ impl Scanned {
         ];
         if let Some((_, what)) = checks.iter().find(|(holds, _)| !holds) {
             let what = format!("the commit frame states another {what} than the records before it have");
-            return Err(Error::damaged(*segment, at, size, what));
+            // Which record of the batch it is, nobody can say: none of them can be trusted.
+            return Err(Error::damaged(*segment, at, extent.size, what));
         }
         if let Some(mark) = mark.filter(|mark| mark.size == size)
             && (mark.root, mark.end) != (root, end)

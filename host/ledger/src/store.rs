@@ -7,7 +7,8 @@
 //! all sealed segments together only the roots are kept: 32 bytes for 65,536 records.
 //!
 //! ```text
-//! header  magic GAVELTRE, version u16, zero u16, segment u32, records u64, ledger id 16, root 32, crc32 of these
+//! header  magic GAVELTRE, version u16, zero u16, segment u32, records u64, ledger id 16, root 32, crc32 of what
+//!         follows, crc32 of these
 //! offsets of the record frames in the segment, u64 each
 //! nodes   level by level, leaves first; each level from left to right
 //! ```
@@ -16,18 +17,21 @@
 //! record read by its offset must bear its index.
 
 use crate::error::Error;
+use crate::file::remote_file;
 use crate::frame::{LedgerId, array_at};
 use crate::frames::{Frame, Frames, read_exact_at};
 use crate::storage::{Form, ReadAt, Reader};
 use gavel_proof::tree::{Frontier, Hash, Nodes, leaf_hash, node_hash};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const MAGIC: &[u8; 8] = b"GAVELTRE";
 const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 76;
+const HEADER_BYTES: usize = 80;
 const HASH_BYTES: u64 = 32;
 const OFFSET_BYTES: u64 = 8;
+/// Read at a time.
+const WINDOW_BYTES: usize = 256 * 1024;
 
 /// The nodes of a tree that grows, level by level.
 #[derive(Debug, Clone, Default)]
@@ -120,13 +124,15 @@ impl Derived {
         self.leaves.complete();
         let records = self.offsets.len() as u64;
         let root = self.leaves.levels.last().and_then(|top| top.first().copied()).unwrap_or_default();
-        let mut bytes = header(segment, records, ledger_id, &root).to_vec();
+        let mut bytes = vec![0; HEADER_BYTES];
         for offset in &self.offsets {
             bytes.extend_from_slice(&offset.to_le_bytes());
         }
         for node in self.leaves.levels.iter().flatten() {
             bytes.extend_from_slice(node);
         }
+        let body_crc = crc32fast::hash(&bytes[HEADER_BYTES..]);
+        bytes[..HEADER_BYTES].copy_from_slice(&header(segment, records, ledger_id, &root, body_crc));
         bytes
     }
 }
@@ -140,7 +146,7 @@ enum Sealed {
 }
 
 /// The header of a segment's file.
-fn header(segment: u32, records: u64, ledger_id: LedgerId, root: &Hash) -> [u8; HEADER_BYTES] {
+fn header(segment: u32, records: u64, ledger_id: LedgerId, root: &Hash, body_crc: u32) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
     header[8..10].copy_from_slice(&VERSION.to_le_bytes());
@@ -148,9 +154,28 @@ fn header(segment: u32, records: u64, ledger_id: LedgerId, root: &Hash) -> [u8; 
     header[16..24].copy_from_slice(&records.to_le_bytes());
     header[24..40].copy_from_slice(&ledger_id);
     header[40..72].copy_from_slice(root);
-    let crc = crc32fast::hash(&header[..72]);
-    header[72..].copy_from_slice(&crc.to_le_bytes());
+    header[72..76].copy_from_slice(&body_crc.to_le_bytes());
+    let crc = crc32fast::hash(&header[..76]);
+    header[76..].copy_from_slice(&crc.to_le_bytes());
     header
+}
+
+/// Whether what follows the header of a segment's file is what was written.
+fn body_is_sound(file: &dyn ReadAt) -> bool {
+    let (mut hasher, mut at) = (crc32fast::Hasher::new(), HEADER_BYTES as u64);
+    let mut window = vec![0; WINDOW_BYTES];
+    loop {
+        match file.read_at(&mut window, at) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&window[..count]);
+                at += count as u64;
+            }
+            Err(_) => return false,
+        }
+    }
+    let mut sum = [0; 4];
+    read_exact_at(file, &mut sum, 72).is_ok() && sum == hasher.finalize().to_le_bytes()
 }
 
 /// The name of a segment's derived data.
@@ -158,14 +183,31 @@ fn tree_file(segment: u32) -> String {
     format!("segment-{segment:06}.tree")
 }
 
+/// Bytes of a file that says where a segment is.
+const REMOTE_BYTES_MAX: u64 = 64 << 10;
+
 /// Opens a segment, and says what to do where it is not here.
 pub(crate) fn open_segment(reader: &dyn Reader, segment: u32) -> Result<Arc<dyn ReadAt>, Error> {
     let place = reader.place();
     match reader.form(segment).map_err(Error::io("look for a segment of", &place))? {
-        Form::Remote => Err(Error::Remote { place, segment }),
+        Form::Remote => Err(Error::Remote { url: remote_url(reader, segment), place, segment }),
         Form::Absent => Err(Error::Missing { place, segment }),
-        Form::Plain | Form::Compressed => reader.open(segment).map_err(Error::io("open a segment of", &place)),
+        Form::Plain | Form::Compressed => {
+            reader.open(segment).map_err(Error::io("open", format!("segment {segment} of {place}")))
+        }
     }
+}
+
+/// Where a segment is that is not here, as far as its file says it.
+fn remote_url(reader: &dyn Reader, segment: u32) -> String {
+    let read = || {
+        let file = reader.derived(&remote_file(segment)).ok()??;
+        let mut bytes = vec![0; usize::try_from(file.log_bytes().ok()?.min(REMOTE_BYTES_MAX)).ok()?];
+        read_exact_at(&*file, &mut bytes, 0).ok()?;
+        let note: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        note.get("url")?.as_str().map(str::to_owned)
+    };
+    read().unwrap_or_else(|| format!("(a place that {} does not say)", remote_file(segment)))
 }
 
 struct Inner {
@@ -176,6 +218,8 @@ struct Inner {
     /// Those asked for of late, and those that are not in a file yet.
     sealed: BTreeMap<u32, Sealed>,
     segments: BTreeMap<u32, Arc<dyn ReadAt>>,
+    /// Segments whose file was read as a whole and is what was written.
+    sound: BTreeSet<u32>,
 }
 
 /// Files of segments, and of derived data, that are kept open for the next reader.
@@ -200,11 +244,26 @@ impl Store {
         open: Derived,
     ) -> Result<Self, Error> {
         debug_assert!(segment_records.is_power_of_two());
-        let inner = Inner { roots: Levels::default(), open, sealed: BTreeMap::new(), segments: BTreeMap::new() };
+        let inner = Inner {
+            roots: Levels::default(),
+            open,
+            sealed: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            sound: BTreeSet::new(),
+        };
         let store = Self { reader, ledger_id, height: segment_records.ilog2(), inner: Mutex::new(inner) };
         let count = u32::try_from(before.size() >> store.height).unwrap_or(u32::MAX);
         let roots = store.roots(count, before)?;
-        store.lock().roots = roots;
+        let mut inner = store.lock();
+        inner.roots = roots;
+        // The newest segment may be full, and the next one still to come.
+        if inner.open.offsets.len() as u64 == store.records() {
+            let mut full = std::mem::take(&mut inner.open);
+            let root = full.leaves.node(store.height, 0).unwrap_or_default();
+            inner.roots.push(root);
+            inner.sealed.insert(count, Sealed::Memory(Arc::new(Mutex::new(full))));
+        }
+        drop(inner);
         Ok(store)
     }
 
@@ -255,7 +314,8 @@ impl Store {
         read_exact_at(file, &mut found, 0).ok()?;
         let records = self.records();
         let bytes = HEADER_BYTES as u64 + records * OFFSET_BYTES + (2 * records - 1) * HASH_BYTES;
-        let expected = header(segment, records, self.ledger_id, &array_at(&found, 40));
+        let body_crc = u32::from_le_bytes(array_at(&found, 72));
+        let expected = header(segment, records, self.ledger_id, &array_at(&found, 40), body_crc);
         (found == expected && file.log_bytes().ok()? == bytes).then(|| array_at(&found, 40))
     }
 
@@ -264,6 +324,11 @@ impl Store {
         let mut derived = Derived::read(&*self.reader, segment, self.records())?;
         let bytes = derived.encode(segment, self.ledger_id);
         let root = array_at(&bytes, 40);
+        let known = self.lock().roots.node(0, segment.into());
+        if known.is_some_and(|known| known != root) {
+            let what = "its records are not those that the later segments begin after: audit the ledger";
+            return Err(Error::damaged(segment, 0, u64::from(segment) << self.height, what));
+        }
         // Where it cannot be kept, it is made again when it is needed again: slow, and right.
         let kept = self.reader.keep_derived(&tree_file(segment), &bytes).is_ok();
         let file = if kept { self.reader.derived(&tree_file(segment)).ok().flatten() } else { None };
@@ -309,9 +374,13 @@ impl Store {
         }
         let place = self.reader.place();
         let file = self.reader.derived(&tree_file(segment)).map_err(Error::io("read derived data of", &place))?;
-        if let Some(file) = file.filter(|file| self.checked(&**file, segment).is_some()) {
+        // All of it is read the first time, some five megabytes: a proof that does not hold helps nobody.
+        let is_sound = |file: &Arc<dyn ReadAt>| self.checked(&**file, segment).is_some() && body_is_sound(&**file);
+        if let Some(file) = file.filter(|file| self.lock().sound.contains(&segment) || is_sound(file)) {
             let sealed = Sealed::File(file);
-            self.lock().remember(segment, sealed.clone());
+            let mut inner = self.lock();
+            inner.sound.insert(segment);
+            inner.remember(segment, sealed.clone());
             return Ok(sealed);
         }
         self.derive(segment)?;

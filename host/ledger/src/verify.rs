@@ -6,6 +6,7 @@
 use crate::SEGMENT_RECORDS;
 use crate::error::Error;
 use crate::file::FolderReader;
+use crate::frame::{Carry, Header};
 use crate::identity::Identity;
 use crate::recover::refuse_gaps;
 use crate::scan::{Scanned, Task, read_header, scan};
@@ -141,7 +142,6 @@ fn audited<T>(
     let range = audit.range(newest, segment_records);
     let job = Job { reader, mark, newest, segment_records, audit, range };
     let found = job.read_all()?;
-    found.windows(2).try_for_each(|pair| check_link(&pair[0].scanned, &pair[1].scanned))?;
     let Some(end) = found.last() else { return Err(Error::Absent { dir: dir.to_owned() }) };
     job.check_ends(&found, &end.scanned)?;
     let report = report(&found, &end.scanned, mark)?;
@@ -153,14 +153,27 @@ fn segment_records(reader: &dyn Reader, newest: u32) -> Result<u64, Error> {
     if newest == 0 {
         return Ok(SEGMENT_RECORDS);
     }
-    let source = open_segment(reader, newest)?;
-    let (header, _) = read_header(&*source, &reader.place(), newest)?;
-    let records = header.first_index / u64::from(newest);
-    if records.is_power_of_two() && records * u64::from(newest) == header.first_index {
+    // Any that can be read will do: which is the first damaged one, the audit will say.
+    let mut told = records_of(reader, newest);
+    for segment in 1..newest {
+        if told.is_ok() {
+            break;
+        }
+        told = records_of(reader, segment).or(told);
+    }
+    told
+}
+
+/// Records of a segment, as `segment` tells, which is not the first.
+fn records_of(reader: &dyn Reader, segment: u32) -> Result<u64, Error> {
+    let source = open_segment(reader, segment)?;
+    let (header, _) = read_header(&*source, &reader.place(), segment)?;
+    let records = header.first_index / u64::from(segment);
+    if records.is_power_of_two() && records * u64::from(segment) == header.first_index {
         Ok(records)
     } else {
-        let what = format!("segment {newest} cannot begin with record {}", header.first_index);
-        Err(Error::damaged(newest, 0, header.first_index, what))
+        let what = format!("segment {segment} cannot begin with record {}", header.first_index);
+        Err(Error::damaged(segment, 0, header.first_index, what))
     }
 }
 
@@ -204,7 +217,9 @@ impl Job<'_> {
         let work = || {
             loop {
                 let segment = next.fetch_add(1, Ordering::Relaxed);
-                if segment > last || lock().iter().any(|(_, read)| read.is_err()) {
+                // One that comes before what is damaged is still to be read: it may be damaged too.
+                let is_damaged_before = || lock().iter().any(|(other, read)| *other < segment && read.is_err());
+                if segment > last || is_damaged_before() {
                     return;
                 }
                 let read = self.read(segment);
@@ -225,7 +240,31 @@ impl Job<'_> {
         });
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_by_key(|(segment, _)| *segment);
-        found.into_iter().map(|(_, read)| read).collect()
+        self.link(found)
+    }
+
+    /// Each segment must begin as the one before ended. Of all that is wrong the first is named.
+    fn link(&self, found: Vec<(u32, Result<Segment, Error>)>) -> Result<Vec<Segment>, Error> {
+        let mut linked: Vec<Segment> = Vec::new();
+        for (segment, read) in found {
+            let begin = match &read {
+                Ok(read) => read.scanned.carry.clone().map(|carry| (read.scanned.header, carry)),
+                // What is wrong in it may come from a wrong beginning.
+                Err(_) => self.begin(segment),
+            };
+            if let (Some(before), Some((header, carry))) = (linked.last(), begin) {
+                check_link(&before.scanned, &header, &carry)?;
+            }
+            linked.push(read?);
+        }
+        Ok(linked)
+    }
+
+    /// What a segment says of those before it, if that can be read.
+    fn begin(&self, segment: u32) -> Option<(Header, Carry)> {
+        let source = open_segment(&*self.reader, segment).ok()?;
+        let (header, carry) = read_header(&*source, &self.reader.place(), segment).ok()?;
+        Some((header, carry?))
     }
 
     fn read(&self, segment: u32) -> Result<Segment, Error> {
@@ -316,14 +355,12 @@ fn first_is_missing() -> Error {
 }
 
 /// A segment begins as the one before ended.
-fn check_link(before: &Scanned, after: &Scanned) -> Result<(), Error> {
-    let segment = after.header.segment;
-    let Some(carry) = &after.carry else { return Err(first_is_missing()) };
+fn check_link(before: &Scanned, header: &Header, carry: &Carry) -> Result<(), Error> {
     let (is, says) = (&before.state, &carry.state);
     let bytes = before.carry.as_ref().map_or(0, |carry| carry.bytes_before) + before.extent.end;
     let checks = [
-        (before.header.ledger_id == after.header.ledger_id, "ledger"),
-        (before.identity == after.identity, "kernel"),
+        (before.header.ledger_id == header.ledger_id, "ledger"),
+        (before.identity.as_ref() == Some(&carry.identity), "kernel"),
         (is.tree == says.tree, "root of the tree"),
         (is.chain == says.chain, "end of the chain"),
         (is.open == says.open, "set of open decisions"),
@@ -335,7 +372,7 @@ fn check_link(before: &Scanned, after: &Scanned) -> Result<(), Error> {
         None => Ok(()),
         Some((_, what)) => {
             let what = format!("it begins after another {what} than segment {} ends with", before.header.segment);
-            Err(Error::damaged(segment, 0, after.header.first_index, what))
+            Err(Error::damaged(header.segment, 0, header.first_index, what))
         }
     }
 }

@@ -6,10 +6,11 @@ use crate::frame::{LedgerId, RECORD_BYTES, RecordHead};
 use crate::frames::{Frame, Frames, read_exact_at};
 use crate::identity::Identity;
 use crate::kept;
+use crate::storage::ReadAt;
 use crate::store::Store;
 use gavel_proof::record::RecordView;
 use gavel_proof::state::State;
-use gavel_proof::tree::{self, Hash, Nodes, RangeProof};
+use gavel_proof::tree::{self, Hash, Nodes, RangeProof, leaf_hash};
 use std::fmt;
 use std::sync::Arc;
 
@@ -78,9 +79,7 @@ impl View {
     /// [`Error::NoSuchRecord`] beyond the end, [`Error::Remote`] where the segment is only in an archive.
     pub fn record(&self, index: u64) -> Result<RecordView, Error> {
         self.check(index)?;
-        let text = self.text(index)?;
-        let (segment, _, at) = self.store.find(index)?;
-        view_of(segment, index, at, text.as_bytes())
+        locate(&self.store, index).map(|(_, _, record)| record)
     }
 
     /// The first checkpoint that states record `index`: the signed note of the batch in which it was committed; none
@@ -108,21 +107,6 @@ impl View {
                 }
             }
         }
-    }
-
-    fn text(&self, index: u64) -> Result<String, Error> {
-        let place = self.store.reader().place();
-        let (segment, source, at) = self.store.find(index)?;
-        let damaged = |what: String| Error::damaged(segment, at, index, what);
-        let mut head = [0; RECORD_BYTES];
-        read_exact_at(&*source, &mut head, at).map_err(Error::io("read", &place))?;
-        let head = RecordHead::decode(&head).map_err(|what| damaged(what.to_owned()))?;
-        let mut payload = vec![0; head.payload_bytes];
-        read_exact_at(&*source, &mut payload, at + RECORD_BYTES as u64).map_err(Error::io("read", &place))?;
-        if !head.matches(&payload) {
-            return Err(damaged("the checksum of the record is wrong".to_owned()));
-        }
-        String::from_utf8(payload).map_err(|error| damaged(format!("the record is not text: {error}")))
     }
 
     /// The records from `start` up to, not including, `end` or the last one; read in bounded memory, and while
@@ -270,9 +254,43 @@ impl Records {
 
 /// The frames of the segment of record `index`, from that record on.
 fn begin(store: &Store, index: u64, place: &str) -> Result<Frames, Error> {
-    let (_, source, at) = store.find(index)?;
+    let (source, at, _) = locate(store, index)?;
     let end = source.log_bytes().map_err(Error::io("measure", place))?;
     Ok(Frames::new(source, at, end))
+}
+
+/// Record `index`, its segment, and where its frame stands in it. That is derived, and no reason to call a record
+/// damaged: where it is not there, it is looked for in the segment itself.
+fn locate(store: &Store, index: u64) -> Result<(Arc<dyn ReadAt>, u64, RecordView), Error> {
+    let found = read_where_it_should_be(store, index);
+    if found.is_ok() {
+        return found;
+    }
+    store.again(index)?;
+    read_where_it_should_be(store, index)
+}
+
+fn read_where_it_should_be(store: &Store, index: u64) -> Result<(Arc<dyn ReadAt>, u64, RecordView), Error> {
+    let place = store.reader().place();
+    let (segment, source, at) = store.find(index)?;
+    let damaged = |what: &str| Error::damaged(segment, at, index, what);
+    let end = source.log_bytes().map_err(Error::io("measure", &place))?;
+    if at > end.saturating_sub(RECORD_BYTES as u64) {
+        return Err(damaged("the segment ends before the record"));
+    }
+    let mut head = [0; RECORD_BYTES];
+    read_exact_at(&*source, &mut head, at).map_err(Error::io("read", &place))?;
+    let head = RecordHead::decode(&head).map_err(damaged)?;
+    let mut payload = vec![0; head.payload_bytes];
+    read_exact_at(&*source, &mut payload, at + RECORD_BYTES as u64).map_err(Error::io("read", &place))?;
+    if !head.matches(&payload) {
+        return Err(damaged("the checksum of the record is wrong"));
+    }
+    let record = view_of(segment, index, at, &payload)?;
+    if store.node(0, index)? != leaf_hash(&payload) {
+        return Err(damaged("the record is another than the one in the tree"));
+    }
+    Ok((source, at, record))
 }
 
 fn view_of(segment: u32, index: u64, at: u64, payload: &[u8]) -> Result<RecordView, Error> {

@@ -63,14 +63,11 @@ async fn batch(args: &Args) -> Result<Outcome> {
     let clock = if args.clock == ClockChoice::Request { Clock::manual(0) } else { Clock::System };
     let storage = args.data.clone().map_or(Storage::Volatile, Storage::Folder);
     let host = Host::open(file, &storage, clock.clone()).await?;
-    let kernel = match &args.kernel {
-        None => &host.kernels[0],
-        Some(id) => host
-            .kernels
-            .iter()
-            .find(|kernel| kernel.id() == id)
-            .with_context(|| format!("there is no kernel '{id}'"))?,
+    let slot = match &args.kernel {
+        None => host.fleet.first(),
+        Some(id) => host.fleet.find(id).with_context(|| format!("there is no kernel '{id}'"))?,
     };
+    let kernel = &slot.kernel();
     let (reader, size) = open(&args.requests)?;
     let progress = bar(size);
     let mut batch = Batch { kernel, clock: &clock, summary: Summary::default() };

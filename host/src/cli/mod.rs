@@ -12,9 +12,11 @@ mod evidence;
 mod find;
 mod halt;
 mod health;
+mod incident;
 mod info;
 mod init;
 mod investigate;
+mod kernel;
 mod key;
 mod output;
 mod policy;
@@ -22,10 +24,12 @@ mod preserve;
 mod prove;
 mod replay;
 mod restart;
+mod restore;
 mod rotate;
 mod serve;
 mod smoke;
 mod submit;
+mod upkeep;
 mod validate;
 mod verify;
 
@@ -68,8 +72,14 @@ enum Command {
     Preserve(preserve::Args),
     Rotate(rotate::Args),
     Restart(restart::Args),
+    Kernel(kernel::Args),
+    Incident(incident::Args),
+    Recover(incident::RecoverArgs),
     Key(key::Args),
     Policy(policy::Args),
+    Archive(upkeep::ArchiveArgs),
+    Restore(restore::Args),
+    Retention(upkeep::RetentionArgs),
     Conformance(conformance::Args),
     Demo(demo::Args),
 }
@@ -108,8 +118,14 @@ pub fn main() -> ExitCode {
         Command::Preserve(args) => preserve::run(args, json),
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),
+        Command::Kernel(args) => kernel::run(args, json),
+        Command::Incident(args) => incident::run(args, json),
+        Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Policy(args) => policy::run(args, json),
+        Command::Archive(args) => upkeep::archive(args, json),
+        Command::Restore(args) => restore::run(args, json),
+        Command::Retention(args) => upkeep::retention(args, json),
         Command::Conformance(args) => conformance::run(args, json),
         Command::Demo(args) => demo::run(args, json),
     };

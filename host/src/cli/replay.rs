@@ -72,10 +72,10 @@ async fn replay(args: &Args, as_json: bool) -> Result<Outcome> {
     let started = Instant::now();
     let seen = |decisions| progress.set_position(decisions);
     let report = match &args.with {
-        None => rejudge(Past::new(records), &mut bench, seen).await?,
+        None => rejudge(Past::new(records, ledger), &mut bench, seen).await?,
         Some(with) => {
             let (candidate, components) = candidate(args, with, &verified.identity.kernel_id)?;
-            what_if(Past::new(records), &bench, &candidate, &components, seen).await?
+            what_if(Past::new(records, ledger), &bench, &candidate, &components, seen).await?
         }
     };
     progress.finish_and_clear();

@@ -88,7 +88,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let server = http::Server::bind(file.listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?;
     let listen = server.address;
     let signals = Signals::new().context("signals cannot be received")?;
-    let mut host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
+    let host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
     host.watch();
     let host = Arc::new(host);
     let base = format!("{}://{listen}", server.scheme());
@@ -176,7 +176,8 @@ async fn reconfigure(host: &Host, path: Option<&Path>) {
 
 /// Say where it serves. A server that begins anew may have nobody left who reads that.
 fn announce(host: &Host, base: &str, data: &Path, as_json: bool) {
-    let kernels: Vec<&str> = host.kernels.iter().map(|kernel| kernel.id()).collect();
+    let slots = host.fleet.slots();
+    let kernels: Vec<&str> = slots.iter().map(|slot| slot.name()).collect();
     let told = json!({"url": base, "data": data, "kernels": kernels});
     let text = if as_json { format!("{told:#}") } else { announcement(host, base, data) };
     let _ = writeln!(std::io::stdout().lock(), "{text}");
@@ -185,11 +186,13 @@ fn announce(host: &Host, base: &str, data: &Path, as_json: bool) {
 fn announcement(host: &Host, base: &str, data: &Path) -> String {
     let file = host.file();
     let mut lines = vec![format!("gavel {} serves {base}  (data in {})", env!("CARGO_PKG_VERSION"), data.display())];
-    lines.extend(host.kernels.iter().map(|kernel| {
+    lines.extend(host.fleet.slots().iter().map(|slot| {
+        let kernel = slot.kernel();
         let rules = kernel.policies();
         let rules: Vec<&str> = rules.serving.set.policies().iter().map(gavel_runtime::Policy::name).collect();
         let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(", ") };
-        format!("  kernel {}  {}, {}, policies: {rules}", kernel.id(), kernel.variant(), kernel.state())
+        let serving = if kernel.id() == slot.name() { String::new() } else { format!(" (served by {})", kernel.id()) };
+        format!("  kernel {}{serving}  {}, {}, policies: {rules}", slot.name(), kernel.variant(), kernel.state())
     }));
     if file.auth.keys.is_empty() {
         lines.push("  no keys are configured: loopback only, and every caller has every role".into());

@@ -43,8 +43,8 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
 fn check_config(path: &Path) -> Result<String> {
     let file = config::read(path)?;
     let host = super::runtime()?.block_on(Host::open(file, &Storage::Volatile, Clock::System))?;
-    let policies: usize = host.kernels.iter().map(|kernel| kernel.policies().serving.document.policies.len()).sum();
-    Ok(format!("{}: valid, {} kernels with {policies} custom rules", path.display(), host.kernels.len()))
+    let policies: usize = host.kernels().iter().map(|kernel| kernel.policies().serving.document.policies.len()).sum();
+    Ok(format!("{}: valid, {} kernels with {policies} custom rules", path.display(), host.kernels().len()))
 }
 
 fn check_request(path: &Path) -> Result<String> {

@@ -1,6 +1,8 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
 use super::checkpoints::CheckpointsFile;
+use super::life::{ArchiveFile, RecordRequests, RetentionFile};
+use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
 use crate::policies::builtin;
@@ -48,13 +50,34 @@ pub struct File {
     /// Bounds of the operator's plays.
     #[serde(default)]
     pub operations: OperationsFile,
+    /// How closely a kernel is watched that came after an incident.
+    #[serde(default)]
+    pub monitoring: MonitoringFile,
+    /// Where sealed segments and evidence go. Default: they stay where they are.
+    #[serde(default)]
+    pub archive: Option<ArchiveFile>,
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: RetentionFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
+    /// Where it was read from; `None` for the built-in default.
+    #[serde(skip)]
+    pub source: Option<Source>,
+}
+
+/// The file that a configuration was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its path.
+    pub path: PathBuf,
+    /// What stood in it.
+    pub text: String,
 }
 
 /// One kernel.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelFile {
     /// Its name: letters, digits, `.`, `_`, `-`; at most 64 of them.
@@ -77,15 +100,15 @@ pub struct KernelFile {
     pub watch: Option<WatchFile>,
     /// Record what policies were asked, so that decisions can be judged again. Default true;
     /// without, parameters appear in the ledger as digests only.
-    #[serde(default = "yes")]
-    pub record_requests: bool,
+    #[serde(default)]
+    pub record_requests: RecordRequests,
     /// Who may read its log as a tlog (`/checkpoint`, `/tile/…`). Default: who may read evidence.
     #[serde(default)]
     pub tlog: TlogAccess,
 }
 
 /// Who may read a kernel's log as a tlog.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlogAccess {
     /// Operators and auditors.
@@ -96,7 +119,7 @@ pub enum TlogAccess {
 }
 
 /// Permits of a kernel.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PermitsFile {
     /// Key id → secret as hex.
@@ -107,10 +130,11 @@ pub struct PermitsFile {
 }
 
 /// One policy component.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFile {
-    /// `builtin:NAME` or the path of a component. Default: the builtin of the policy's name.
+    /// `builtin:NAME`, `sha256:` and the digest of a component in the catalogue, or the path of a component. Default:
+    /// the builtin of the policy's name.
     pub component: Option<String>,
     /// What the policy gets as its configuration.
     pub config: Value,
@@ -222,6 +246,11 @@ pub struct Limits {
     pub max_requests_per_second: u64,
     /// Callers that the rate limit tells apart. Default 10,000.
     pub max_rate_callers: usize,
+    /// Requests in one batch; a longer one is answered 413. Default 256.
+    pub max_batch_requests: usize,
+    /// Requests of one batch that are judged at the same time, while there is room among
+    /// `max_in_flight`. Default 32.
+    pub max_batch_concurrency: usize,
     /// Time for the answer of one request, in milliseconds. Default 30,000.
     pub request_timeout_ms: u64,
     /// Time for the head of a request and for a TLS handshake, in milliseconds. Default 10,000.
@@ -234,6 +263,10 @@ pub struct Limits {
     pub max_policy_instances: u32,
     /// The most memory that any policy may be granted, in bytes. Default 256 MiB.
     pub max_policy_memory_bytes: u64,
+    /// Kernels that one server serves. Default 64.
+    pub max_kernels: usize,
+    /// Incidents that are known at the same time, resolved ones too. Default 10,000.
+    pub max_incidents: usize,
     /// Keys that the policies of one kernel may keep counters under. Default 100,000.
     pub max_counter_keys: usize,
     /// Records waiting for the disk; more are answered 503. Default 65,536.
@@ -265,12 +298,16 @@ impl Default for Limits {
             max_connections: 4_096,
             max_requests_per_second: 50_000,
             max_rate_callers: 10_000,
+            max_batch_requests: 256,
+            max_batch_concurrency: 32,
             request_timeout_ms: 30_000,
             header_timeout_ms: 10_000,
             shutdown_grace_ms: 30_000,
             decision_deadline_ms: 50,
             max_policy_instances: 256,
             max_policy_memory_bytes: 256 << 20,
+            max_kernels: 64,
+            max_incidents: 10_000,
             max_counter_keys: 100_000,
             max_ledger_queue: 65_536,
             max_index_cache_bytes: 16 << 20,
@@ -286,6 +323,29 @@ impl Default for Limits {
 }
 
 impl File {
+    /// These kernels, everything else by default.
+    #[must_use]
+    pub fn new(kernels: Vec<KernelFile>) -> Self {
+        Self {
+            listen: loopback(),
+            data: None,
+            kernels,
+            policies: BTreeMap::new(),
+            signatures: SignaturesFile::default(),
+            tools: ToolsFile::default(),
+            auth: AuthFile::default(),
+            tls: None,
+            alerts: Vec::new(),
+            operations: OperationsFile::default(),
+            archive: None,
+            source: None,
+            checkpoints: CheckpointsFile::default(),
+            retention: RetentionFile::default(),
+            monitoring: MonitoringFile::default(),
+            limits: Limits::default(),
+        }
+    }
+
     /// What must hold between the values.
     pub(super) fn validate(&self) -> Result<(), String> {
         if self.kernels.is_empty() {
@@ -299,6 +359,10 @@ impl File {
             }
             kernel.validate(&self.policies)?;
         }
+        if self.kernels.len() > self.limits.max_kernels {
+            let (count, limit) = (self.kernels.len(), self.limits.max_kernels);
+            return Err(format!("{count} kernels, one server serves at most {limit} (limits.max_kernels)"));
+        }
         for (name, policy) in &self.policies {
             policy.validate(name)?;
         }
@@ -307,6 +371,9 @@ impl File {
         self.checkpoints.validate()?;
         self.alerts.iter().try_for_each(AlertFile::validate)?;
         self.operations.validate()?;
+        self.monitoring.validate()?;
+        self.archive.iter().try_for_each(ArchiveFile::validate)?;
+        self.retention.validate(&ids)?;
         self.limits.validate()
     }
 
@@ -322,15 +389,33 @@ impl File {
             resolve(&mut tls.key);
         }
         for component in self.policies.values_mut().filter_map(|policy| policy.component.as_mut()) {
-            if !component.starts_with(builtin::PREFIX) {
+            if !component.starts_with(builtin::PREFIX) && !component.starts_with(DIGEST_PREFIX) {
                 *component = folder.join(&*component).to_string_lossy().into_owned();
             }
         }
     }
 }
 
+/// How a component is named that lies in the catalogue.
+pub(crate) const DIGEST_PREFIX: &str = "sha256:";
+
 impl KernelFile {
-    fn validate(&self, policies: &BTreeMap<String, PolicyFile>) -> Result<(), String> {
+    /// A strict kernel in which nobody may do anything yet.
+    #[must_use]
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            variant: strict(),
+            policy: None,
+            max_intent_length: intent_length(),
+            permits: None,
+            watch: None,
+            record_requests: RecordRequests::default(),
+            tlog: TlogAccess::default(),
+        }
+    }
+
+    pub(crate) fn validate(&self, policies: &BTreeMap<String, PolicyFile>) -> Result<(), String> {
         let rules = self.policy.iter().flat_map(|policy| &policy.custom_rules);
         for rule in rules {
             if !policies.contains_key(rule) && builtin::find(rule).is_none() {
@@ -405,11 +490,14 @@ impl Limits {
             ("max_connections", self.max_connections as u64),
             ("max_requests_per_second", self.max_requests_per_second),
             ("max_rate_callers", self.max_rate_callers as u64),
+            ("max_batch_requests", self.max_batch_requests as u64),
+            ("max_batch_concurrency", self.max_batch_concurrency as u64),
             ("request_timeout_ms", self.request_timeout_ms),
             ("header_timeout_ms", self.header_timeout_ms),
             ("decision_deadline_ms", self.decision_deadline_ms),
             ("max_policy_instances", u64::from(self.max_policy_instances)),
             ("max_policy_memory_bytes", self.max_policy_memory_bytes),
+            ("max_kernels", self.max_kernels as u64),
             ("max_counter_keys", self.max_counter_keys as u64),
             ("max_ledger_queue", self.max_ledger_queue as u64),
             ("max_index_cache_bytes", self.max_index_cache_bytes as u64),
@@ -427,16 +515,12 @@ impl Limits {
 }
 
 /// A kernel's id names a folder and a part of URLs.
-fn check_id(id: &str) -> Result<(), String> {
+pub(crate) fn check_id(id: &str) -> Result<(), String> {
     let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if plain && !id.is_empty() && id.len() <= 64 && !id.starts_with('.') {
         return Ok(());
     }
     Err(format!("kernel id `{id}`: use 1 to 64 letters, digits, `.`, `_` or `-`, not starting with a dot"))
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn strict() -> Variant {

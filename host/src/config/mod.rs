@@ -7,16 +7,23 @@
 
 mod checkpoints;
 mod file;
+mod life;
+mod monitoring;
 mod operations;
 mod policies;
 mod shorthand;
 
 pub use checkpoints::{CheckpointsFile, PushFile, PushKind};
 pub use file::{
-    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, TlogAccess, TlsFile, ToolLimits,
-    ToolsFile,
+    AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, Source, TlogAccess, TlsFile,
+    ToolLimits, ToolsFile,
 };
+pub(crate) use file::{DIGEST_PREFIX, check_id};
+pub(crate) use monitoring::MONITORING_HOURS_MAX;
+pub use monitoring::MonitoringFile;
 pub use operations::{AlertFile, OperationsFile, Severity};
+
+pub use life::{ArchiveFile, ArchiveLimits, HoldFile, RecordRequests, RetentionFile};
 pub use policies::{Quarantine, SignaturesFile, WatchFile, WatchMode};
 
 use serde::de::DeserializeOwned;
@@ -80,9 +87,18 @@ pub fn read(path: &Path) -> Result<File, ConfigError> {
     }
     let bytes = std::fs::read(path).map_err(|why| unreadable(why.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|why| unreadable(why.to_string()))?;
+    read_as(path, text)
+}
+
+/// The configuration that `text` would be as the file `path`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as(path: &Path, text: String) -> Result<File, ConfigError> {
     let mut file = parse(path, &text)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     file.resolve_paths(folder);
+    file.source = Some(Source { path: path.to_owned(), text });
     Ok(file)
 }
 
@@ -110,6 +126,17 @@ pub fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     let file: File = typed(path, value)?;
     file.validate().map_err(invalid)?;
     Ok(file)
+}
+
+/// Validate a configuration that was built in code.
+///
+/// # Errors
+/// [`ConfigError::Invalid`], which says what is wrong.
+pub fn checked(file: File) -> Result<File, ConfigError> {
+    match file.validate() {
+        Ok(()) => Ok(file),
+        Err(why) => Err(ConfigError::Invalid { path: "(configuration)".into(), why }),
+    }
 }
 
 /// A value of a file of ours as what it means; `path` is for messages.

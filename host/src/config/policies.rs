@@ -28,7 +28,7 @@ pub struct Quarantine {
 }
 
 /// A folder of components that are taken into service when they change.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WatchFile {
     /// `NAME.wasm` in it is the component of policy NAME; `NAME.yaml` beside it may hold `config`,
@@ -46,7 +46,7 @@ pub struct WatchFile {
 }
 
 /// What happens to a candidate that a watched folder gave.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchMode {
     /// It serves at once.
@@ -63,7 +63,7 @@ fn every_second() -> u64 {
 }
 
 impl PolicyFile {
-    pub(super) fn validate(&self, name: &str) -> Result<(), String> {
+    pub(crate) fn validate(&self, name: &str) -> Result<(), String> {
         let component = self.component.as_deref().unwrap_or(name);
         let wanted = component.strip_prefix(builtin::PREFIX).or_else(|| self.component.is_none().then_some(name));
         if let Some(wanted) = wanted.filter(|wanted| builtin::find(wanted).is_none()) {

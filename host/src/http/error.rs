@@ -5,7 +5,7 @@ use crate::decide::Refused;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What a caller is told, as `{"error": MESSAGE}` and a status from 400 upwards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,13 +56,25 @@ pub enum ApiError {
         /// Whole seconds until the next request is admitted, at least 1.
         retry_after_s: u64,
     },
-    /// 503: too busy, or stopping, or the ledger cannot be written.
+    /// 500: something was done, and no record says what came of it; to send it again would do it again.
+    #[error("{0}: do not send the request again before you know what it did")]
+    Unrecorded(String),
+    /// 503: too busy, or stopping, or the ledger cannot be written. Nothing was done.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl ApiError {
-    fn status(&self) -> StatusCode {
+    /// What the caller reads.
+    pub(super) fn body(&self) -> Value {
+        let mut body = json!({"error": self.to_string()});
+        if matches!(self, Self::Halted { .. }) {
+            body["kernel_state"] = json!("HALTED");
+        }
+        body
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::Refusal(Refusal::Unauthenticated) => StatusCode::UNAUTHORIZED,
@@ -74,11 +86,13 @@ impl ApiError {
             Self::NotAccepted(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unrecorded(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    fn retry_after_s(&self) -> Option<u64> {
+    /// When to try again, if nothing was done that a second try would do twice.
+    pub(super) fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::Rate { retry_after_s, .. } => Some(*retry_after_s),
             Self::Unavailable(_) => Some(1),
@@ -92,7 +106,12 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Halted { kernel, reason } => Self::Halted { kernel, reason },
             Refused::TooLong(why) => Self::TooLarge(why),
+            replaced @ Refused::Replaced(_) => Self::Unavailable(replaced.to_string()),
             Refused::Overloaded => Self::Unavailable("too many records are waiting for the disk; try again".into()),
+            Refused::OutcomeLost { what, why } => {
+                tracing::error!(%why, what, "an outcome could not be recorded");
+                Self::Unrecorded(what)
+            }
             Refused::Ledger(why) => {
                 // The cause may name files: it is for the log, not for the caller.
                 tracing::error!(%why, "the ledger does not take records");
@@ -104,11 +123,7 @@ impl From<Refused> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({"error": self.to_string()});
-        if matches!(self, Self::Halted { .. }) {
-            body["kernel_state"] = json!("HALTED");
-        }
-        let mut response = (self.status(), Json(body)).into_response();
+        let mut response = (self.status(), Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after_s() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,38 +1,59 @@
 //! What every request passes first: who is it, is it too much, and how long may it take.
 
+use super::auth::{Caller, Refusal};
 use super::rate::Who;
 use super::serve::Peer;
 use super::{ApiError, App};
 use crate::metrics::HttpLabels;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, NestedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::gauge::Gauge;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The middleware around all routes.
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route_of(&request);
     let response = admit(&app, request, next).await.unwrap_or_else(IntoResponse::into_response);
-    let route = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
     let labels = HttpLabels { route, status: response.status().as_u16() };
     app.inner.metrics.http.get_or_create(&labels).inc();
     response
 }
 
+/// The route's path, without the prefix that the API is mounted at.
+fn route_of(request: &Request) -> String {
+    let prefix = request.extensions().get::<NestedPath>().map_or("", NestedPath::as_str);
+    let matched = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    match matched.strip_prefix(prefix.trim_end_matches('/')) {
+        Some("") => "/".to_owned(),
+        Some(route) => route.to_owned(),
+        None => matched.to_owned(),
+    }
+}
+
+/// Where a request comes from: our server says it, or that of the application that mounts the API.
+/// Where neither does, nobody knows.
+fn address_of(request: &Request) -> Option<IpAddr> {
+    let ours = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let theirs = || request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    ours.or_else(theirs)
+}
+
 async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let inner = &app.inner;
     let caller = inner.keys.caller(request.headers())?;
+    let address = address_of(&request);
     let who = match &caller {
-        super::auth::Caller::Key(_) => Who::Key(caller.name().to_owned()),
-        _ => Who::Address(request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0)),
+        Caller::Key(_) => Who::Key(caller.name().to_owned()),
+        // An application that mounts the API may listen anywhere.
+        Caller::Anyone if address.is_some_and(|address| !address.to_canonical().is_loopback()) => {
+            return Err(Refusal::Browser("while no keys are configured only this machine is answered").into());
+        }
+        _ => Who::Address(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
     };
-    inner.rate.admit(who, Instant::now()).map_err(|wait| ApiError::Rate {
-        per_second: inner.limits.max_requests_per_second,
-        retry_after_s: wait.as_secs() + 1,
-    })?;
+    inner.rate.admit(who.clone(), Instant::now()).map_err(|wait| app.too_often(wait))?;
     let busy = || {
         ApiError::Unavailable(format!(
             "{} requests are being served already (limits.max_in_flight)",
@@ -45,6 +66,7 @@ async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, 
     let _slot = if halts { slot.ok() } else { Some(slot.map_err(|_| busy())?) };
     let _counted = InFlight::count(&inner.metrics.in_flight);
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(who);
     let limit = inner.limits.request_timeout_ms;
     let answered = tokio::time::timeout(Duration::from_millis(limit), next.run(request)).await;
     answered.map_err(|_| ApiError::Slow(limit))

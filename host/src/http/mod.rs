@@ -5,8 +5,10 @@
 //! whatever the decision, because judging it succeeded.
 
 pub mod auth;
+mod batch;
 mod error;
 mod evidence;
+mod fleet;
 mod guard;
 mod operations;
 mod policies;
@@ -17,6 +19,7 @@ mod routes;
 mod serve;
 mod tlog;
 mod tls;
+mod upkeep;
 
 pub use error::ApiError;
 pub use routes::{ROUTES, router};
@@ -24,14 +27,15 @@ pub use serve::{Server, serve};
 
 use crate::config::Limits;
 use crate::decide::Refused;
+use crate::fleet::{Fleet, Slot};
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use auth::Keys;
 use rate::RateLimit;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -43,9 +47,7 @@ pub struct App {
 
 #[derive(Debug)]
 struct Inner {
-    kernels: BTreeMap<String, Arc<Kernel>>,
-    /// The kernel that the routes without an id mean: the first of the configuration.
-    first: String,
+    fleet: Arc<Fleet>,
     keys: Keys,
     limits: Limits,
     metrics: Metrics,
@@ -59,17 +61,11 @@ struct Inner {
 }
 
 impl App {
-    /// An app that serves `kernels`; the first one is meant where a route names none.
-    ///
-    /// # Panics
-    /// When there is no kernel; a validated configuration has at least one.
+    /// An app that serves the kernels of `fleet`; the first one is meant where a route names none.
     #[must_use]
-    pub fn new(kernels: Vec<Arc<Kernel>>, keys: Keys, limits: Limits, metrics: Metrics) -> Self {
-        assert!(!kernels.is_empty(), "a validated configuration has at least one kernel");
-        let first = kernels[0].id().to_owned();
+    pub fn new(fleet: Arc<Fleet>, keys: Keys, limits: Limits, metrics: Metrics) -> Self {
         let inner = Inner {
-            first,
-            kernels: kernels.into_iter().map(|kernel| (kernel.id().to_owned(), kernel)).collect(),
+            fleet,
             keys,
             rate: RateLimit::new(limits.max_requests_per_second, limits.max_rate_callers),
             in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
@@ -101,13 +97,15 @@ impl App {
         self.inner.operations.get().ok_or_else(none)
     }
 
-    fn kernel(&self, id: Option<&str>) -> Result<&Arc<Kernel>, ApiError> {
-        let id = id.unwrap_or(&self.inner.first);
-        self.inner.kernels.get(id).ok_or_else(|| ApiError::NoKernel(id.chars().take(64).collect()))
+    /// The kernels that answer.
+    fn kernels(&self) -> Vec<Arc<Kernel>> {
+        self.inner.fleet.kernels()
     }
 
-    fn kernels(&self) -> impl Iterator<Item = &Arc<Kernel>> {
-        self.inner.kernels.values()
+    /// The kernel of this name, or the first one.
+    fn slot(&self, name: Option<&str>) -> Result<Arc<Slot>, ApiError> {
+        let Some(name) = name else { return Ok(self.inner.fleet.first()) };
+        self.inner.fleet.find(name).ok_or_else(|| ApiError::NoKernel(name.chars().take(64).collect()))
     }
 
     /// Count a body that could not be read as a request.
@@ -124,9 +122,28 @@ impl App {
         why.into()
     }
 
+    /// What a caller is told that has to wait so long for its next request.
+    fn too_often(&self, wait: Duration) -> ApiError {
+        let per_second = self.inner.limits.max_requests_per_second;
+        ApiError::Rate { per_second, retry_after_s: wait.as_secs() + 1 }
+    }
+
     /// From now on `/readyz` answers 503.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Wait until the requests in flight are done, at most for as long as the limits grant. Also
+    /// those whose callers went away: they are being carried to their end.
+    pub(crate) async fn idle(&self) {
+        let grace = Duration::from_millis(self.inner.limits.shutdown_grace_ms);
+        let all = u32::try_from(self.inner.limits.max_in_flight).unwrap_or(u32::MAX);
+        if tokio::time::timeout(grace, self.inner.in_flight.acquire_many(all)).await.is_err() {
+            tracing::warn!(
+                grace_ms = grace.as_millis(),
+                "requests were still in flight when the grace ended (limits.shutdown_grace_ms)"
+            );
+        }
     }
 
     /// Why no traffic should be sent here, if so.
@@ -134,7 +151,7 @@ impl App {
         if self.inner.stopping.load(Ordering::SeqCst) {
             return Some("stopping".into());
         }
-        let poisoned = self.kernels().find(|kernel| kernel.poisoned().is_some());
+        let poisoned = self.inner.fleet.kernels().into_iter().find(|kernel| kernel.poisoned().is_some());
         poisoned.map(|kernel| format!("the ledger of kernel '{}' takes no records", kernel.id()))
     }
 }

@@ -45,7 +45,7 @@ impl FromRequestParts<App> for Operated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
-        Ok(Self(reached(parts, app, &[Role::Operator]).await?.0))
+        Ok(Self(reached(parts, app, &[Role::Operator]).await?.0.kernel()))
     }
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Restart {
 }
 
 async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Json<Value>> {
-    let Asked { kernel, caller, body: Halt { reason, incident_id } } = asked;
+    let Asked { kernel, caller, body: Halt { reason, incident_id }, .. } = asked;
     if reason.trim().is_empty() {
         return Err(ApiError::Unreadable("the body must have a `reason` that is not empty, or none".into()));
     }
@@ -150,7 +150,7 @@ async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Js
 }
 
 async fn preserve(State(app): State<App>, asked: Asked<Preserve>) -> Answer<Json<Value>> {
-    let Asked { kernel, caller, body: Preserve { incident_id, why } } = asked;
+    let Asked { kernel, caller, body: Preserve { incident_id, why }, .. } = asked;
     let operator = operator(&caller, why)?;
     let preserved =
         play(&app, move |operations| async move { operations.preserve(&kernel, &incident_id, &operator).await });
@@ -158,7 +158,7 @@ async fn preserve(State(app): State<App>, asked: Asked<Preserve>) -> Answer<Json
 }
 
 async fn rotate(State(app): State<App>, asked: Asked<Rotate>) -> Answer<Json<Value>> {
-    let Asked { kernel, caller, body: Rotate { why } } = asked;
+    let Asked { kernel, caller, body: Rotate { why }, .. } = asked;
     let operator = operator(&caller, why)?;
     let rotated = play(&app, move |operations| async move { operations.rotate(&kernel, &operator).await });
     Ok(Json(json!(rotated.await?)))
@@ -174,7 +174,7 @@ pub(super) async fn restart(State(app): State<App>, asked: Asked<Restart>) -> An
     if restart.is_none() && !prepare_only {
         return Err(ApiError::Conflict("this server runs in a process that is not its own to restart".into()));
     }
-    let (operator, kernels) = (operator(&caller, why)?, app.kernels().cloned().collect::<Vec<_>>());
+    let (operator, kernels) = (operator(&caller, why)?, app.kernels());
     let kept = play(&app, move |operations| async move { operations.before_restart(&kernels, &operator).await });
     let kept = kept.await?.into_iter().map(|(kernel, file)| {
         let mut told = json!(file);

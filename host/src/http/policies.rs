@@ -8,11 +8,13 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::routes::{Answer, Id, SEEING, permitted, read_body};
 use crate::config::Role;
+use crate::fleet::Slot;
 use crate::kernel::Kernel;
 use crate::policies::change::{Change, ChangeError, Reason};
 use crate::policies::document::Edit;
 use crate::policies::history::steps;
 use crate::policies::life::TrialMode;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::routing::{get, post};
@@ -48,12 +50,15 @@ impl FromRequestParts<App> for Seen {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
-        Ok(Self(reached(parts, app, &SEEING).await?.0))
+        Ok(Self(reached(parts, app, &SEEING).await?.0.kernel()))
     }
 }
 
 /// A kernel that the caller operates, and what it asks for.
 pub(super) struct Asked<T> {
+    /// The name that it was called by.
+    pub(super) slot: Arc<Slot>,
+    /// The kernel that answers under it at this moment.
     pub(super) kernel: Arc<Kernel>,
     pub(super) caller: Caller,
     pub(super) body: T,
@@ -65,30 +70,33 @@ impl<T: DeserializeOwned> FromRequest<App> for Asked<T> {
     /// An empty body is an empty object.
     async fn from_request(request: Request, app: &App) -> Answer<Self> {
         let (mut parts, body) = request.into_parts();
-        let (kernel, caller) = reached(&mut parts, app, &[Role::Operator]).await?;
-        let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
-        let value = if bytes.is_empty() { Ok(json!({})) } else { json::parse(&bytes) };
-        let value = value.map_err(|why| ApiError::Unreadable(format!("the body is not JSON: {why}")))?;
-        let body =
-            serde_path_to_error::deserialize(value).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
-        Ok(Self { kernel, caller, body })
+        let (slot, caller) = reached(&mut parts, app, &[Role::Operator]).await?;
+        let body = read_object(app, body).await?;
+        Ok(Self { kernel: slot.kernel(), slot, caller, body })
     }
+}
+
+/// What a body asks for; an empty one is an empty object.
+pub(super) async fn read_object<T: DeserializeOwned>(app: &App, body: Body) -> Answer<T> {
+    let bytes = read_body(body, app.inner.limits.max_body_bytes, "limits.max_body_bytes").await?;
+    let value = if bytes.is_empty() { Ok(json!({})) } else { json::parse(&bytes) };
+    let value = value.map_err(|why| ApiError::Unreadable(format!("the body is not JSON: {why}")))?;
+    serde_path_to_error::deserialize(value).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))
 }
 
 impl<T> Asked<T> {
     /// Take the step, and tell what the kernel judges by then.
     async fn take(&self, change: Change, why: &str) -> Answer<Json<Value>> {
-        Ok(Json(self.kernel.change_policies(change, Reason { who: self.caller.name(), why }).await?))
+        Ok(Json(self.slot.change_policies(change, Reason { who: self.caller.name(), why }).await?))
     }
 }
 
 /// The kernel of a path and who calls, who must have one of `roles`.
-pub(super) async fn reached(parts: &mut Parts, app: &App, roles: &[Role]) -> Answer<(Arc<Kernel>, Caller)> {
+pub(super) async fn reached(parts: &mut Parts, app: &App, roles: &[Role]) -> Answer<(Arc<Slot>, Caller)> {
     let Id(id) = Id::from_request_parts(parts, app).await?;
     // Every request passes the guard, which says who calls; whoever did not is nobody.
     let caller = parts.extensions.get::<Caller>().cloned().unwrap_or(Caller::Unknown);
-    let kernel = Arc::clone(permitted(app, &caller, id.as_deref(), roles)?);
-    Ok((kernel, caller))
+    Ok((permitted(app, &caller, id.as_deref(), roles)?, caller))
 }
 
 async fn status(Seen(kernel): Seen) -> Json<Value> {
@@ -124,7 +132,7 @@ async fn history(Seen(kernel): Seen) -> Answer<Json<Value>> {
 /// A component into the catalogue. It decides nothing until it is part of a set that serves.
 async fn upload(State(app): State<App>, request: Request) -> Answer<Json<Value>> {
     let (mut parts, body) = request.into_parts();
-    let (kernel, _) = reached(&mut parts, &app, &[Role::Operator]).await?;
+    let kernel = reached(&mut parts, &app, &[Role::Operator]).await?.0.kernel();
     let limit = usize::try_from(kernel.admission.max_component_bytes()).unwrap_or(usize::MAX);
     let bytes = read_body(body, limit, "limits.max_component_bytes").await?;
     let admission = Arc::clone(&kernel.admission);
@@ -195,7 +203,7 @@ fn staged() -> TrialMode {
 async fn stage(asked: Asked<Stage>) -> Answer<Json<Value>> {
     let Stage { edits, order, mode, why } = &asked.body;
     check(*mode)?;
-    let edits = edits.iter().map(|edit| resolved(&asked.kernel, edit.clone())).collect::<Result<_, _>>()?;
+    let edits = edits.iter().map(|edit| resolved(&asked.slot.kernel(), edit.clone())).collect::<Result<_, _>>()?;
     asked.take(Change::Stage { edits, order: order.clone(), mode: *mode }, why).await
 }
 

@@ -36,7 +36,7 @@ async fn prove(
     Id(id): Id,
     asked: Result<Asks<Asked>, QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(asked) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let subject = match (asked.request_id, asked.index) {
         (Some(request_id), None) => Subject::Request(request_id),
@@ -57,7 +57,7 @@ async fn prove_request(
     Id(id): Id,
     request: Result<Path<Request>, PathRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Path(Request { request_id }) = request.map_err(|_| ApiError::NotFound)?;
     file(kernel, move |kernel| Ok(kernel.prove(&Subject::Request(request_id))?.to_json())).await
 }
@@ -74,7 +74,7 @@ async fn consistency(
     Id(id): Id,
     asked: Result<Asks<Earlier>, QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(Earlier { old }) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     file(kernel, move |kernel| Ok(kernel.prove_consistency(old)?.to_json())).await
 }

@@ -34,6 +34,17 @@ impl RateLimit {
 
     /// Take a token, or say how long until there is one.
     pub(super) fn admit(&self, who: Who, now: Instant) -> Result<(), Duration> {
+        self.take(who, 1.0, now)
+    }
+
+    /// Take the tokens of a batch whose first was taken when it came in. One that is larger than a
+    /// second's worth costs a second's worth: it would never be admitted otherwise.
+    #[allow(clippy::cast_precision_loss, reason = "a batch has fewer than 2^52 requests")]
+    pub(super) fn admit_rest(&self, who: Who, requests: usize, now: Instant) -> Result<(), Duration> {
+        self.take(who, (requests as f64).min(self.per_second) - 1.0, now)
+    }
+
+    fn take(&self, who: Who, tokens: f64, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= self.callers_max && !buckets.contains_key(&who) {
             self.forget(&mut buckets, now);
@@ -42,10 +53,10 @@ impl RateLimit {
         let earned = now.saturating_duration_since(bucket.filled).as_secs_f64() * self.per_second;
         bucket.tokens = (bucket.tokens + earned).min(self.per_second);
         bucket.filled = now;
-        if bucket.tokens < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / self.per_second));
+        if bucket.tokens < tokens {
+            return Err(Duration::from_secs_f64((tokens - bucket.tokens) / self.per_second));
         }
-        bucket.tokens -= 1.0;
+        bucket.tokens -= tokens;
         Ok(())
     }
 
@@ -75,5 +86,18 @@ mod tests {
         assert!(limit.admit(Who::Key("b".into()), start).is_ok());
         assert!(limit.admit(Who::Key("c".into()), start).is_ok());
         assert!(limit.buckets.lock().unwrap().len() <= 2);
+    }
+
+    #[test]
+    fn a_batch_costs_what_it_holds_and_at_most_a_second() {
+        let limit = RateLimit::new(10, 2);
+        let who = || Who::Key("a".into());
+        let start = Instant::now();
+        let batch = |requests| limit.admit(who(), start).and_then(|()| limit.admit_rest(who(), requests, start));
+        assert!(batch(6).is_ok());
+        assert!(batch(6).is_err(), "4 are left");
+        let later = start + Duration::from_secs(5);
+        assert!(limit.admit(who(), later).and_then(|()| limit.admit_rest(who(), 1_000, later)).is_ok());
+        assert!(limit.admit(who(), later).is_err());
     }
 }

@@ -2,14 +2,15 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, evidence, guard, operations, policies, prove, records, tlog};
+use super::{App, batch, evidence, fleet, guard, operations, policies, prove, records, tlog, upkeep};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::evidence::Export;
+use crate::fleet::Slot;
 use crate::kernel::Kernel;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, NestedPath, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,15 +23,20 @@ use std::sync::Arc;
 
 /// Every route that there is: method and path. `/openapi.json` describes exactly these; a test
 /// compares.
-pub const ROUTES: [(&str, &str); 69] = [
+pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/"),
     ("get", "/health"),
     ("get", "/status"),
     ("get", "/evidence"),
     ("get", "/policy"),
     ("post", "/submit"),
+    ("post", "/submit/batch"),
     ("post", "/decide"),
     ("post", "/halt"),
+    ("post", "/policy"),
+    ("post", "/replace"),
+    ("post", "/rollback"),
+    ("post", "/recover"),
     ("get", "/policies"),
     ("post", "/policies/components"),
     ("post", "/policies/stage"),
@@ -55,15 +61,25 @@ pub const ROUTES: [(&str, &str); 69] = [
     ("post", "/evidence/preserve"),
     ("post", "/evidence/rotate"),
     ("post", "/restart"),
+    ("get", "/archive"),
+    ("post", "/archive"),
+    ("get", "/retention"),
+    ("post", "/retention"),
     ("get", "/kernels"),
+    ("post", "/kernels"),
     ("get", "/kernels/{id}"),
     ("get", "/kernels/{id}/health"),
     ("get", "/kernels/{id}/status"),
     ("get", "/kernels/{id}/evidence"),
     ("get", "/kernels/{id}/policy"),
     ("post", "/kernels/{id}/submit"),
+    ("post", "/kernels/{id}/submit/batch"),
     ("post", "/kernels/{id}/decide"),
     ("post", "/kernels/{id}/halt"),
+    ("post", "/kernels/{id}/policy"),
+    ("post", "/kernels/{id}/replace"),
+    ("post", "/kernels/{id}/rollback"),
+    ("post", "/kernels/{id}/recover"),
     ("get", "/kernels/{id}/policies"),
     ("post", "/kernels/{id}/policies/components"),
     ("post", "/kernels/{id}/policies/stage"),
@@ -87,6 +103,13 @@ pub const ROUTES: [(&str, &str); 69] = [
     ("post", "/kernels/{id}/halt/emergency"),
     ("post", "/kernels/{id}/evidence/preserve"),
     ("post", "/kernels/{id}/evidence/rotate"),
+    ("get", "/incidents"),
+    ("post", "/incidents"),
+    ("post", "/incidents/{incident}/resolve"),
+    ("get", "/kernels/{id}/archive"),
+    ("post", "/kernels/{id}/archive"),
+    ("get", "/kernels/{id}/retention"),
+    ("post", "/kernels/{id}/retention"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -106,18 +129,22 @@ pub fn router(app: App) -> Router {
         .route("/evidence", get(export))
         .route("/policy", get(policy))
         .route("/submit", post(submit))
+        .route("/submit/batch", post(batch::submit))
         .route("/decide", post(decide))
         .route("/halt", post(halt))
         .merge(policies::router())
+        .merge(operations::router())
+        .merge(fleet::of_a_kernel())
         .merge(records::router())
         .merge(prove::router())
         .merge(tlog::router())
-        .merge(operations::router());
+        .merge(upkeep::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)
-        .route("/kernels", get(list))
+        .route("/kernels", get(list).post(fleet::add))
         .route("/restart", post(operations::restart))
+        .merge(fleet::router())
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -149,12 +176,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 pub(super) type Answer<T> = Result<T, ApiError>;
 
 async fn name(State(app): State<App>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = app.kernel(id.as_deref())?;
+    let kernel = app.slot(id.as_deref())?.kernel();
     Ok(Json(json!({"name": "gavel", "version": env!("CARGO_PKG_VERSION"), "kernel_id": kernel.id()})))
 }
 
 async fn health(State(app): State<App>, Id(id): Id) -> Answer<Response> {
-    let kernel = app.kernel(id.as_deref())?;
+    let kernel = app.slot(id.as_deref())?.kernel();
     let state = kernel.state();
     let (code, status) = match (state, kernel.poisoned()) {
         (_, Some(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
@@ -165,13 +192,12 @@ async fn health(State(app): State<App>, Id(id): Id) -> Answer<Response> {
 }
 
 async fn status(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
-    Ok(Json(kernel.status()))
+    let slot = permitted(&app, &caller, id.as_deref(), &ANY)?;
+    Ok(Json(app.inner.fleet.status(&slot)))
 }
 
 async fn policy(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Value>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &ANY)?;
-    Ok(Json(kernel.policy()))
+    Ok(Json(permitted(&app, &caller, id.as_deref(), &ANY)?.kernel().policy()))
 }
 
 /// Which evidence is wanted.
@@ -190,21 +216,21 @@ async fn export(
     Id(id): Id,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Query(Wanted { records, from, to }) = wanted.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let export = match (records, from, to) {
-        (true, from, to) => Export::with_records(kernel, from, to),
-        (false, None, None) => Ok(Export::entries(kernel)),
+        (true, from, to) => Export::with_records(&kernel, from, to),
+        (false, None, None) => Ok(Export::entries(&kernel)),
         (false, ..) => Err("`from` and `to` name records: they need records=true".to_owned()),
     };
     let export = export.map_err(ApiError::Unreadable)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(kernel, export)).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], evidence::stream(&kernel, export)).into_response())
 }
 
 /// A receipt as `/submit` and `/decide` answer it: with the tool's result also under `result`,
 /// where the seeds' clients look.
 #[derive(Serialize)]
-struct Submitted {
+pub(super) struct Submitted {
     #[serde(flatten)]
     receipt: Receipt,
     result: Option<Value>,
@@ -216,8 +242,8 @@ async fn submit(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
-    let (kernel, request) = asked(&app, &caller, id.as_deref(), body).await?;
-    answer(&app, kernel.submit(request, principal(&caller)).await)
+    let (slot, request) = asked(&app, &caller, id.as_deref(), body).await?;
+    answer(&app, slot.submit(request, principal(&caller)).await)
 }
 
 async fn decide(
@@ -226,19 +252,25 @@ async fn decide(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Submitted>> {
-    let (kernel, request) = asked(&app, &caller, id.as_deref(), body).await?;
-    answer(&app, kernel.decide(request, principal(&caller)).await)
+    let (slot, request) = asked(&app, &caller, id.as_deref(), body).await?;
+    answer(&app, slot.decide(request, principal(&caller)).await)
 }
 
-/// What an agent asks, and of which kernel.
-async fn asked<'a>(app: &'a App, caller: &Caller, id: Option<&str>, body: Body) -> Answer<(&'a Arc<Kernel>, Request)> {
-    let kernel = permitted(app, caller, id, &[Role::Agent])?;
-    Ok((kernel, read_request(app, kernel, body).await?))
+/// What an agent asks, and under which name. Which kernel answers is decided when the body has come.
+async fn asked(app: &App, caller: &Caller, id: Option<&str>, body: Body) -> Answer<(Arc<Slot>, Request)> {
+    let slot = permitted(app, caller, id, &[Role::Agent])?;
+    let request = read_request(app, &slot.kernel(), body).await?;
+    Ok((slot, request))
 }
 
 fn answer(app: &App, judged: Result<Receipt, Refused>) -> Answer<Json<Submitted>> {
-    let receipt = judged.map_err(|why| app.refused(why))?;
-    Ok(Json(Submitted { result: receipt.tool_result.clone(), receipt }))
+    judged.map(|receipt| Json(receipt.into())).map_err(|why| app.refused(why))
+}
+
+impl From<Receipt> for Submitted {
+    fn from(receipt: Receipt) -> Self {
+        Self { result: receipt.tool_result.clone(), receipt }
+    }
 }
 
 async fn halt(
@@ -247,9 +279,9 @@ async fn halt(
     Id(id): Id,
     body: Body,
 ) -> Answer<Json<Value>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?;
+    let slot = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?;
     let reason = read_reason(&app, body).await.inspect_err(|_| app.count_unreadable())?;
-    let receipt = kernel.halt(&reason, &principal(&caller)).await.map_err(|why| app.refused(why))?;
+    let (kernel, receipt) = slot.halt(&reason, &principal(&caller)).await.map_err(|why| app.refused(why))?;
     tracing::warn!(kernel = kernel.id(), reason, caller = caller.name(), "kernel halted");
     Ok(Json(json!({
         "status": "halted",
@@ -263,16 +295,16 @@ async fn halt(
 
 async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer<Json<Value>> {
     caller.require(&ANY, None)?;
-    let reachable = app.kernels().filter(|kernel| caller.require(&ANY, Some(kernel.id())).is_ok());
-    let kernels: Vec<Value> = reachable
-        .map(|kernel| json!({"kernel_id": kernel.id(), "variant": kernel.variant(), "state": kernel.state()}))
-        .collect();
+    let fleet = &app.inner.fleet;
+    let slots = fleet.slots();
+    let reachable = slots.iter().filter(|slot| caller.require(&ANY, Some(slot.name())).is_ok());
+    let kernels: Vec<Value> = reachable.map(|slot| fleet.describe(slot)).collect();
     Ok(Json(json!({"kernels": kernels})))
 }
 
 async fn metrics(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer<Response> {
     caller.require(&SEEING, None)?;
-    app.kernels().for_each(|kernel| kernel.observe());
+    app.inner.fleet.kernels().iter().for_each(|kernel| kernel.observe());
     let text = app.inner.metrics.text();
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }
@@ -288,8 +320,17 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Value>> {
     }
 }
 
-async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+/// The document counts its paths from where the API is mounted, and says where that is.
+async fn openapi(prefix: Option<Extension<NestedPath>>) -> Response {
+    let document = include_str!("openapi.json");
+    let document = match prefix {
+        None => document.to_owned(),
+        Some(Extension(prefix)) => {
+            let servers = json!([{"url": prefix.as_str().trim_end_matches('/')}]);
+            document.replacen('{', &format!("{{\n \"servers\": {servers},"), 1)
+        }
+    };
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// The page that verifies evidence in a browser, which is told once more that it needs nothing from anywhere.
@@ -299,19 +340,15 @@ async fn verifier() -> Response {
         .into_response()
 }
 
-pub(super) fn permitted<'a>(
-    app: &'a App,
-    caller: &Caller,
-    id: Option<&str>,
-    roles: &[Role],
-) -> Answer<&'a Arc<Kernel>> {
+/// The kernel's name, which the caller may reach in one of `roles`.
+pub(super) fn permitted(app: &App, caller: &Caller, id: Option<&str>, roles: &[Role]) -> Answer<Arc<Slot>> {
     caller.require(roles, None)?;
-    let kernel = app.kernel(id)?;
-    caller.require(roles, Some(kernel.id()))?;
-    Ok(kernel)
+    let slot = app.slot(id)?;
+    caller.require(roles, Some(slot.name()))?;
+    Ok(slot)
 }
 
-fn principal(caller: &Caller) -> Principal {
+pub(super) fn principal(caller: &Caller) -> Principal {
     Principal { name: caller.name().to_owned(), actor: caller.actor().map(str::to_owned) }
 }
 

@@ -118,10 +118,7 @@ async fn finish(app: &App, graceful: GracefulShutdown, grace: Duration) {
             "connections were still open when the grace ended (limits.shutdown_grace_ms)"
         );
     }
-    // Requests whose callers went away are still being carried to their end.
-    let limit = app.inner.limits.max_in_flight;
-    let all = u32::try_from(limit).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(grace, app.inner.in_flight.acquire_many(all)).await;
+    app.idle().await;
 }
 
 struct Connections {

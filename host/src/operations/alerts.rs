@@ -156,7 +156,7 @@ impl Webhook {
                 headers.insert(name, value);
             }
         }
-        // HMAC takes a key of any length.
+        // A key of any length will do.
         let key = file.secret.as_ref().and_then(|secret| Hmac::new_from_slice(secret.as_bytes()).ok());
         Some(Self { client, file: file.clone(), limits: limits.clone(), headers, key })
     }
@@ -186,10 +186,8 @@ impl Webhook {
     async fn attempt(&self, body: Body) -> Tried {
         let mut request = self.client.post(&self.file.url).headers(self.headers.clone());
         if let Some(key) = &self.key {
-            request = request.header(
-                SIGNATURE,
-                format!("sha256={}", hex::encode(key.clone().chain_update(&body).finalize().into_bytes())),
-            );
+            let signed = key.clone().chain_update(&body).finalize().into_bytes();
+            request = request.header(SIGNATURE, format!("sha256={}", hex::encode(signed)));
         }
         match request.body(body).send().await {
             Ok(answer) if answer.status().is_success() => Tried::Delivered,

@@ -165,6 +165,7 @@ fn integrity(checked: &Checked) -> Check {
         "errors": errors,
         "verified_records": checked.verified,
         "records": checked.records,
+        "signed": checked.pass.signed,
         "complete": checked.error.is_none() && checked.verified >= checked.records,
     });
     Check::of("audit_integrity", seen, checked.error.clone())

@@ -1,13 +1,14 @@
 //! Verifying a ledger beside its writing, a bounded piece at a time.
 //!
 //! A pass goes from the first record to the last: each record's leaf, each link of the chain, and at
-//! the end the root and the head that the writer holds. One check reads at most so many bytes and the
+//! the end the root and the head that the writer holds, and the checkpoint that is signed for them. One check reads at most so many bytes and the
 //! next one goes on where it stopped. A ledger that is shorter than that is verified whole each time; a
 //! longer one from its beginning again when its last pass began long enough ago, and until then only
 //! what is new. `gavel verify` on the folder checks more: checksums and every commit frame.
 
 use super::reading::records_from;
 use crate::kernel::Kernel;
+use gavel_ledger::note::{Checkpoint, Note, NoteError, VerifyingKey};
 use gavel_ledger::tree::{Frontier, leaf_hash};
 use gavel_ledger::{EntryView, GENESIS_HASH, RecordView, Snapshot};
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub struct Pass {
     pub last_entry_ms: Option<u64>,
     /// Entries verified.
     pub entries: u64,
+    /// Whether the checkpoint at the end of it is signed, and by the ledger's key.
+    pub signed: bool,
     tree: Frontier,
     head: String,
     /// Whether it came to the end of the ledger, as that was then.
@@ -91,6 +94,7 @@ impl Pass {
             deny: 0,
             last_entry_ms: None,
             entries: 0,
+            signed: false,
             tree: Frontier::new(),
             head: GENESIS_HASH.to_owned(),
             whole: false,
@@ -98,6 +102,7 @@ impl Pass {
     }
 
     fn go_on(&mut self, kernel: &Kernel, snapshot: &Snapshot, max_bytes: u64) -> Result<(), String> {
+        self.signed = false;
         let mut bytes = 0;
         for record in records_from(kernel, snapshot, self.tree.size()) {
             if bytes >= max_bytes {
@@ -108,7 +113,9 @@ impl Pass {
             self.step(&record)?;
         }
         self.whole = true;
-        self.compare(snapshot)
+        self.compare(snapshot)?;
+        self.signed = self.check_signature(kernel, snapshot)?;
+        Ok(())
     }
 
     fn step(&mut self, record: &RecordView) -> Result<(), String> {
@@ -160,5 +167,28 @@ impl Pass {
             ));
         }
         Ok(())
+    }
+
+    /// What is published of this ledger must be signed by its key and say what was found here.
+    fn check_signature(&self, kernel: &Kernel, snapshot: &Snapshot) -> Result<bool, String> {
+        let Some((text, key)) = snapshot.checkpoint.as_deref().zip(snapshot.key.as_ref()) else { return Ok(false) };
+        let said = |why: NoteError| format!("the signed checkpoint: {why}");
+        let origin = kernel.ledger().view().origin();
+        let note = Note::parse(text).map_err(said)?;
+        note.verify(&VerifyingKey::new(&origin, key).map_err(said)?).map_err(said)?;
+        let (found, wanted) =
+            (note.checkpoint().map_err(said)?, Checkpoint { origin, size: self.tree.size(), root: self.tree.root() });
+        if found != wanted {
+            return Err(format!(
+                "the signed checkpoint says {} records with root {} of {}, found were {} with root {} of {}",
+                found.size,
+                hex::encode(found.root),
+                found.origin,
+                wanted.size,
+                hex::encode(wanted.root),
+                wanted.origin
+            ));
+        }
+        Ok(true)
     }
 }

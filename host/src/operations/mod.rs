@@ -28,7 +28,7 @@ use crate::archive_target::{ArchiveTarget, LocalFolder};
 use crate::clock::Clock;
 use crate::config::{File, OperationsFile};
 use crate::decide::Refused;
-use crate::kernel::Kernel;
+use crate::fleet::Fleet;
 use alerts::Alerts;
 use anyhow::Context;
 use health::Edges;
@@ -118,8 +118,8 @@ impl Operations {
 
     /// Begin to look for what must be alerted.
     #[must_use]
-    pub fn watch(&self, kernels: Vec<Arc<Kernel>>) -> JoinHandle<()> {
-        tokio::spawn(watch::watch(self.clone(), kernels))
+    pub fn watch(&self, fleet: Arc<Fleet>) -> JoinHandle<()> {
+        tokio::spawn(watch::watch(self.clone(), fleet))
     }
 
     /// Wait for what still goes on, and for the alerts that are on their way, but not for ever.

@@ -2,19 +2,19 @@
 //! quarantine, a disk that fills. It reads no ledger; that is the health check's.
 
 use super::Operations;
-use crate::kernel::Kernel;
+use crate::fleet::Fleet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 /// Look again and again, until the task is aborted.
-pub(super) async fn watch(operations: Operations, kernels: Vec<Arc<Kernel>>) {
+pub(super) async fn watch(operations: Operations, fleet: Arc<Fleet>) {
     let mut ticks = tokio::time::interval(Duration::from_millis(operations.inner.limits.watch_every_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for kernel in &kernels {
-            let (operations, kernel) = (operations.clone(), Arc::clone(kernel));
+        for kernel in fleet.kernels() {
+            let operations = operations.clone();
             // A disk that hangs must not hang a worker with it.
             let looked = tokio::task::spawn_blocking(move || {
                 let checks = operations.inner.quick_checks(&kernel);

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/policies/components/HEX.wasm   a package as it came, signatures included
 //! DATA/policies/sets/HEX.json         a policy set (`document`)
+//! DATA/policies/laws/HEX.json         a jurisdiction (`statute`)
 //! DATA/policies/tested/HEX            components whose shipped tests passed here
 //! ```
 //!
@@ -15,7 +16,9 @@
 
 use super::document::SetDocument;
 use super::package::{Package, digest_of};
+use super::statute;
 use anyhow::{Context, Result, bail, ensure};
+use gavel_kernel::Jurisdiction;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -43,6 +46,7 @@ enum Store {
 enum Kind {
     Component,
     Set,
+    Law,
     Tested,
 }
 
@@ -52,6 +56,7 @@ impl Kind {
         match self {
             Self::Component => ("components", ".wasm"),
             Self::Set => ("sets", ".json"),
+            Self::Law => ("laws", ".json"),
             Self::Tested => ("tested", ""),
         }
     }
@@ -64,7 +69,7 @@ impl Catalogue {
     /// When the folder cannot be made or read.
     pub fn open(root: &Path, max_bytes: u64) -> Result<Self> {
         let mut used = 0;
-        for kind in [Kind::Component, Kind::Set, Kind::Tested] {
+        for kind in [Kind::Component, Kind::Set, Kind::Law, Kind::Tested] {
             let folder = root.join(kind.place().0);
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
             if kind == Kind::Component {
@@ -167,6 +172,31 @@ impl Catalogue {
         SetDocument::from_json(&text).with_context(|| format!("policy set {digest}"))
     }
 
+    /// Keep a jurisdiction, and give its digest.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be written.
+    pub fn put_jurisdiction(&self, jurisdiction: &Jurisdiction) -> Result<String> {
+        let text = statute::to_json(jurisdiction);
+        let digest = digest_of(text.as_bytes());
+        if !self.has(Kind::Law, &digest) {
+            self.write(Kind::Law, &digest, text.as_bytes())?;
+        }
+        Ok(digest)
+    }
+
+    /// The jurisdiction with this digest.
+    ///
+    /// # Errors
+    /// When it is not here, or is not what its name says.
+    pub fn jurisdiction(&self, digest: &str) -> Result<Jurisdiction> {
+        let bytes = self.read(Kind::Law, digest)?;
+        let found = digest_of(&bytes);
+        ensure!(found == digest, "jurisdiction {digest} in the catalogue is {found}: it was changed");
+        let text = String::from_utf8(bytes).with_context(|| format!("jurisdiction {digest}"))?;
+        statute::from_json(&text).with_context(|| format!("jurisdiction {digest}"))
+    }
+
     /// Note that the shipped tests of a component passed under `circumstances`: the version of
     /// Gavel and the limits.
     ///
@@ -190,7 +220,11 @@ impl Catalogue {
     }
 
     fn read(&self, kind: Kind, digest: &str) -> Result<Vec<u8>> {
-        let what = if kind == Kind::Set { "policy set" } else { "policy component" };
+        let what = match kind {
+            Kind::Set => "policy set",
+            Kind::Law => "jurisdiction",
+            Kind::Component | Kind::Tested => "policy component",
+        };
         match &self.store {
             Store::Folder { root, .. } => {
                 let path = path(root, kind, digest)?;

@@ -8,12 +8,14 @@ use super::document::{Edit, SetDocument};
 use super::health::Health;
 use super::life::{Deployed, Impossible, Line, SavedLine, Trial, TrialMode};
 use super::shadow::{self, Shadow};
+use super::statute::{self, SavedStatute, Statute};
 use crate::carry::{Panicked, carry};
 use crate::decide::Refused;
 use crate::kernel::Kernel;
 use crate::metrics::PolicyChangeLabels;
 use crate::record::{self, PolicyEvent};
 use anyhow::{Context, Result};
+use gavel_kernel::Jurisdiction;
 use gavel_ledger::{Draft, Kind};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -47,8 +49,20 @@ pub enum Change {
         /// The policy.
         policy: String,
     },
-    /// Serve the set that the configuration names.
-    Configure(SetDocument),
+    /// Serve the set that the configuration names, under the jurisdiction that it names.
+    Configure {
+        /// The set.
+        document: SetDocument,
+        /// The jurisdiction, if that is to change.
+        jurisdiction: Option<Jurisdiction>,
+    },
+    /// Judge by another jurisdiction.
+    Amend {
+        /// The jurisdiction.
+        jurisdiction: Jurisdiction,
+        /// The set that its custom rules name, if those are to change.
+        document: Option<SetDocument>,
+    },
 }
 
 /// Who changes something, and why.
@@ -112,14 +126,15 @@ impl Kernel {
         if let Change::Stage { edits, order, mode } = change {
             return self.stage(&edits, order.as_deref(), mode, reason).await;
         }
-        let configured = match &change {
-            Change::Configure(document) => {
+        let named = match &change {
+            Change::Configure { document, .. } | Change::Amend { document: Some(document), .. } => {
                 let line = self.life.line();
                 Some(self.admission.deploy(document.clone(), &warm(&line)).await?)
             }
             _ => None,
         };
         let _changing = self.changing.lock().await;
+        self.refuse_if_replaced()?;
         let line = self.life.line();
         let step = match change {
             Change::Stage { .. } => unreachable!("staged above"),
@@ -137,10 +152,19 @@ impl Kernel {
                 Step { action: "discarded", set, line: line.with_trial(None) }
             }
             Change::Release { policy } => return self.release(&policy, &line, reason).await,
-            Change::Configure(_) => {
-                let set = configured.ok_or_else(|| ChangeError::Candidate("there is no configured set".into()))?;
-                let line = Line { configured: Arc::clone(set.digest()), ..line.serve(Arc::clone(&set)) };
+            Change::Configure { jurisdiction, .. } => {
+                let set = named.ok_or_else(|| ChangeError::Candidate("there is no configured set".into()))?;
+                let mut line = Line { configured: Arc::clone(set.digest()), ..line.serve(Arc::clone(&set)) };
+                if let Some(jurisdiction) = jurisdiction {
+                    line.statute = line.statute.amended(jurisdiction);
+                    line.statute.configured = Arc::clone(&line.statute.digest);
+                }
                 Step { action: "configured", set, line }
+            }
+            Change::Amend { jurisdiction, .. } => {
+                let line = named.map_or_else(|| Line::clone(&line), |set| line.serve(set));
+                let line = Line { statute: line.statute.amended(jurisdiction), ..line };
+                Step { action: "jurisdiction", set: Arc::clone(&line.serving), line }
             }
         };
         self.take(step, reason).await
@@ -158,6 +182,7 @@ impl Kernel {
             let document = base.serving.document.edited(edits, order)?;
             let set = self.admission.deploy(document, &warm(&base)).await?;
             let _changing = self.changing.lock().await;
+            self.refuse_if_replaced()?;
             let line = self.life.line();
             if line.serving.digest() != base.serving.digest() {
                 continue;
@@ -198,8 +223,11 @@ impl Kernel {
             new_set: step.set.digest(),
             policies: step.set.document.policies.iter().map(|member| (&*member.name, &*member.component)).collect(),
             policy: None,
+            law: (before.statute.digest != step.line.statute.digest)
+                .then(|| (&before.statute.law.jurisdiction, &step.line.statute.law.jurisdiction)),
             line: Some(step.line.to_state()),
         };
+        self.keep_laws(&step.line.statute)?;
         self.record_policy_event(&event).await?;
         self.life.exchange(step.line);
         self.observe_quarantines(&before);
@@ -243,6 +271,7 @@ impl Kernel {
             new_set: set,
             policies: Vec::new(),
             policy: Some(policy),
+            law: None,
             line: None,
         })
         .await
@@ -257,34 +286,85 @@ impl Kernel {
         Ok(())
     }
 
-    /// Stand where the last process stood: what was promoted serves, unless the configuration names
-    /// another set than it did then.
+    /// The digests that a record names must lead to the texts.
+    fn keep_laws(&self, statute: &Statute) -> Result<()> {
+        let jurisdictions = [Some(&statute.law.jurisdiction), statute.previous.as_deref()];
+        let kept = jurisdictions
+            .into_iter()
+            .flatten()
+            .try_for_each(|jurisdiction| self.admission.catalogue().put_jurisdiction(jurisdiction).map(drop));
+        kept.context("the jurisdiction cannot be kept in the catalogue")
+    }
+
+    /// Stand where the last process stood: what was promoted serves, and the jurisdiction that was
+    /// changed holds, unless the configuration names others than it did then.
     ///
     /// # Errors
     /// When the set that served cannot be loaded: another one must not take its place in silence.
     pub(crate) async fn resume_policies(self: &Arc<Self>, saved: Option<SavedLine>) -> Result<()> {
         let configured = self.life.line();
         let reason = Reason { who: "gavel", why: "the configuration at start" };
-        match saved {
-            Some(saved) if *saved.configured == **configured.serving.digest() => self.restore(&saved).await,
-            None if configured.serving.document.policies.is_empty() => Ok(()),
-            _ if self.halted.get().is_some() => Ok(()),
-            _ => {
-                let step =
-                    Step { action: "configured", set: Arc::clone(&configured.serving), line: Line::clone(&configured) };
-                self.take(step, reason).await?;
-                Ok(())
+        let halted = self.halted.get().is_some();
+        let Some(saved) = saved else {
+            if halted || configured.serving.document.policies.is_empty() {
+                return Ok(());
             }
+            let step =
+                Step { action: "configured", set: Arc::clone(&configured.serving), line: Line::clone(&configured) };
+            self.take(step, reason).await?;
+            return Ok(());
+        };
+        let law = saved.law.as_ref();
+        let same_law = law.is_none_or(|law| law.configured == *configured.statute.configured);
+        let same_set = saved.configured == **configured.serving.digest();
+        let mut line = Line::clone(&configured);
+        if let (Some(law), true) = (law, same_law) {
+            line.statute = self.restored(law, &configured.statute)?;
         }
+        if same_set {
+            line = self.restore(&saved, line).await?;
+        }
+        if halted || (same_law && same_set) {
+            self.life.exchange(line);
+            return Ok(());
+        }
+        self.take(Step { action: "configured", set: Arc::clone(&line.serving), line }, reason).await?;
+        Ok(())
     }
 
-    async fn restore(&self, saved: &SavedLine) -> Result<()> {
-        let configured = self.life.line();
+    /// Take over what the kernel judged by that this one replaces, as far as this one is to.
+    ///
+    /// # Errors
+    /// When that cannot be recorded.
+    pub(crate) async fn inherit_policies(&self, line: Line, reason: Reason<'_>) -> Result<(), ChangeError> {
+        if line.serving.document.policies.is_empty() && line.statute.digest == line.statute.configured {
+            self.life.exchange(line);
+            return Ok(());
+        }
+        self.take(Step { action: "configured", set: Arc::clone(&line.serving), line }, reason).await.map(drop)
+    }
+
+    fn restored(&self, saved: &SavedStatute, configured: &Statute) -> Result<Statute> {
+        let catalogue = self.admission.catalogue();
+        let what = "the jurisdiction that was in force when the kernel stopped";
+        let serving = catalogue.jurisdiction(&saved.serving).with_context(|| {
+            format!("kernel {}: {what} cannot be read; restore it, or change the configuration's policy", self.id())
+        })?;
+        // Without this one the kernel judges all the same.
+        let previous = saved.previous.as_deref().and_then(|digest| {
+            let read = catalogue.jurisdiction(digest);
+            read.inspect_err(|why| tracing::warn!(kernel = self.id(), jurisdiction = digest, "not read: {why:#}")).ok()
+        });
+        debug_assert_eq!(statute::digest(&serving), saved.serving, "the catalogue checks what it reads");
+        Ok(configured.with(serving, previous.map(Arc::new)))
+    }
+
+    async fn restore(&self, saved: &SavedLine, configured: Line) -> Result<Line> {
         let what = "the policy set that served when the kernel stopped";
         let serving = self.deployed(&saved.serving, &configured).await.with_context(|| {
             format!("kernel {}: {what} cannot be loaded; restore it, or change the configuration's policies", self.id())
         })?;
-        let mut line = Line { serving, ..Line::clone(&configured) };
+        let mut line = Line { serving, ..configured };
         // Without these two the kernel judges all the same.
         if let Some(digest) = &saved.previous {
             line.previous = self.spare(digest, &line).await;
@@ -294,8 +374,7 @@ impl Kernel {
         {
             line.trial = self.trial(set, mode).inspect_err(|why| tracing::error!(kernel = self.id(), "{why}")).ok();
         }
-        self.life.exchange(line);
-        Ok(())
+        Ok(line)
     }
 
     async fn spare(&self, digest: &str, line: &Line) -> Option<Arc<Deployed>> {
@@ -334,6 +413,7 @@ impl Kernel {
                 told
             }),
             "configured": *line.configured,
+            "jurisdiction": *line.statute.digest,
         })
     }
 }

@@ -16,7 +16,7 @@ pub struct Step {
     #[serde(default)]
     pub ts_ms: u64,
     /// What was done: `configured`, `staged`, `shadow`, `canary`, `paused`, `promoted`,
-    /// `rolled_back`, `discarded`, `quarantined`, `released`, `refused`.
+    /// `rolled_back`, `discarded`, `quarantined`, `released`, `refused`, `jurisdiction`.
     pub action: String,
     /// Who did it.
     pub who: String,

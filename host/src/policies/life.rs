@@ -15,6 +15,8 @@
 use super::document::{Member, SetDocument};
 use super::health::Health;
 use super::shadow::Shadow;
+use super::statute::{SavedStatute, Statute};
+use crate::kernel::Inherited;
 use arc_swap::ArcSwap;
 use gavel_runtime::{Policy, PolicySet};
 use serde::{Deserialize, Serialize};
@@ -59,6 +61,8 @@ pub struct Trial {
 /// What requests are judged by.
 #[derive(Debug, Clone)]
 pub struct Line {
+    /// The law, asked first.
+    pub statute: Statute,
     /// The set that decides.
     pub serving: Arc<Deployed>,
     /// The set that decided before, still loaded.
@@ -163,9 +167,26 @@ impl Life {
 impl Line {
     /// A line of one set.
     #[must_use]
-    pub fn of(serving: Arc<Deployed>) -> Self {
+    pub fn of(serving: Arc<Deployed>, statute: Statute) -> Self {
         let configured = Arc::clone(serving.digest());
-        Self { serving, previous: None, trial: None, configured }
+        Self { statute, serving, previous: None, trial: None, configured }
+    }
+
+    /// This line of a new kernel, with what it takes over from the one that it replaces: what was promoted there, if
+    /// both are defined with the same set, and the jurisdiction that was changed, if both are defined with the same.
+    pub(crate) fn inheriting(&self, inherited: &Inherited) -> Self {
+        let other = &inherited.line;
+        let mut line = self.clone();
+        if other.configured == self.configured {
+            line.serving = Arc::clone(&other.serving);
+            line.previous.clone_from(&other.previous);
+            line.trial.clone_from(&other.trial);
+        }
+        if inherited.law && other.statute.configured == self.statute.configured {
+            let (law, previous) = (&other.statute.law.jurisdiction, other.statute.previous.clone());
+            line.statute = self.statute.with(law.clone(), previous);
+        }
+        line
     }
 
     /// The set that decides a request: the candidate's share is chosen by the hash of the request's
@@ -227,6 +248,7 @@ impl Line {
             "previous": self.previous.as_ref().map(|set| set.digest().to_string()),
             "candidate": self.trial.as_ref().map(|trial| trial.set.digest().to_string()),
             "trial": self.trial.as_ref().map(|trial| trial.mode),
+            "law": self.statute.to_state(),
         })
     }
 }
@@ -239,6 +261,9 @@ pub(crate) struct SavedLine {
     pub(super) previous: Option<String>,
     pub(super) candidate: Option<String>,
     pub(super) trial: Option<TrialMode>,
+    /// Absent where an older version wrote it.
+    #[serde(default)]
+    pub(super) law: Option<SavedStatute>,
 }
 
 /// 0 to 99, evenly over all ids.
@@ -252,6 +277,11 @@ fn hundredth(request_id: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gavel_kernel::{Jurisdiction, Law, Variant};
+
+    fn line_of(digest: &str) -> Line {
+        Line::of(deployed(digest), Statute::of(Law::new(Variant::Strict, Jurisdiction::default())))
+    }
 
     fn deployed(digest: &str) -> Arc<Deployed> {
         Arc::new(Deployed::new(digest, SetDocument::default(), Vec::new()))
@@ -267,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_candidate_is_promoted_and_rolled_back_and_rolled_forward() {
-        let line = Line::of(deployed("a"));
+        let line = line_of("a");
         assert_eq!(line.promoted(None).unwrap_err(), Impossible::NoCandidate("promote"));
         assert_eq!(line.rolled_back().unwrap_err(), Impossible::NoPrevious);
         let line = line.with_trial(Some(on_trial("b", TrialMode::Shadow)));
@@ -281,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_same_set_again_leaves_the_way_back_open() {
-        let line = Line::of(deployed("a")).serve(deployed("b"));
+        let line = line_of("a").serve(deployed("b"));
         let again = line.with_trial(Some(on_trial("b", TrialMode::Staged))).promoted(None).unwrap();
         assert!(again.trial.is_none());
         assert_eq!(serving(&again.rolled_back().unwrap()), "a");
@@ -289,14 +319,14 @@ mod tests {
 
     #[test]
     fn a_roll_back_takes_the_candidate_with_it() {
-        let line = Line::of(deployed("a")).serve(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(50))));
+        let line = line_of("a").serve(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(50))));
         assert!(line.rolled_back().unwrap().trial.is_none());
     }
 
     #[test]
     fn only_a_canary_decides_and_only_its_share() {
         let share = |mode| {
-            let line = Line::of(deployed("a")).with_trial(Some(on_trial("b", mode)));
+            let line = line_of("a").with_trial(Some(on_trial("b", mode)));
             let ids = (0..10_000).map(|n| format!("request-{n}"));
             ids.filter(|id| &**line.decides(id).digest() == "b").count()
         };
@@ -315,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_state_that_is_recorded_is_read_back() {
-        let line = Line::of(deployed("a")).serve(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(7))));
+        let line = line_of("a").serve(deployed("b")).with_trial(Some(on_trial("c", TrialMode::Canary(7))));
         let saved: SavedLine = serde_json::from_value(line.to_state()).unwrap();
         let text = |text: &str| Some(text.to_owned());
         assert_eq!((saved.configured.as_str(), saved.serving.as_str()), ("a", "b"));

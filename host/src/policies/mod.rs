@@ -2,8 +2,8 @@
 //!
 //! What belongs together: `package`, `manifest`, `suite` and `cases` are what an author makes and
 //! tries; `admit` stands between a file and a policy that may judge; `catalogue` keeps what judged,
-//! by digest; `document` is what a set is made of; `life` is what a kernel judges by at this moment,
-//! and `change` how that is changed; `shadow` and `health` watch; `watch` looks into a folder.
+//! by digest; `document` is what a set is made of; `statute` is the law before the sets; `life` is what a kernel judges
+//! by at this moment, and `change` how that is changed; `shadow` and `health` watch; `watch` looks into a folder.
 //!
 //! Here: how a configuration's policies become sets.
 
@@ -20,15 +20,17 @@ pub mod life;
 pub mod manifest;
 pub mod package;
 pub mod shadow;
+pub mod statute;
 pub mod suite;
 pub mod templates;
 pub mod watch;
 
-use crate::config::{File, KernelFile, PolicyFile};
+use crate::config::{DIGEST_PREFIX, File, KernelFile, PolicyFile};
 use admit::Admission;
 use anyhow::{Context, Result, ensure};
 use document::{Member, SetDocument};
 use package::Package;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The set that `kernel` judges by according to `file`: its custom rules in order. Their components
@@ -37,8 +39,21 @@ use std::path::Path;
 /// # Errors
 /// When a component cannot be read or is not accepted.
 pub fn configured(file: &File, kernel: &KernelFile, admission: &Admission) -> Result<SetDocument> {
-    let rules = kernel.policy.iter().flat_map(|policy| &policy.custom_rules);
-    let members = rules.map(|rule| match file.policies.get(rule) {
+    let rules = kernel.policy.as_ref().map_or(&[][..], |policy| &policy.custom_rules);
+    of_rules(rules, &file.policies, admission)
+}
+
+/// The set of the custom rules `rules`, in order, of which `policies` says what they are. Their components are taken
+/// into the catalogue.
+///
+/// # Errors
+/// As for [`configured`].
+pub fn of_rules(
+    rules: &[String],
+    policies: &BTreeMap<String, PolicyFile>,
+    admission: &Admission,
+) -> Result<SetDocument> {
+    let members = rules.iter().map(|rule| match policies.get(rule) {
         Some(policy) => member(rule, policy, admission),
         None => member(rule, &PolicyFile::default(), admission),
     });
@@ -60,17 +75,23 @@ pub fn unused(file: &File, admission: &Admission) -> Result<SetDocument> {
 
 fn member(name: &str, policy: &PolicyFile, admission: &Admission) -> Result<Member> {
     let component = policy.component.clone().unwrap_or_else(|| format!("{}{name}", builtin::PREFIX));
-    let what = format!("policy {name}");
-    let package = match component.strip_prefix(builtin::PREFIX) {
-        Some(wanted) => admission.keep_builtin(wanted).context(what)?,
-        None => read_package(&what, Path::new(&component), admission)?,
-    };
+    let package = keep_component(name, &component, admission)?;
     Ok(Member {
         config: policy.config.clone(),
         limits: policy.limits.clone(),
         quarantine: policy.quarantine,
         ..Member::new(name.to_owned(), package.digest)
     })
+}
+
+/// The component of policy `name` as a configuration names it, taken into the catalogue.
+pub(crate) fn keep_component(name: &str, component: &str, admission: &Admission) -> Result<Package> {
+    let what = format!("policy {name}");
+    match component.strip_prefix(builtin::PREFIX) {
+        Some(wanted) => admission.keep_builtin(wanted).context(what),
+        None if component.starts_with(DIGEST_PREFIX) => admission.catalogue().component(component).context(what),
+        None => read_package(&what, Path::new(component), admission),
+    }
 }
 
 /// Read a component's file and take it into the catalogue.

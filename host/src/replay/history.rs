@@ -3,10 +3,11 @@
 
 use crate::policies::shadow::Word;
 use gavel_kernel::json;
-use gavel_ledger::{Error, RecordView, Records};
+use gavel_ledger::{BlobError, Blobs, Error, RecordView, Records};
 use gavel_runtime::{CounterAnswer, CounterOperation, Request, ToolCall};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A decision that can be judged again.
@@ -57,8 +58,15 @@ impl From<Counted> for CounterAnswer {
 pub enum Skipped {
     /// It was denied before any policy was asked.
     BeforePolicies,
-    /// The record does not hold what was asked (`record_requests: false`, or no room for it).
+    /// The record does not hold what was asked (`record_requests: false`, or larger than a blob may
+    /// be).
     NotRecorded,
+    /// It lay in a blob that was erased on purpose.
+    Erased,
+    /// It should lie in a blob that is not there.
+    BlobMissing,
+    /// It lies in a blob whose bytes are not what was stored.
+    BlobDamaged,
     /// It was denied for what the machine did at that moment, not for what a policy said.
     OfItsMoment,
 }
@@ -68,6 +76,9 @@ impl Skipped {
         match self {
             Self::BeforePolicies => "denied before any policy was asked",
             Self::NotRecorded => "what was asked is not recorded",
+            Self::Erased => "erased: what was asked is gone on purpose",
+            Self::BlobMissing => "the blob with what was asked is missing",
+            Self::BlobDamaged => "the blob with what was asked is damaged",
             Self::OfItsMoment => "denied for lateness, want of instances, or quarantine",
         }
     }
@@ -76,11 +87,13 @@ impl Skipped {
 /// The decisions of a ledger, oldest first.
 pub struct Past {
     records: Records,
+    blobs: Blobs,
 }
 
 #[derive(Deserialize)]
 struct Meta {
     asked: Option<Asked>,
+    asked_blob: Option<AskedBlob>,
     policy_set: String,
     #[serde(default)]
     policies: Vec<Said>,
@@ -100,6 +113,12 @@ struct Asked {
     constraints: Option<Value>,
 }
 
+/// Where it lies what was asked, if not in the record.
+#[derive(Deserialize)]
+struct AskedBlob {
+    sha256: String,
+}
+
 #[derive(Deserialize)]
 struct Named {
     request_id: String,
@@ -109,10 +128,10 @@ struct Named {
 }
 
 impl Past {
-    /// The decisions among `records`.
+    /// The decisions among `records`, which are of the ledger in the folder `ledger`.
     #[must_use]
-    pub fn new(records: Records) -> Self {
-        Self { records }
+    pub fn new(records: Records, ledger: &Path) -> Self {
+        Self { records, blobs: Blobs::of_ledger(ledger) }
     }
 }
 
@@ -121,26 +140,43 @@ impl Iterator for Past {
 
     fn next(&mut self) -> Option<Self::Item> {
         let record = self.records.find(|record| record.as_ref().map_or(true, |record| record.kind() == "decision"))?;
-        Some(record.map(|record| read(&record)))
+        Some(record.map(|record| read(&record, &self.blobs)))
     }
 }
 
-fn read(record: &RecordView) -> Result<Recorded, Skipped> {
-    let meta: Meta = serde_json::from_str(record.meta()).map_err(|_| Skipped::NotRecorded)?;
+/// What was asked, from the record or from the blob that it names.
+fn asked(meta: &mut Meta, blobs: &Blobs) -> Result<Asked, Skipped> {
+    if let Some(asked) = meta.asked.take() {
+        return Ok(asked);
+    }
+    let Some(AskedBlob { sha256 }) = &meta.asked_blob else { return Err(Skipped::NotRecorded) };
+    let id = sha256.parse().map_err(|_| Skipped::NotRecorded)?;
+    let payload = blobs.get(id).map_err(|why| match why {
+        BlobError::Erased { .. } => Skipped::Erased,
+        BlobError::Missing { .. } => Skipped::BlobMissing,
+        _ => Skipped::BlobDamaged,
+    })?;
+    serde_json::from_slice(&payload).map_err(|_| Skipped::BlobDamaged)
+}
+
+fn read(record: &RecordView, blobs: &Blobs) -> Result<Recorded, Skipped> {
+    let mut meta: Meta = serde_json::from_str(record.meta()).map_err(|_| Skipped::NotRecorded)?;
     let named = match record.entry() {
         Some(entry) => serde_json::from_str(entry.data).ok(),
-        None => meta.request,
+        None => meta.request.take(),
     };
     let by_policy = meta.stage.as_deref() == Some("policy");
     if meta.stage.as_deref().is_some_and(|stage| stage != "policy" && stage != "execution") {
         return Err(Skipped::BeforePolicies);
     }
-    let (Some(asked), Some(named)) = (meta.asked, named) else { return Err(Skipped::NotRecorded) };
     let last = meta.policies.last();
     let late = |said: &Said| ["deadline", "decision_deadline", "instances"].contains(&said.verdict.as_str());
     if by_policy && last.is_none_or(late) {
         return Err(Skipped::OfItsMoment);
     }
+    let asked = asked(&mut meta, blobs)?;
+    let named = named.ok_or(Skipped::NotRecorded)?;
+    let last = meta.policies.last();
     let word = match last.filter(|_| by_policy) {
         None => Word::Allow,
         Some(said) => Word::Deny {

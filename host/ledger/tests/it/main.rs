@@ -8,7 +8,10 @@ mod crash;
 mod damage;
 mod golden;
 mod log;
+mod sealed;
 mod segments;
+mod sim;
+mod tampering;
 
 use gavel_ledger::{
     AppendError, Committed, Draft, Error, Identity, Image, Kind, Ledger, MemoryStorage, Options, RecordView, Recovered,

@@ -131,7 +131,7 @@ fn play(url: &str, bundles: &Path) -> Result<Played> {
 /// The hashes of the entries by which a policy asked for a human.
 fn escalations(host: &Host) -> Result<BTreeSet<String>> {
     let mut escalated = BTreeSet::new();
-    for kernel in &host.kernels {
+    for kernel in host.kernels() {
         for record in kernel.ledger().records(&kernel.ledger().snapshot()) {
             let record = record.with_context(|| format!("the ledger of kernel {}", kernel.id()))?;
             let Some(entry) = record.entry() else { continue };

@@ -1,0 +1,6 @@
+"""The two clients: ``KernelClient`` for plain code, ``AsyncKernelClient`` for asyncio."""
+
+from ._async import AsyncKernelClient
+from ._sync import KernelClient
+
+__all__ = ["AsyncKernelClient", "KernelClient"]

@@ -1,0 +1,4 @@
+//! Coverage-guided fuzzing of the target `consistency`; see `tests/fuzz/src/lib.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| (gavel_fuzz::target("consistency").expect("a target").run)(input));
