@@ -228,7 +228,15 @@ const PIECE_BYTES: usize = 256 << 10;
 /// # Errors
 /// When it cannot be read or is no bundle, or the first entry or record that does not hold.
 pub fn verify_bundle_file(path: &Path) -> Result<Report> {
-    let report = verify_file(path, None, UNPACKED_BYTES_MAX)?;
+    verify_bundle(open_plain(path).with_context(|| path.display().to_string())?)
+}
+
+/// Verify a bundle from a reader; what does not hold is an error.
+///
+/// # Errors
+/// As [`verify_bundle_file`].
+pub fn verify_bundle(reader: impl Read) -> Result<Report> {
+    let report = verify_reader(reader, None, UNPACKED_BYTES_MAX)?;
     match &report.error {
         Some(why) => Err(anyhow::anyhow!("{why}")),
         None => Ok(report),
@@ -241,7 +249,10 @@ pub fn verify_bundle_file(path: &Path) -> Result<Report> {
 /// # Errors
 /// When it cannot be read, or is compressed and damaged. What does not hold is told by the report.
 pub fn verify_file(path: &Path, trusted: Option<TrustedKey>, unpacked_bytes_max: u64) -> Result<Report> {
-    let mut reader = open_plain(path).with_context(|| path.display().to_string())?;
+    verify_reader(open_plain(path).with_context(|| path.display().to_string())?, trusted, unpacked_bytes_max)
+}
+
+fn verify_reader(mut reader: impl Read, trusted: Option<TrustedKey>, unpacked_bytes_max: u64) -> Result<Report> {
     let mut verifier = Verifier::new(trusted);
     let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
     loop {

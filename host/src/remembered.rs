@@ -64,30 +64,30 @@ impl Remembered {
     }
 }
 
-/// Until when it matters what a ledger tells.
+/// Until when it matters what a ledger tells; all in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Horizon {
-    permits_ms: u64,
-    counted_ms: u64,
-    longest_window_ms: u64,
+    permits: u64,
+    counted: u64,
+    longest_window: u64,
 }
 
 impl Horizon {
     /// Look at a record.
     pub(crate) fn see(&mut self, record: &RecordView) {
         if let Some(used) = record::permit_use(record) {
-            self.permits_ms = self.permits_ms.max(used.valid_until_ms).max(used.used_at_ms);
+            self.permits = self.permits.max(used.valid_until_ms).max(used.used_at_ms);
         }
         for counted in record::counted(record) {
-            self.counted_ms = self.counted_ms.max(record.ts_ms());
-            self.longest_window_ms = self.longest_window_ms.max(counted.window_ms);
+            self.counted = self.counted.max(record.ts_ms());
+            self.longest_window = self.longest_window.max(counted.window_ms);
         }
     }
 
     /// In milliseconds since 1970; 0 when nothing was told that is remembered.
     pub(crate) fn until_ms(self) -> u64 {
-        let counted_ms = if self.counted_ms == 0 { 0 } else { self.counted_ms.saturating_add(self.longest_window_ms) };
-        match self.permits_ms.max(counted_ms) {
+        let counted_ms = if self.counted == 0 { 0 } else { self.counted.saturating_add(self.longest_window) };
+        match self.permits.max(counted_ms) {
             0 => 0,
             until_ms => until_ms.saturating_add(CLOCK_SET_BACK_MS),
         }

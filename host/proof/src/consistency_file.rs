@@ -17,6 +17,7 @@ use crate::tree::verify_consistency;
 use crate::trust::{Keys, check_origin, report_signature};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write as _;
 
 /// What `format` says in a consistency file of this version.
 pub const FORMAT: &str = "gavel-consistency/1";
@@ -54,14 +55,15 @@ impl ConsistencyFile {
         ];
         for (name, text) in texts {
             if let Some(text) = text {
-                out.push_str(&format!(",\n\"{name}\":"));
+                // Writing to a string cannot fail.
+                let _ = write!(out, ",\n\"{name}\":");
                 json::push_string(&mut out, text);
             }
         }
         let hashes: Vec<_> = self.hashes.iter().map(|hash| format!("\"{}\"", STANDARD.encode(hash))).collect();
         let rotations: Vec<_> = self.rotations.iter().map(Proved::to_json).collect();
         let (hashes, rotations) = (hashes.join(",\n"), rotations.join(",\n"));
-        out.push_str(&format!(",\n\"consistency\":[\n{hashes}\n],\n\"rotations\":[\n{rotations}\n]}}\n"));
+        let _ = write!(out, ",\n\"consistency\":[\n{hashes}\n],\n\"rotations\":[\n{rotations}\n]}}\n");
         out
     }
 }

@@ -11,14 +11,14 @@
 use crate::json;
 
 /// The longest member, or element of a list, in bytes without white space.
-pub const ITEM_BYTES_MAX: usize = 4 << 20;
+pub(crate) const ITEM_BYTES_MAX: usize = 4 << 20;
 
 /// The longest name of a member.
 const KEY_BYTES_MAX: usize = 256;
 
 /// A part of the object, complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Item<'a> {
+pub(crate) enum Item<'a> {
     /// A member that is not one of the lists.
     Member {
         /// Its name.
@@ -50,11 +50,11 @@ pub enum Item<'a> {
 /// What is wrong with the outer form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("byte {at} should be {wanted}")]
-pub struct Misplaced {
+pub(crate) struct Misplaced {
     /// Which byte of the file, from 0.
-    pub at: u64,
+    pub(crate) at: u64,
     /// What should be there.
-    pub wanted: String,
+    pub(crate) wanted: String,
 }
 
 /// Where the reader stands between two texts.
@@ -85,7 +85,7 @@ enum Shape {
 
 /// The reader.
 #[derive(Debug)]
-pub struct Items {
+pub(crate) struct Items {
     lists: &'static [&'static str],
     /// The member whose members are read as if they stood at the top.
     within: &'static str,
@@ -104,7 +104,7 @@ impl Items {
     /// A reader that hands on the elements of the members named in `lists` one by one, and the members
     /// of the object `within` as those at the top.
     #[must_use]
-    pub fn new(lists: &'static [&'static str], within: &'static str) -> Self {
+    pub(crate) fn new(lists: &'static [&'static str], within: &'static str) -> Self {
         Self {
             lists,
             within,
@@ -120,17 +120,11 @@ impl Items {
         }
     }
 
-    /// Bytes read so far.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.at
-    }
-
     /// Takes the next piece, and calls `take` with each item that it completes.
     ///
     /// # Errors
     /// The first byte that is out of place, or what `take` did not accept.
-    pub fn push<E: From<Misplaced>>(
+    pub(crate) fn push<E: From<Misplaced>>(
         &mut self,
         mut piece: &[u8],
         take: &mut impl FnMut(Item<'_>) -> Result<(), E>,
@@ -157,7 +151,7 @@ impl Items {
     ///
     /// # Errors
     /// Where the text breaks off.
-    pub fn finish(&self) -> Result<(), Misplaced> {
+    pub(crate) fn finish(&self) -> Result<(), Misplaced> {
         let wanted = match self.place {
             Place::End => return Ok(()),
             Place::Start => "the beginning of a JSON object, but the file is empty".to_owned(),

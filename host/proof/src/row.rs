@@ -16,7 +16,7 @@ struct Subtree {
 
 /// The row.
 #[derive(Debug, Clone, Default)]
-pub struct Row {
+pub(crate) struct Row {
     start: u64,
     end: u64,
     /// From left to right.
@@ -26,13 +26,13 @@ pub struct Row {
 impl Row {
     /// No leaf yet; the first will be number `start`.
     #[must_use]
-    pub fn new(start: u64) -> Self {
+    pub(crate) fn new(start: u64) -> Self {
         Self { start, end: start, subtrees: Vec::new() }
     }
 
     /// All leaves of a tree so far.
     #[must_use]
-    pub fn of(tree: &Frontier) -> Self {
+    pub(crate) fn of(tree: &Frontier) -> Self {
         let (mut subtrees, mut start) = (Vec::new(), 0);
         for root in tree.subtrees() {
             // The largest subtree that fits into what is left.
@@ -45,18 +45,18 @@ impl Row {
 
     /// The number of its first leaf.
     #[must_use]
-    pub fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
     /// The number of the leaf that comes next.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
     /// Appends a leaf, given its hash.
-    pub fn push(&mut self, leaf: Hash) {
+    pub(crate) fn push(&mut self, leaf: Hash) {
         let mut new = Subtree { start: self.end, level: 0, root: leaf };
         while let Some(left) = self.subtrees.last().copied() {
             // Two of one size make the next one only if the left one is a left child.
@@ -74,7 +74,7 @@ impl Row {
     ///
     /// # Errors
     /// [`ProofError`]
-    pub fn verify(&self, size: u64, proof: &RangeProof, root: &Hash) -> Result<(), ProofError> {
+    pub(crate) fn verify(&self, size: u64, proof: &RangeProof, root: &Hash) -> Result<(), ProofError> {
         if self.start == self.end || self.end > size {
             return Err(ProofError::OutOfRange { index: self.end.max(1) - 1, size });
         }

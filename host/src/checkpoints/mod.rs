@@ -157,18 +157,21 @@ impl Target {
                 lines
             }
             Err(why) => {
-                let pause = RETRY_AFTER.saturating_mul(1 << self.failures.min(16)).min(RETRY_AFTER_MAX);
-                (self.failures, self.due) = (self.failures.saturating_add(1), now + pause);
-                match &why {
-                    PushError::Forked(_) => {
-                        tracing::error!(kernel = kernel_id, target, size = latest.checkpoint.size, %why, "a witness saw another history of this ledger");
-                    }
-                    _ => {
-                        tracing::warn!(kernel = kernel_id, target, size = latest.checkpoint.size, retry_s = pause.as_secs(), %why, "a checkpoint was not taken")
-                    }
-                }
+                self.failed(&kernel_id, latest.checkpoint.size, &why, now);
                 Vec::new()
             }
+        }
+    }
+
+    /// Say so, and when it is tried again.
+    fn failed(&mut self, kernel: &str, size: u64, why: &PushError, now: Instant) {
+        let pause = RETRY_AFTER.saturating_mul(1 << self.failures.min(16)).min(RETRY_AFTER_MAX);
+        (self.failures, self.due) = (self.failures.saturating_add(1), now + pause);
+        let (target, retry_s) = (&self.name, pause.as_secs());
+        if let PushError::Forked(_) = why {
+            tracing::error!(kernel, target, size, retry_s, %why, "a witness saw another history of this ledger");
+        } else {
+            tracing::warn!(kernel, target, size, retry_s, %why, "a checkpoint was not taken");
         }
     }
 }
@@ -216,7 +219,7 @@ mod tests {
 
     #[test]
     fn rounds_are_whole_periods_after_the_start() {
-        let (start, every) = (Instant::now(), Duration::from_secs(60));
+        let (start, every) = (Instant::now(), Duration::from_mins(1));
         let after = |ms: u64| next_round(start, start + Duration::from_millis(ms), every) - start;
         for (ms, seconds) in [(0, 60), (1, 60), (59_999, 60), (60_000, 120), (61_000, 120), (150_000, 180)] {
             assert_eq!(after(ms), Duration::from_secs(seconds), "{ms}");

@@ -100,9 +100,9 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         }
     };
     if as_json {
-        print_json(&incident)?
+        print_json(&incident)?;
     } else {
-        print(&incident)?
+        print(&incident)?;
     }
     Ok(Outcome::Yes)
 }

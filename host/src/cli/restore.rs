@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::output::{line, note, print_json};
 use crate::archive::{Archive, ArchivedLedger, Wanted, restore_ledger, restore_segments, unpacked};
-use crate::evidence::verify_bundle;
+use crate::evidence::verify_bundle_file;
 use anyhow::{Context, Result, ensure};
 use gavel_proof::note::VerifyingKey;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -149,8 +149,8 @@ fn unpack(bundle: &Path, out: &Path, max_bytes: u64, as_json: bool) -> Result<Ou
     let copied = std::io::copy(&mut unpacked(packed)?.take(max_bytes.saturating_add(1)), &mut plain);
     let bytes = copied.with_context(|| format!("{}: it breaks off, or is damaged", bundle.display()))?;
     ensure!(bytes <= max_bytes, "{} unpacks to more than {max_bytes} bytes (`--max-bytes`)", bundle.display());
-    plain.rewind()?;
-    let report = verify_bundle(std::io::BufReader::new(plain.as_file()));
+    plain.flush()?;
+    let report = verify_bundle_file(plain.path());
     let report = report.with_context(|| bundle.display().to_string())?;
     if to_stdout {
         plain.rewind()?;

@@ -53,6 +53,12 @@ pub struct File {
     /// How closely a kernel is watched that came after an incident.
     #[serde(default)]
     pub monitoring: MonitoringFile,
+    /// Where sealed segments and evidence go. Default: they stay where they are.
+    #[serde(default)]
+    pub archive: Option<ArchiveFile>,
+    /// How long things are kept.
+    #[serde(default)]
+    pub retention: RetentionFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -68,12 +74,6 @@ pub struct Source {
     pub path: PathBuf,
     /// What stood in it.
     pub text: String,
-    /// Where sealed segments and evidence go. Default: they stay where they are.
-    #[serde(default)]
-    pub archive: Option<ArchiveFile>,
-    /// How long things are kept.
-    #[serde(default)]
-    pub retention: RetentionFile,
 }
 
 /// One kernel.
@@ -338,6 +338,7 @@ impl File {
             alerts: Vec::new(),
             operations: OperationsFile::default(),
             archive: None,
+            source: None,
             checkpoints: CheckpointsFile::default(),
             retention: RetentionFile::default(),
             monitoring: MonitoringFile::default(),

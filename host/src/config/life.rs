@@ -2,7 +2,7 @@
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -44,10 +44,20 @@ impl<'de> Deserialize<'de> for RecordRequests {
     }
 }
 
+impl Serialize for RecordRequests {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !self.enabled {
+            return serializer.serialize_bool(false);
+        }
+        let Self { inline_max_bytes, erasable, blob_bytes_max, .. } = *self;
+        RecordRequestsKeys { inline_max_bytes, erasable, blob_bytes_max }.serialize(serializer)
+    }
+}
+
 struct RecordRequestsForm;
 
 /// The long form.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RecordRequestsKeys {
     inline_max_bytes: usize,

@@ -440,7 +440,9 @@ impl Fleet {
             monitor.abort();
         }
         let slots = self.slots();
-        slots.iter().for_each(|slot| slot.stop_watching());
+        for slot in &slots {
+            slot.stop_watching();
+        }
         self.tasks.close();
         self.tasks.wait().await;
         for slot in slots {

@@ -237,7 +237,7 @@ impl Fleet {
             return Ok(plan);
         }
         let (restore, declared) = self.config_of(slot.name(), entry, config.as_deref())?;
-        Ok(Plan { declared, restore, config, ..plan })
+        Ok(Plan { declared, config, restore, ..plan })
     }
 
     /// The configuration file as it stood, if it stands otherwise now, and what it says of the name.

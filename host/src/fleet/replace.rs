@@ -30,6 +30,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 
+/// Numbers that are tried for the id of a new kernel: those of replacements that were broken off are taken.
+const FREE_ID_TRIES: usize = 10_000;
+
 /// What a replacement came to.
 pub(super) struct Replaced {
     pub(super) old: Arc<Kernel>,
@@ -208,7 +211,8 @@ impl Fleet {
             return Ok(id.to_owned());
         }
         let first = entry.predecessors.len() + 2;
-        let id = (first..).map(|number| format!("{name}-{number}")).find(|id| is_free(id)).unwrap_or_default();
+        let mut ids = (first..first + FREE_ID_TRIES).map(|number| format!("{name}-{number}"));
+        let id = ids.find(|id| is_free(id)).unwrap_or_default();
         check_id(&id).map_err(|why| FleetError::NotAccepted(format!("{why}: give the new kernel an `id`")))?;
         Ok(id)
     }

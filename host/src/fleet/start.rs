@@ -99,13 +99,12 @@ impl Workshop {
         for kernel in &file.kernels {
             let declared = Definition::declared(file, kernel, &self.admission)?;
             order.push(kernel.id.clone());
-            match manifest.names.get_mut(&kernel.id) {
-                Some(entry) => is_news |= entry.meet(declared, config.as_ref()),
-                None => {
-                    let entry = Entry::of(&kernel.id, declared, true, config.clone());
-                    manifest.names.insert(kernel.id.clone(), entry);
-                }
+            if let Some(entry) = manifest.names.get_mut(&kernel.id) {
+                is_news |= entry.meet(declared, config.as_ref());
+                continue;
             }
+            let entry = Entry::of(&kernel.id, declared, true, config.clone());
+            manifest.names.insert(kernel.id.clone(), entry);
         }
         let declared: BTreeSet<&String> = file.kernels.iter().map(|kernel| &kernel.id).collect();
         // A name that the configuration no longer declares rests; what an operator added does not depend on it.

@@ -36,7 +36,7 @@ async fn prove(
     Id(id): Id,
     asked: Result<Asks<Asked>, QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(asked) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let subject = match (asked.request_id, asked.index) {
         (Some(request_id), None) => Subject::Request(request_id),
@@ -57,7 +57,7 @@ async fn prove_request(
     Id(id): Id,
     request: Result<Path<Request>, PathRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Path(Request { request_id }) = request.map_err(|_| ApiError::NotFound)?;
     file(kernel, move |kernel| Ok(kernel.prove(&Subject::Request(request_id))?.to_json())).await
 }
@@ -74,7 +74,7 @@ async fn consistency(
     Id(id): Id,
     asked: Result<Asks<Earlier>, QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(Earlier { old }) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     file(kernel, move |kernel| Ok(kernel.prove_consistency(old)?.to_json())).await
 }
@@ -85,7 +85,7 @@ async fn file(
     make: impl FnOnce(&Kernel) -> Result<String, ProveError> + Send + 'static,
 ) -> Answer<Response> {
     let kernel = Arc::clone(kernel);
-    let made = tokio::task::spawn_blocking(move || {
+    let proof = tokio::task::spawn_blocking(move || {
         make(&kernel).inspect_err(|why| {
             if let ProveError::Failed(why) = why {
                 tracing::error!(kernel = kernel.id(), "a proof cannot be made: {why:#}");
@@ -94,7 +94,7 @@ async fn file(
     });
     // The cause may name files: it is for the log, not for the caller.
     let unreadable = || ApiError::Unavailable("the proof cannot be made now; the server's log says why".into());
-    let text = made.await.map_err(|_| unreadable())?.map_err(|why| match why {
+    let text = proof.await.map_err(|_| unreadable())?.map_err(|why| match why {
         ProveError::Absent(why) => ApiError::Absent(why),
         ProveError::NotAccepted(why) => ApiError::NotAccepted(why),
         ProveError::Failed(_) => unreadable(),

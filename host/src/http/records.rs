@@ -70,7 +70,7 @@ async fn find(
     Id(id): Id,
     asked: Result<Asks<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(asked) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let query = asked.query().map_err(ApiError::Unreadable)?;
     let limits = asked.limits(&app.inner.limits).map_err(ApiError::Unreadable)?;
@@ -84,7 +84,7 @@ async fn one(
     Id(id): Id,
     place: Result<Path<Place>, axum::extract::rejection::PathRejection>,
 ) -> Answer<Response> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Path(Place { index }) = place.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let record = record(kernel, index).await?;
     Ok(json_of(record.as_str().to_owned()))

@@ -31,10 +31,10 @@ pub(super) fn router() -> Router<App> {
 }
 
 /// The kernel of a path whose log the caller may read.
-pub(super) fn readable<'a>(app: &'a App, caller: &Caller, id: Option<&str>) -> Answer<&'a Arc<Kernel>> {
-    match app.kernel(id) {
+pub(super) fn readable(app: &App, caller: &Caller, id: Option<&str>) -> Answer<Arc<Kernel>> {
+    match app.slot(id).map(|slot| slot.kernel()) {
         Ok(kernel) if kernel.tlog_is_public => Ok(kernel),
-        _ => permitted(app, caller, id, &SEEING),
+        _ => Ok(permitted(app, caller, id, &SEEING)?.kernel()),
     }
 }
 
@@ -51,7 +51,7 @@ async fn checkpoint(
     Id(id): Id,
     which: Result<Asks<Which>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = readable(&app, &caller, id.as_deref())?;
+    let kernel = &readable(&app, &caller, id.as_deref())?;
     let Asks(Which { cosigned }) = which.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let found = reading(kernel, move |kernel| latest(kernel, cosigned)).await?;
     let none = || ApiError::Absent("there is no such checkpoint: none was signed yet".into());
@@ -86,7 +86,7 @@ async fn tile(
     Id(id): Id,
     asked: Result<Path<Tile>, axum::extract::rejection::PathRejection>,
 ) -> Answer<Response> {
-    let kernel = readable(&app, &caller, id.as_deref())?;
+    let kernel = &readable(&app, &caller, id.as_deref())?;
     let Path(Tile { level, path }) = asked.map_err(|_| ApiError::NotFound)?;
     let level = tlog::tile_level(&level).ok_or_else(|| ApiError::Absent("the level of a tile is 0 to 63".into()))?;
     let path = tile_path(&path)?;
@@ -107,7 +107,7 @@ async fn entries(
     asked: Result<Path<Bundle>, axum::extract::rejection::PathRejection>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let kernel = readable(&app, &caller, id.as_deref())?;
+    let kernel = &readable(&app, &caller, id.as_deref())?;
     let Path(Bundle { path }) = asked.map_err(|_| ApiError::NotFound)?;
     let size = kernel.ledger().snapshot().records;
     let wanted = tile_path(&path)?.entries(size).ok_or_else(|| not_in_the_tree(size))?;

@@ -46,7 +46,7 @@ struct Retention {
 type Told = (StatusCode, Json<Run>);
 
 async fn archive(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id, body: Body) -> Answer<Told> {
-    let kernel = Arc::clone(permitted(&app, &caller, id.as_deref(), &[Role::Operator])?);
+    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?.kernel();
     let Archive { remove_local } = read(&app, body).await?;
     begin(&kernel, Task::Archive { remove_local }, caller.name()).await
 }
@@ -57,13 +57,13 @@ async fn retention(
     Id(id): Id,
     body: Body,
 ) -> Answer<Told> {
-    let kernel = Arc::clone(permitted(&app, &caller, id.as_deref(), &[Role::Operator])?);
+    let kernel = permitted(&app, &caller, id.as_deref(), &[Role::Operator])?.kernel();
     let Retention { dry_run } = read(&app, body).await?;
     begin(&kernel, Task::Retention { dry_run }, caller.name()).await
 }
 
 async fn archive_state(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Json<Run>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     Ok(Json(kernel.upkeep(Task::Archive { remove_local: false })))
 }
 
@@ -72,7 +72,7 @@ async fn retention_state(
     Extension(caller): Extension<Caller>,
     Id(id): Id,
 ) -> Answer<Json<Run>> {
-    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?;
+    let kernel = permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     Ok(Json(kernel.upkeep(Task::Retention { dry_run: false })))
 }
 

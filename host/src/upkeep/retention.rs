@@ -10,6 +10,7 @@ use crate::kernel::{Kernel, LEDGER};
 use gavel_ledger::{BlobId, BlobState, Blobs};
 use serde::Serialize;
 use serde_json::json;
+use std::path::Path;
 use std::sync::Arc;
 
 const DAY_MS: u64 = 86_400_000;
@@ -52,7 +53,7 @@ pub(super) async fn retain(kernel: &Arc<Kernel>, dry_run: bool, who: &str) -> Re
     kernel.held(&dir)?;
     let mut report = RetentionReport { dry_run, ..RetentionReport::default() };
     if let Some(days) = kernel.upkeep.settings.retention.blobs_days {
-        erase_blobs(kernel, days, who, &mut report).await?;
+        erase_blobs(kernel, &dir, days, who, &mut report).await?;
     }
     if let Some(kept) = kernel.upkeep.settings.retention.local_segments {
         segments::remove_older(kernel, &dir.join(LEDGER), kept, who, &mut report).await?;
@@ -62,6 +63,7 @@ pub(super) async fn retain(kernel: &Arc<Kernel>, dry_run: bool, who: &str) -> Re
 
 async fn erase_blobs(
     kernel: &Arc<Kernel>,
+    dir: &Path,
     days: u64,
     who: &str,
     report: &mut RetentionReport,
@@ -76,6 +78,8 @@ async fn erase_blobs(
     report.blobs_kept = kept;
     for batch in due.chunks(DIGESTS_PER_EVENT) {
         kernel.upkeep.check_going_on()?;
+        // A hold may have come meanwhile.
+        kernel.held(dir)?;
         if !report.dry_run {
             let digests: Vec<String> = batch.iter().map(|(id, _)| id.to_string()).collect();
             let what =

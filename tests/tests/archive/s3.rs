@@ -1,8 +1,8 @@
 //! A small S3 on this machine: as much of it as an archive uses, strict about that, and able to fail on demand.
 //!
 //! It keeps objects in memory, checks that every request is signed and that its body is the one that was signed,
-//! and knows PUT (also `If-None-Match: *`), GET (also of a range), HEAD, DELETE, lists of version 2 (page by page), and
-//! uploads in parts. What it does not know it answers 501, so that a test does not pass by chance.
+//! and knows PUT (also `If-None-Match: *`), GET (also of a range), HEAD, DELETE, lists of version 2 (page by page), deletions of
+//! several, and uploads in parts. What it does not know it answers 501, so that a test does not pass by chance.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -158,6 +158,7 @@ async fn serve(State((kept, held)): State<Shared>, request: Request) -> Response
             (None, None) => kept.put(key, body, parts.headers.get(header::IF_NONE_MATCH).is_some()),
             _ => error(StatusCode::BAD_REQUEST, "InvalidRequest"),
         },
+        (&Method::POST, "") if asked("delete").is_some() => kept.delete(&String::from_utf8_lossy(&body)),
         (&Method::POST, key) => match (asked("uploads"), asked("uploadId")) {
             (Some(_), None) => kept.begin(key),
             (None, Some(id)) => kept.complete(id, key),
@@ -246,6 +247,17 @@ impl Kept {
             write!(xml, "<NextContinuationToken>{last}</NextContinuationToken>").unwrap();
         }
         xml += "</ListBucketResult>";
+        ([(header::CONTENT_TYPE, "application/xml")], xml).into_response()
+    }
+
+    /// Several at once, as their names stand in the body.
+    fn delete(&mut self, body: &str) -> Response {
+        let mut xml = String::from("<DeleteResult>");
+        for key in body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+            self.objects.remove(key);
+            write!(xml, "<Deleted><Key>{key}</Key></Deleted>").unwrap();
+        }
+        xml += "</DeleteResult>";
         ([(header::CONTENT_TYPE, "application/xml")], xml).into_response()
     }
 

@@ -1,8 +1,10 @@
-//! An archive on S3: what is put is read back, and a store that fails loses nothing.
+//! An archive on S3: what is put is read back, a store that fails loses nothing, and evidence is rotated there.
 
 use crate::s3::S3;
 use gavel::archive::{Archive, ArchiveError};
 use gavel::config::ArchiveFile;
+use gavel_tests::{Config, Server, intent};
+use serde_json::json;
 use std::fs;
 use tokio::runtime::Runtime;
 
@@ -76,4 +78,18 @@ fn a_store_that_is_down_is_named_and_what_is_there_stays() {
     drop(s3);
     let told = runtime.block_on(archive.put_bytes("k/third", b"third".to_vec())).unwrap_err().to_string();
     assert!(told.contains("cannot look for s3://evidence/prod/eu/k/third"), "{address}: {told}");
+}
+
+#[test]
+fn evidence_is_rotated_into_the_archive() {
+    let s3 = S3::start();
+    let server = Server::start(&Config::open().with("archive", s3.archive("prod")));
+    assert_eq!(server.submit(&intent("r"))["decision"], "ALLOW");
+    let rotated = server.post("/evidence/rotate", &json!({})).expect(200);
+    let url = rotated["archive_path"].as_str().unwrap();
+    let name = url.strip_prefix("s3://evidence/").unwrap_or_else(|| panic!("{rotated}"));
+    assert!(name.starts_with("prod/evidence/evidence_k_"), "{rotated}");
+    let there = s3.object(name);
+    let here = fs::read_dir(server.site().data().join("archive")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(there, fs::read(here).unwrap());
 }

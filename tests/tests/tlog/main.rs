@@ -192,7 +192,9 @@ fn cosigned(server: &Server, path: &str, size: u64, witnesses: &[&Witness]) -> S
         let text = answer.text();
         let by_all = |note: &str| witnesses.iter().all(|witness| witness.key.signature(note).is_some());
         if answer.status == 200 && Checkpoint::read(&text).size >= size && by_all(&text) {
-            witnesses.iter().for_each(|witness| check_cosignature(witness, &text));
+            for witness in witnesses {
+                check_cosignature(witness, &text);
+            }
             return text;
         }
         assert!(std::time::Instant::now() < until, "{text}");
@@ -221,19 +223,19 @@ fn witnesses_cosign_what_grows() {
     for witness in [&first, &second] {
         witness.with(|seen| seen.log = Some(log.key.clone()));
     }
-    let mut size = log.checkpoint().size;
+    let mut grown = log.checkpoint().size;
     for growth in [0, 3, 300] {
         grow(&server, growth);
-        size += growth as u64;
+        grown += growth as u64;
         for witness in [&first, &second] {
-            witness.wait_for(|seen| seen.last.as_ref().is_some_and(|last| last.size >= size));
+            witness.wait_for(|seen| seen.last.as_ref().is_some_and(|last| last.size >= grown));
         }
-        let note = cosigned(&server, COSIGNED, size, &[&first, &second]);
+        let note = cosigned(&server, COSIGNED, grown, &[&first, &second]);
         assert!(log.key.verified(&note).is_some(), "the ledger's own signature is there too");
         assert!(!note.contains("somebody.else"), "what is not verified is not kept: {note}");
     }
     // With nothing new, the latest checkpoint is the cosigned one.
-    let _ = cosigned(&server, "/checkpoint", size, &[&first, &second]);
+    let _ = cosigned(&server, "/checkpoint", grown, &[&first, &second]);
     assert!(pushes(&server, &first, "ok") >= 1.0 && pushes(&server, &first, "refused") >= 1.0);
     assert!(pushes(&server, &first, "forked") < 1.0);
 
@@ -242,9 +244,9 @@ fn witnesses_cosign_what_grows() {
     let conflicts = first.with(|seen| seen.answers.iter().filter(|status| **status == 409).count());
     let server = site.serve();
     grow(&server, 1);
-    first.wait_for(|seen| seen.last.as_ref().is_some_and(|last| last.size > size));
+    first.wait_for(|seen| seen.last.as_ref().is_some_and(|last| last.size > grown));
     assert!(first.with(|seen| seen.answers.iter().filter(|status| **status == 409).count()) > conflicts);
-    let _ = cosigned(&server, COSIGNED, size + 1, &[&first]);
+    let _ = cosigned(&server, COSIGNED, grown + 1, &[&first]);
 }
 
 #[test]
