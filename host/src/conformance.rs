@@ -152,6 +152,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         remembered: Remembered::nothing(1),
         max_ledger_queue: 16,
         max_index_cache_bytes: 1 << 20,
+        key_is_lost: false,
         birth: None,
         upkeep: crate::upkeep::Settings::default(),
     };

@@ -86,6 +86,8 @@ pub struct Opening<'a> {
     pub who: &'a str,
     /// What else is known.
     pub details: Value,
+    /// Its id; made of the time where none is given. One that is given is plain: letters, digits, `.`, `_`, `-`.
+    pub id: Option<&'a str>,
 }
 
 /// The incidents of a data folder.
@@ -116,6 +118,9 @@ pub enum IncidentError {
     /// There are too many.
     #[error("{0} incidents are known already (limits.max_incidents): move files of old ones away and start again")]
     Full(usize),
+    /// There is one of that id.
+    #[error("incident {0} is known already: give another id")]
+    Known(String),
     /// Its file cannot be written.
     #[error("the incident's file cannot be written: {0}")]
     Unwritten(String),
@@ -150,8 +155,12 @@ impl Incidents {
             return Err(IncidentError::Full(known.len()));
         }
         let now_ms = self.clock.now_ms();
+        let incident_id = opening.id.map_or_else(|| new_id(&known, now_ms), str::to_owned);
+        if known.contains_key(&incident_id) {
+            return Err(IncidentError::Known(incident_id));
+        }
         let incident = Incident {
-            incident_id: new_id(&known, now_ms),
+            incident_id,
             kind: opening.kind.to_owned(),
             name: opening.name.to_owned(),
             kernel_id: opening.kernel_id.to_owned(),
@@ -268,7 +277,7 @@ mod tests {
     use serde_json::json;
 
     fn opening(kernel_id: &str) -> Opening<'_> {
-        Opening { kind: "MANUAL", name: "k", kernel_id, reason: "odd", who: "ops", details: json!({"n": 1}) }
+        Opening { kind: "MANUAL", name: "k", kernel_id, reason: "odd", who: "ops", details: json!({"n": 1}), id: None }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::decide::Refused;
 use crate::gate::Gate;
 use crate::index::Index;
 use crate::metrics::{KernelLabels, Metrics, PolicyTimeLabels};
+use crate::operations::Operator;
 use crate::past::Past;
 use crate::policies::admit::Admission;
 use crate::policies::change::Reason;
@@ -28,6 +29,7 @@ use crate::upkeep::{Settings, Upkeep};
 use anyhow::{Context, Result};
 use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, State, Variant};
+use gavel_ledger::note::VerifyingKey;
 use gavel_ledger::{Blobs, Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -103,6 +105,8 @@ pub struct Parts {
     pub max_index_cache_bytes: usize,
     /// Where its sealed segments go, and how long things are kept.
     pub upkeep: Settings,
+    /// The key of its checkpoints is lost, and another takes its place.
+    pub key_is_lost: bool,
     /// What stands first in its ledger, if that is new.
     pub birth: Option<Birth>,
 }
@@ -171,6 +175,7 @@ impl Kernel {
             queue_max: parts.max_ledger_queue,
             sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
             keys,
+            key_is_lost: parts.key_is_lost,
             ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
         };
         let (ledger, open_decisions, kept, is_new) = match memory {
@@ -377,6 +382,34 @@ impl Kernel {
         policy["policy_set"] = json!(**serving.digest());
         policy["policies"] = serving.set.policies().iter().map(describe).collect();
         policy
+    }
+
+    /// The public key that signs the checkpoints now, under the name of this log.
+    #[must_use]
+    pub fn checkpoint_key(&self) -> Option<VerifyingKey> {
+        VerifyingKey::new(&self.ledger.view().origin(), &self.ledger.key()?).ok()
+    }
+
+    /// Have the checkpoints signed by a new key from now on. The ledger says so in a record that the old key still signs,
+    /// so that whoever trusts the old key is led to the new one.
+    ///
+    /// # Errors
+    /// When no key can be made or the ledger takes no records; the old key is in force then.
+    pub(crate) async fn rotate_checkpoint_key(self: &Arc<Self>, operator: &Operator) -> Result<Value, Refused> {
+        let Some(dir) = self.dir.clone() else {
+            return Err(Refused::Ledger("a kernel in memory has no key of its own".into()));
+        };
+        // One at a time, as every change of what the kernel is.
+        let _changing = self.changing.lock().await;
+        let old = self.checkpoint_key().map(|key| key.to_string());
+        let kernel = Arc::clone(self);
+        let rotated =
+            tokio::task::spawn_blocking(move || checkpoint_key::rotate(&dir, &kernel.ledger, kernel.now_ms()));
+        let rotated = rotated.await.map_err(|why| Refused::Ledger(why.to_string()))?;
+        rotated.map_err(|why| Refused::Ledger(format!("{why:#}")))?;
+        let told = json!({"old": old, "new": self.checkpoint_key().map(|key| key.to_string())});
+        let index = self.record_operator("CHECKPOINT_KEY_ROTATED", operator, told.clone()).await?;
+        Ok(json!({"kernel_id": self.id, "old": told["old"], "key": told["new"], "event_index": index}))
     }
 
     /// Wait for the requests that are being carried to their end, then close the ledger.

@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// The ledger's checkpoints are signed by a key that is not at hand.
     #[error(
-        "{place}: its checkpoints are signed by the key ed25519:{expected}, which is not at hand: restore the key file, or give the key up with `gavel key lost`"
+        "{place}: its checkpoints are signed by the key ed25519:{expected}, which is not at hand: restore the key file, or give the key up with `gavel serve --key-lost KERNEL`"
     )]
     KeyMissing {
         /// The folder.

@@ -4,6 +4,7 @@
 //! go to standard output, everything else (log, progress, summaries) to standard error. Exit codes:
 //! 0 done, 1 the answer is no (a denial, a difference, a damaged file), 2 it could not be done.
 
+mod checkpoint;
 mod client;
 mod conformance;
 mod decide;
@@ -32,6 +33,7 @@ mod submit;
 mod upkeep;
 mod validate;
 mod verify;
+mod verify_folder;
 
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -62,6 +64,7 @@ enum Command {
     Verify(verify::Args),
     Replay(replay::Args),
     Evidence(evidence::Args),
+    Checkpoint(checkpoint::Args),
     Prove(prove::Args),
     Find(find::Args),
     Init(init::Args),
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, json),
         Command::Replay(args) => replay::run(args, json),
         Command::Evidence(args) => evidence::run(args, json),
+        Command::Checkpoint(args) => checkpoint::run(args, json),
         Command::Prove(args) => prove::run(args, json),
         Command::Find(args) => find::run(args, json),
         Command::Init(args) => init::run(args, json),

@@ -55,7 +55,7 @@ pub(super) struct Args {
     key: Option<String>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     pair.ok_or_else(|| format!("`{text}` is not KEY=VALUE"))
 }

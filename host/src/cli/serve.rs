@@ -39,6 +39,10 @@ pub(super) struct Args {
     /// Where ledgers and workspace lie. Wins over the file.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// A kernel whose checkpoint key is lost: it gets a new one, and its ledger says for ever that the old one did not
+    /// introduce it. May be given more than once.
+    #[arg(long = "key-lost", value_name = "KERNEL")]
+    key_lost: Vec<String>,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
@@ -80,6 +84,7 @@ fn begin_anew(path: &Path, listen: SocketAddr) -> anyhow::Error {
 async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let mut file = config::read_or_default(args.config.as_deref())?;
     file.listen = args.listen.unwrap_or(file.listen);
+    file.lost_keys.clone_from(&args.key_lost);
     let data = match args.data.as_ref().or(file.data.as_ref()) {
         Some(data) => data.clone(),
         None => host::default_data_dir()?,

@@ -2,10 +2,9 @@
 
 use super::Outcome;
 use super::output::{line, print_json};
+use super::verify_folder;
 use crate::evidence::{UNPACKED_BYTES_MAX, verify_file};
-use crate::host::ledger_folder;
 use anyhow::{Context, Result};
-use gavel_ledger::Audit;
 use gavel_proof::note::NOTE_BYTES_MAX;
 use gavel_proof::report::{Outcome as Ended, Report};
 use gavel_proof::trust::TrustedKey;
@@ -23,9 +22,12 @@ use std::path::{Path, PathBuf};
   gavel verify evidence.json
   gavel verify evidence.json.zst --key gavel/default/5f2c…+0c1d2e3f+AR…
   gavel verify req-17.proof.json --key operator.vkey
-  gavel verify ~/.local/share/gavel/kernels/default/ledger")]
+  gavel verify ~/.local/share/gavel/kernels/default/ledger
+  gavel verify LEDGER_DIR --anchor kept/2026-01-05.note --from-anchor --key operator.vkey
+  gavel verify s3://evidence/prod --kernel payments")]
 pub(super) struct Args {
-    /// A bundle as `gavel evidence` or the KERNELS package writes it, a file of `gavel prove`, or a ledger's folder.
+    /// A bundle as `gavel evidence` or the KERNELS package writes it, a file of `gavel prove`, a ledger's folder, or the URL
+    /// of an archive.
     path: PathBuf,
     /// The key that must have signed: NAME+ID+KEY, `ed25519:HEX`, or a file with one of them. Without it, a signature
     /// proves that the evidence is whole, not whose it is.
@@ -34,16 +36,23 @@ pub(super) struct Args {
     /// Bytes that a compressed file may unpack to.
     #[arg(long, value_name = "BYTES", default_value_t = UNPACKED_BYTES_MAX)]
     max_bytes: u64,
+    #[command(flatten)]
+    folder: verify_folder::Args,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let path = &args.path;
-    anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
     let trusted = args.key.as_deref().map(trusted_key).transpose()?;
-    let verified = if path.is_dir() {
-        verify_folder(path, trusted.as_ref())
+    let verified = if let Some(url) = path.to_str().filter(|path| path.contains("://")) {
+        verify_folder::archive(url, &args.folder, trusted.as_ref())
     } else {
-        verify_file(path, trusted, args.max_bytes).and_then(|report| told(&report))
+        anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
+        if path.is_dir() {
+            verify_folder::folder(path, &args.folder, trusted.as_ref())
+        } else {
+            args.folder.ensure_unused()?;
+            verify_file(path, trusted, args.max_bytes).and_then(|report| told(&report))
+        }
     };
     let report = verified.unwrap_or_else(|why| json!({"verified": false, "error": format!("{why:#}")}));
     if as_json {
@@ -76,29 +85,6 @@ fn told(report: &Report) -> Result<Value> {
     let holds = fields.remove("holds");
     fields.insert("verified".into(), holds.unwrap_or_default());
     Ok(value)
-}
-
-/// The key must be the one that signs now.
-fn verify_folder(path: &Path, trusted: Option<&TrustedKey>) -> Result<Value> {
-    let key = trusted.map(TrustedKey::public);
-    let report = gavel_ledger::audit_dir(&ledger_folder(path), &Audit { key, ..Audit::default() })?;
-    if let Some(TrustedKey::Named(key)) = trusted {
-        anyhow::ensure!(
-            key.name() == report.origin,
-            "it is the log {}, the key is that of {}",
-            report.origin,
-            key.name()
-        );
-    }
-    Ok(json!({
-        "verified": true,
-        "kernel_id": report.identity.kernel_id,
-        "records": report.records,
-        "entries": report.entries,
-        "root_hash": report.chain_head,
-        "tree_root": hex::encode(report.root),
-        "torn_bytes": report.torn_bytes,
-    }))
 }
 
 fn print(path: &Path, report: &Value) -> Result<()> {

@@ -62,6 +62,10 @@ pub struct File {
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
+    /// Kernels whose checkpoint key is lost, by id: they get a new one, and their ledgers say so for ever. Not a key of
+    /// the file, since it is said once: `gavel serve --key-lost ID`.
+    #[serde(skip)]
+    pub lost_keys: Vec<String>,
     /// Where it was read from; `None` for the built-in default.
     #[serde(skip)]
     pub source: Option<Source>,
@@ -339,6 +343,7 @@ impl File {
             operations: OperationsFile::default(),
             archive: None,
             source: None,
+            lost_keys: Vec::new(),
             checkpoints: CheckpointsFile::default(),
             retention: RetentionFile::default(),
             monitoring: MonitoringFile::default(),

@@ -19,6 +19,7 @@ impl Fleet {
         reason: &str,
         who: &str,
         details: Value,
+        id: Option<&str>,
     ) -> Result<Incident, FleetError> {
         crate::record::check_reason(reason).map_err(FleetError::NotAccepted)?;
         let slot = self.slot(name)?;
@@ -26,9 +27,10 @@ impl Fleet {
         let incidents = Arc::clone(&self.incidents);
         let (name, kernel_id) = (slot.name().to_owned(), kernel.id().to_owned());
         let (kind, reason, who) = (kind.to_owned(), reason.to_owned(), who.to_owned());
+        let id = id.map(str::to_owned);
         let opened = tokio::task::spawn_blocking(move || {
-            let opening =
-                Opening { kind: &kind, name: &name, kernel_id: &kernel_id, reason: &reason, who: &who, details };
+            let (kind, name, kernel_id, reason, who) = (&*kind, &*name, &*kernel_id, &*reason, &*who);
+            let opening = Opening { kind, name, kernel_id, reason, who, details, id: id.as_deref() };
             incidents.open(opening)
         });
         let incident = opened.await.map_err(|why| FleetError::Failed(why.to_string()))??;

@@ -109,6 +109,7 @@ struct Workshop {
     limits: Limits,
     upkeep: Settings,
     checkpoints: CheckpointsFile,
+    lost_keys: Vec<String>,
 }
 
 /// Why a kernel was not replaced, added or recovered. Nothing was changed then.
@@ -282,6 +283,7 @@ impl Workshop {
             max_ledger_queue: self.limits.max_ledger_queue,
             max_index_cache_bytes: self.limits.max_index_cache_bytes,
             upkeep: self.upkeep.clone(),
+            key_is_lost: self.lost_keys.iter().any(|lost| lost == id),
             birth,
         };
         let dir = self.data.as_ref().map(|data| kernel_dir(data, id));

@@ -31,6 +31,13 @@ pub(super) async fn run(fleet: Weak<Fleet>, every_ms: u64) {
     }
 }
 
+impl Slot {
+    /// What enhanced monitoring finds wrong at this moment.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.look.lock().unwrap_or_else(PoisonError::into_inner).alarm.clone()
+    }
+}
+
 impl Fleet {
     fn look_at(&self, slot: &Slot) {
         let now_ms = self.workshop.clock.now_ms();

@@ -51,6 +51,7 @@ impl Fleet {
             limits: file.limits.clone(),
             upkeep: Settings { archive: file.archive.clone(), retention: file.retention.clone() },
             checkpoints: file.checkpoints.clone(),
+            lost_keys: file.lost_keys.clone(),
         };
         let (mut manifest, order, is_news) = workshop.resume(file)?;
         let mut slots = Slots::default();

@@ -175,7 +175,8 @@ async fn open_incident(
     caller.require(&[Role::Operator], None)?;
     let OpenIncident { kernel, reason } = read_object(&app, body).await?;
     let slot = permitted(&app, &caller, kernel.as_deref(), &[Role::Operator])?;
-    let opened = app.inner.fleet.open_incident(slot.name(), "MANUAL", &reason, caller.name(), Value::Null).await?;
+    let opened =
+        app.inner.fleet.open_incident(slot.name(), "MANUAL", &reason, caller.name(), Value::Null, None).await?;
     Ok(Json(opened))
 }
 

@@ -121,15 +121,15 @@ pub(super) struct Restart {
 }
 
 async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Json<Value>> {
-    let Asked { kernel, caller, body: Halt { reason, incident_id }, .. } = asked;
+    let Asked { slot, kernel, caller, body: Halt { reason, incident_id } } = asked;
     if reason.trim().is_empty() {
         return Err(ApiError::Unreadable("the body must have a `reason` that is not empty, or none".into()));
     }
     let operator = operator(&caller, reason)?;
     let halted = {
-        let (kernel, operator) = (Arc::clone(&kernel), operator.clone());
+        let (fleet, operator) = (Arc::clone(&app.inner.fleet), operator.clone());
         play(&app, move |operations| async move {
-            operations.emergency_halt(&kernel, incident_id.as_deref(), &operator).await
+            operations.emergency_halt(&fleet, &slot, incident_id.as_deref(), &operator).await
         })
         .await?
     };

@@ -5,20 +5,25 @@
 use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::policies::Asked;
 use super::records::reading;
 use super::routes::{Answer, Id, SEEING, permitted};
 use crate::checkpoints::cosigned;
+use crate::decide::Refused;
 use crate::index::source;
 use crate::kernel::Kernel;
+use crate::operations::Operator;
+use crate::record;
 use crate::tlog::{self, TilePath, log};
 use axum::extract::{Path, Query as Asks, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Router};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Deserialize;
+use serde_json::Value;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -26,6 +31,8 @@ use std::sync::Arc;
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/checkpoint", get(checkpoint))
+        .route("/checkpoint/key", get(key))
+        .route("/checkpoint/rotate", post(rotate))
         .route("/tile/entries/{*path}", get(entries))
         .route("/tile/{level}/{*path}", get(tile))
 }
@@ -57,6 +64,32 @@ async fn checkpoint(
     let none = || ApiError::Absent("there is no such checkpoint: none was signed yet".into());
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
     Ok((headers, found.ok_or_else(none)?).into_response())
+}
+
+/// The key that signs, as a vkey: what an auditor keeps.
+async fn key(State(app): State<App>, Extension(caller): Extension<Caller>, Id(id): Id) -> Answer<Response> {
+    let kernel = readable(&app, &caller, id.as_deref())?;
+    let none = || ApiError::Absent("no key signs this ledger's checkpoints".into());
+    let key = kernel.checkpoint_key().ok_or_else(none)?;
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    Ok((headers, format!("{key}\n")).into_response())
+}
+
+/// Why the key is changed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotate {
+    #[serde(default)]
+    why: String,
+}
+
+async fn rotate(asked: Asked<Rotate>) -> Answer<Json<Value>> {
+    let Asked { kernel, caller, body: Rotate { why }, .. } = asked;
+    record::check_reason(&why).map_err(Refused::TooLong)?;
+    let operator = Operator { who: caller.name().to_owned(), why };
+    let rotated = tokio::spawn(async move { kernel.rotate_checkpoint_key(&operator).await }).await;
+    let told = rotated.map_err(|_| Refused::Ledger("the rotation broke off in a panic".into()))??;
+    Ok(Json(told))
 }
 
 /// The latest checkpoint; with what witnesses signed, where they signed this very one or an older one will do.

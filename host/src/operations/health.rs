@@ -211,7 +211,7 @@ impl Checked {
 }
 
 impl Check {
-    fn of(name: &'static str, seen: Value, failure: Option<String>) -> Self {
+    pub(super) fn of(name: &'static str, seen: Value, failure: Option<String>) -> Self {
         let seen = match seen {
             Value::Object(seen) => seen,
             _ => Map::new(),

@@ -13,6 +13,7 @@ use crate::clock::rfc3339;
 use crate::config::Severity;
 use crate::decide::{Principal, Refused};
 use crate::evidence::write_bundle;
+use crate::fleet::{Fleet, Slot};
 use crate::kernel::Kernel;
 use crate::record;
 use anyhow::Context;
@@ -53,10 +54,12 @@ impl Operations {
     /// When the kernel is halted already, the id is none, or the halt cannot be made durable.
     pub async fn emergency_halt(
         &self,
-        kernel: &Arc<Kernel>,
+        fleet: &Fleet,
+        slot: &Slot,
         incident: Option<&str>,
         operator: &Operator,
     ) -> Played<Halted> {
+        let kernel = &slot.kernel();
         let now_ms = self.inner.clock.now_ms();
         let incident_id = incident.map_or_else(|| format!("halt-{now_ms}"), str::to_owned);
         super::check_incident(&incident_id)?;
@@ -71,7 +74,8 @@ impl Operations {
                 (None, late)
             }
         };
-        let receipt = self.halt_now(kernel, operator).await?;
+        // Another kernel may have taken its place meanwhile: who halts a name means what runs under it.
+        let (kernel, receipt) = &self.halt_now(slot, operator).await?;
         // The reason is the event's `why`: twice it might not fit a record.
         let details = json!({
             "incident_id": incident_id,
@@ -90,10 +94,15 @@ impl Operations {
             message: format!("Kernel {} halted: {}", kernel.id(), operator.why),
             details,
         });
+        let (why, who, known) = (&operator.why, &operator.who, pre_halt.clone());
+        let opened = fleet.open_incident(slot.name(), "EMERGENCY_HALT", why, who, known, Some(&incident_id)).await;
+        if let Err(why) = opened {
+            tracing::error!(kernel = kernel.id(), %why, "the incident has no file, so it cannot be resolved");
+        }
         if let Some(late) = late {
             self.inner.tasks.spawn(record_late(Arc::clone(kernel), late, incident_id.clone(), operator.clone()));
         }
-        Ok(Halted { id: incident_id, pre_halt, evidence, receipt, index: recorded.ok(), alerted })
+        Ok(Halted { id: incident_id, pre_halt, evidence, receipt: receipt.clone(), index: recorded.ok(), alerted })
     }
 
     /// The evidence, or why there is none, and the export if it still goes on.
@@ -123,25 +132,27 @@ impl Operations {
         }
     }
 
-    async fn halt_now(&self, kernel: &Arc<Kernel>, operator: &Operator) -> Played<Receipt> {
+    async fn halt_now(&self, slot: &Slot, operator: &Operator) -> Played<(Arc<Kernel>, Receipt)> {
         let principal = Principal::unbound(operator.who.clone());
         let until = Instant::now() + HALT_PATIENCE;
         let halted = loop {
-            match kernel.halt(&operator.why, &principal).await {
+            match slot.halt(&operator.why, &principal).await {
                 // What runs wild may well fill the ledger's queue; the halt finds a place in it.
                 Err(Refused::Overloaded) if Instant::now() < until => tokio::time::sleep(HALT_AGAIN).await,
                 halted => break halted,
             }
         };
         match halted {
-            Ok(receipt) if kernel.state() == State::Halted => Ok(receipt),
-            Ok(_) => Err(OperationError::Conflict(format!("kernel '{}' is not halted after its halt", kernel.id()))),
+            Ok((kernel, receipt)) if kernel.state() == State::Halted => Ok((kernel, receipt)),
+            Ok((kernel, _)) => {
+                Err(OperationError::Conflict(format!("kernel '{}' is not halted after its halt", kernel.id())))
+            }
             Err(why) => {
                 self.inner.alerts.send(&Alert {
                     severity: Severity::Critical,
                     event: "EMERGENCY_HALT",
-                    kernel_id: kernel.id().to_owned(),
-                    message: format!("Kernel {} COULD NOT BE HALTED ({why}): {}", kernel.id(), operator.why),
+                    kernel_id: slot.kernel().id().to_owned(),
+                    message: format!("Kernel {} COULD NOT BE HALTED ({why}): {}", slot.name(), operator.why),
                     details: json!({"error": why.to_string()}),
                 });
                 Err(why.into())

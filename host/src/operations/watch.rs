@@ -2,7 +2,9 @@
 //! quarantine, a disk that fills. It reads no ledger; that is the health check's.
 
 use super::Operations;
+use super::health::Check;
 use crate::fleet::Fleet;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -13,11 +15,12 @@ pub(super) async fn watch(operations: Operations, fleet: Arc<Fleet>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for kernel in fleet.kernels() {
-            let operations = operations.clone();
+        for slot in fleet.slots() {
+            let (operations, kernel) = (operations.clone(), slot.kernel());
             // A disk that hangs must not hang a worker with it.
             let looked = tokio::task::spawn_blocking(move || {
-                let checks = operations.inner.quick_checks(&kernel);
+                let mut checks = operations.inner.quick_checks(&kernel);
+                checks.push(Check::of("enhanced_monitoring", json!({}), slot.alarm()));
                 operations.alert_changes(&kernel, &checks);
             });
             if let Err(why) = looked.await {
