@@ -1,11 +1,13 @@
 //! Evidence bundles: written from a ledger, and read from a file to be verified.
 
 use crate::kernel::Kernel;
+use crate::prove::Prover;
 use anyhow::{Context, Result};
 use gavel_kernel::{ChainStart, ChainVerifier, Entry, EntryData};
 use gavel_ledger::note::VerifyingKey;
 use gavel_ledger::tree::Hash;
 use gavel_ledger::{EntryView, GENESIS_HASH, Ledger, Snapshot};
+use gavel_proof::proof_file::Proved;
 use gavel_proof::report::Report;
 use gavel_proof::trust::TrustedKey;
 use gavel_proof::verify::Verifier;
@@ -178,14 +180,23 @@ fn write_records(kernel: &Kernel, snapshot: &Snapshot, range: Range<u64>, out: &
         "variant": kernel.variant,
         "entry_count": count,
         "after": hexes(&sides.after),
-        "rotations": [],
     });
     if let (Some(checkpoint), Some(key)) = (&snapshot.checkpoint, &snapshot.key) {
         tail["checkpoint"] = json!(**checkpoint);
         tail["key"] = json!(VerifyingKey::new(&view.origin(), key).map_err(io::Error::other)?.to_string());
     }
     let tail = tail.to_string();
-    write!(out, "], {},\n\"records\": [", tail.trim_start_matches('{').trim_end_matches('}'))?;
+    let rotations = match snapshot.checkpoint {
+        Some(_) => Prover::of_kernel(kernel).map_err(io::Error::other)?.rotations().to_vec(),
+        None => Vec::new(),
+    };
+    let rotations: Vec<_> = rotations.iter().map(Proved::to_json).collect();
+    write!(
+        out,
+        "], {},\n\"rotations\": [{}],\n\"records\": [",
+        tail.trim_start_matches('{').trim_end_matches('}'),
+        rotations.join(",\n")
+    )?;
     for (at, record) in view.records_between(range.start, range.end).enumerate() {
         let record = record.map_err(io::Error::other)?;
         write!(out, "{}{}", if at == 0 { "\n" } else { ",\n" }, record.as_str())?;

@@ -101,6 +101,12 @@ impl Prover {
         Ok(Self { view, kernel_id, signed, rotations })
     }
 
+    /// The records that replaced the key, oldest first, each in a tree that the key before has signed.
+    #[must_use]
+    pub fn rotations(&self) -> &[Proved] {
+        &self.rotations
+    }
+
     /// The records of `subject` in a ledger's folder, oldest first.
     ///
     /// # Errors
