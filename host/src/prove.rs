@@ -66,7 +66,7 @@ impl Prover {
     pub fn of_kernel(kernel: &Kernel) -> Result<Self, ProveError> {
         let signed = log::checkpoint(kernel.ledger())?;
         let keys = Query { kind: Some(log::KEY.to_owned()), ..Query::default() };
-        let keys = kernel.find(&keys, PageLimits { records: ROTATIONS_MAX, bytes: usize::MAX })?;
+        let keys = kernel.find_surely(&keys, PageLimits { records: ROTATIONS_MAX, bytes: usize::MAX })?;
         Self::new(kernel.ledger().view(), kernel.id().to_owned(), signed, keys.records)
     }
 
@@ -196,7 +196,9 @@ impl Kernel {
         // Found first, so that the checkpoint is of all that is found.
         let (records, request_id) = match subject {
             Subject::Record(_) => (None, None),
-            Subject::Request(id) => (Some(enough(id, self.find(&Query::request(id), LIMITS)?)?), Some(id.clone())),
+            Subject::Request(id) => {
+                (Some(enough(id, self.find_surely(&Query::request(id), LIMITS)?)?), Some(id.clone()))
+            }
         };
         let prover = Prover::of_kernel(self)?;
         let records = records.map_or_else(|| prover.records(subject), Ok)?;

@@ -190,6 +190,25 @@ fn losing_the_index_changes_no_answer() {
 }
 
 #[test]
+fn without_an_index_all_else_goes_on() {
+    let site = Site::new(&Config::open());
+    // A folder stands where the index and what is set aside should be.
+    fs::create_dir_all(index_file(&site).join("x")).unwrap();
+    fs::create_dir_all(index_file(&site).with_extension("redb.aside").join("x")).unwrap();
+    let server = site.serve();
+    server.wait_for_log("there is no index until the next start");
+    assert_eq!(server.submit(&intent("r"))["decision"], "ALLOW");
+    let told = server.get("/records").error(503);
+    assert_eq!(told, "the records cannot be read now; the server's log says why");
+    // Single records, and what must be found for a proof, are read from the ledger itself.
+    assert_eq!(server.get("/records/2").expect(200)["kind"], "decision");
+    let proof = server.get("/prove?request_id=r").expect(200);
+    assert_eq!(proof["proofs"][0]["record"]["index"], 2);
+    let ledger = site.ledger("k");
+    assert_eq!(indices(&gavel(["find", "r", "--json", "--ledger", path(&ledger)]).code(0).json()), [2]);
+}
+
+#[test]
 fn a_file_that_is_no_index_of_this_ledger_is_set_aside() {
     let server = filled();
     let before = server.get("/records").expect(200);

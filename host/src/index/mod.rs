@@ -140,8 +140,23 @@ impl Kernel {
     pub fn find(&self, query: &Query, limits: PageLimits) -> Result<Page> {
         match &self.index {
             Some(index) => index.find(query, limits),
-            None => Ok(scan(self.ledger.records(&self.ledger.snapshot()), query, limits)?),
+            None => self.find_by_reading(query, limits),
         }
+    }
+
+    /// The same for what must not miss a record: where the index is not up to date, or there is none, all are read.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn find_surely(&self, query: &Query, limits: PageLimits) -> Result<Page> {
+        match self.find(query, limits) {
+            Ok(page) if page.indexed == page.committed => Ok(page),
+            _ => self.find_by_reading(query, limits),
+        }
+    }
+
+    fn find_by_reading(&self, query: &Query, limits: PageLimits) -> Result<Page> {
+        Ok(scan(self.ledger.records(&self.ledger.snapshot()), query, limits)?)
     }
 }
 
