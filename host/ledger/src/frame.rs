@@ -300,6 +300,10 @@ impl Carry {
             key,
             last_ts_ms: u64_at(fixed, 48),
         };
+        // An open decision is one of the records before.
+        if state.open.last().is_some_and(|index| *index >= state.records()) {
+            return None;
+        }
         let identity = Identity { kernel_id, variant };
         Some(Self { state, identity, bytes_before: u64_at(fixed, 104) })
     }

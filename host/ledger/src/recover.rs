@@ -90,19 +90,22 @@ pub(crate) fn recover(storage: &mut dyn Storage, options: &Options) -> Result<Op
     let key = key_at_hand(&found.state, &place, options)?;
     let too_long = found.state.records() - found.header.first_index > options.segment_records;
     // The segments before must be those that this one begins after, as far as that is known without reading them.
-    let store = if too_long { None } else { Some(store_of(&mut found, segment, options, reader)?) };
-    if let Some(store) = &store {
-        refuse_other_history(store, segment, mark)?;
-    }
+    let before = if too_long {
+        None
+    } else {
+        let store = store_of(&mut found, segment, options, reader)?;
+        refuse_other_history(&store, segment, mark)?;
+        Some(Before::of(&found, segment, store, &identity, seen)?)
+    };
     if torn.is_some() {
         cut(storage, &place, found.extent.end)?;
     }
-    let Some(store) = store else { return Ok(Opened::TooLong) };
+    let Some(before) = before else { return Ok(Opened::TooLong) };
     let extent = found.extent;
     make_durable(storage, &*source, &place, &extent, mark).map_err(Error::io("make durable", &place))?;
     write_mark(storage, &found.state, segment, extent.end).map_err(Error::io("write the mark of", &place))?;
     let cut = torn.map(|broken| (length - extent.end, format!("byte {}: {}", broken.at, broken.what)));
-    ready(found, segment, store, identity, key, newest.is_none(), cut, seen)
+    Ok(ready(found, segment, before, identity, key, newest.is_none(), cut))
 }
 
 /// A mark of an earlier segment must be of this history too. (One of the newest was compared as that was read.)
@@ -134,16 +137,14 @@ fn store_of(
 fn ready(
     found: Scanned,
     segment: u32,
-    store: Arc<Store>,
+    before: Before,
     identity: Identity,
     key: Option<CheckpointKey>,
     created: bool,
     cut: Option<(u64, String)>,
-    seen: Seen,
-) -> Result<Opened, Error> {
+) -> Opened {
     let Scanned { header, carry, state, extent, last_note, .. } = found;
-    let view = View::new(Arc::clone(&store), &state, identity.clone(), header.ledger_id);
-    let kept = view.kept_state();
+    let Before { store, kept, open_decisions } = before;
     let (cut_bytes, cut_reason) = cut.map_or((0, None), |(bytes, reason)| (bytes, Some(reason)));
     let recovered = Recovered {
         created,
@@ -153,10 +154,10 @@ fn ready(
         records: extent.size,
         entries: extent.entries,
         halted: state.halted,
-        open_decisions: seen.open_decisions(&state, &view)?,
+        open_decisions,
         kept,
     };
-    Ok(Opened::Ready(Box::new(Ready {
+    Opened::Ready(Box::new(Ready {
         place: Place { segment, end: extent.end, commit_at: extent.commit_at },
         ledger_id: header.ledger_id,
         bytes_before: carry.map_or(0, |carry| carry.bytes_before),
@@ -165,7 +166,22 @@ fn ready(
         store,
         recovered,
         state,
-    })))
+    }))
+}
+
+/// What is known of the segments before the newest, found out before anything is changed.
+struct Before {
+    store: Arc<Store>,
+    kept: Option<(u64, Vec<u8>)>,
+    open_decisions: Vec<OpenDecision>,
+}
+
+impl Before {
+    fn of(found: &Scanned, segment: u32, store: Arc<Store>, identity: &Identity, seen: Seen) -> Result<Self, Error> {
+        let view = View::new(Arc::clone(&store), &found.state, identity.clone(), found.header.ledger_id);
+        let open_decisions = seen.open_decisions(segment, &found.state, &view)?;
+        Ok(Self { kept: view.kept_state(), store, open_decisions })
+    }
 }
 
 /// A mark without a log: the log was removed.
@@ -290,13 +306,17 @@ impl Seen {
     }
 
     /// The open ones, of which some may stand in segments before.
-    fn open_decisions(mut self, state: &State, view: &View) -> Result<Vec<OpenDecision>, Error> {
+    fn open_decisions(mut self, segment: u32, state: &State, view: &View) -> Result<Vec<OpenDecision>, Error> {
         let mut open = Vec::new();
         for &index in &state.open {
             let record = match self.decisions.remove(&index) {
                 Some(record) => record,
                 None => view.record(index)?,
             };
+            if record.known_kind() != Some(Kind::Decision) {
+                let what = format!("it begins with record {index} as an open decision, which is none");
+                return Err(Error::damaged(segment, frame::HEADER_BYTES as u64, state.records(), what));
+            }
             open.push(OpenDecision { index, record });
         }
         Ok(open)

@@ -24,6 +24,7 @@ use crate::storage::{Form, ReadAt, Reader};
 use gavel_proof::tree::{Frontier, Hash, Nodes, leaf_hash, node_hash};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 const MAGIC: &[u8; 8] = b"GAVELTRE";
 const VERSION: u16 = 1;
@@ -231,6 +232,8 @@ pub(crate) struct Store {
     ledger_id: LedgerId,
     height: u32,
     inner: Mutex<Inner>,
+    /// The threads that keep what was derived from full segments.
+    sealing: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Store {
@@ -251,7 +254,13 @@ impl Store {
             segments: BTreeMap::new(),
             sound: BTreeSet::new(),
         };
-        let store = Self { reader, ledger_id, height: segment_records.ilog2(), inner: Mutex::new(inner) };
+        let store = Self {
+            reader,
+            ledger_id,
+            height: segment_records.ilog2(),
+            inner: Mutex::new(inner),
+            sealing: Mutex::default(),
+        };
         let count = u32::try_from(before.size() >> store.height).unwrap_or(u32::MAX);
         let roots = store.roots(count, before)?;
         let mut inner = store.lock();
@@ -259,8 +268,12 @@ impl Store {
         // The newest segment may be full, and the next one still to come.
         if inner.open.offsets.len() as u64 == store.records() {
             let mut full = std::mem::take(&mut inner.open);
-            let root = full.leaves.node(store.height, 0).unwrap_or_default();
-            inner.roots.push(root);
+            let bytes = full.encode(count, ledger_id);
+            if store.kept_root(count).is_none() {
+                // As in `derive`: what cannot be kept is made again.
+                let _ = store.reader.keep_derived(&tree_file(count), &bytes);
+            }
+            inner.roots.push(array_at(&bytes, 40));
             inner.sealed.insert(count, Sealed::Memory(Arc::new(Mutex::new(full))));
         }
         drop(inner);
@@ -365,7 +378,20 @@ impl Store {
             }
         };
         // Without a thread, or on a full disk, it stays in memory until the ledger is opened again.
-        let _ = std::thread::Builder::new().name("ledger-seal".to_owned()).spawn(keep);
+        if let Ok(sealing) = std::thread::Builder::new().name("ledger-seal".to_owned()).spawn(keep) {
+            let mut all = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|sealing| !sealing.is_finished());
+            all.push(sealing);
+        }
+    }
+
+    /// Waits until everything that is being kept is kept: after the folder is given free, nobody writes there.
+    pub(crate) fn finish_sealing(&self) {
+        let sealing = std::mem::take(&mut *self.sealing.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in sealing {
+            // What could not be kept is made again when it is needed.
+            let _ = thread.join();
+        }
     }
 
     fn sealed(&self, segment: u32) -> Result<Sealed, Error> {

@@ -207,6 +207,7 @@ impl Writer {
                     // Whoever else had a batch has left the disk when this thread enters it:
                     // nothing comes after.
                     self.attempt(&mut self.enter_disk(), "finish", |disk| self.finish(disk));
+                    self.shared.store.finish_sealing();
                     return;
                 }
             }

@@ -132,6 +132,8 @@ fn segments(mut input: &[u8]) -> Vec<Vec<u8>> {
         segments.push(rest[..length].to_vec());
         input = &rest[length..];
     }
+    // To a disk in memory, a segment without a byte is none.
+    segments.retain(|segment| !segment.is_empty());
     segments
 }
 

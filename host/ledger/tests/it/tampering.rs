@@ -402,7 +402,7 @@ fn segments_that_are_missing_moved_or_of_another_ledger_are_named() {
                     let stub = files.remove(&name).map(|_| b"{}".to_vec()).unwrap();
                     files.insert(remote_file(segment), stub);
                 },
-                &format!("segment {segment} is in the archive"),
+                &format!("segment {segment} is only in the archive"),
             );
         }
     }
