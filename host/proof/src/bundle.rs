@@ -116,7 +116,7 @@ impl Reading {
         match keys.check(&checkpoint)? {
             Some(signed) => report_signature(report, &signed),
             None => {
-                report.not_covered("signature", "who signed the checkpoint: the bundle has no key, and none was given")
+                report.not_covered("signature", "who signed the checkpoint: the bundle has no key, and none was given");
             }
         }
         rest(&recorded, report);

@@ -82,10 +82,12 @@ impl Entry {
         put(&mut out, "evidence_hash", self.evidence_hash.as_ref());
         put(&mut out, "intent", Some(&self.intent));
         put(&mut out, "params_hash", self.params_hash.as_ref());
-        put_raw(&mut out, "permit_denial_reasons", self.permit_denial_reasons.as_ref().map(|texts| list(texts)));
+        let reasons = self.permit_denial_reasons.as_deref().map(list);
+        put_raw(&mut out, "permit_denial_reasons", reasons.as_deref());
         put(&mut out, "permit_digest", self.permit_digest.as_ref());
         put(&mut out, "permit_issuer", self.permit_issuer.as_ref());
-        put_raw(&mut out, "permit_max_executions", self.permit_max_executions.map(|uses| uses.to_string()));
+        let uses = self.permit_max_executions.map(|uses| uses.to_string());
+        put_raw(&mut out, "permit_max_executions", uses.as_deref());
         put(&mut out, "permit_nonce", self.permit_nonce.as_ref());
         put(&mut out, "permit_subject", self.permit_subject.as_ref());
         put(&mut out, "permit_verification", self.permit_verification.as_ref());
@@ -94,7 +96,7 @@ impl Entry {
         put(&mut out, "state_from", Some(&self.state_from));
         put(&mut out, "state_to", Some(&self.state_to));
         put(&mut out, "tool_name", self.tool_name.as_ref());
-        put_raw(&mut out, "ts_ms", Some(self.ts_ms.to_string()));
+        put_raw(&mut out, "ts_ms", Some(&self.ts_ms.to_string()));
         out.push('}');
         out
     }
@@ -106,14 +108,14 @@ fn put(out: &mut String, key: &str, value: Option<&String>) {
         push_string(&mut quoted, text);
         quoted
     });
-    put_raw(out, key, quoted);
+    put_raw(out, key, quoted.as_deref());
 }
 
-fn put_raw(out: &mut String, key: &str, value: Option<String>) {
+fn put_raw(out: &mut String, key: &str, value: Option<&str>) {
     out.push(if out.is_empty() { '{' } else { ',' });
     push_string(out, key);
     out.push(':');
-    out.push_str(value.as_deref().unwrap_or("null"));
+    out.push_str(value.unwrap_or("null"));
 }
 
 fn list(texts: &[String]) -> String {

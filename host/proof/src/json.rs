@@ -57,6 +57,7 @@ pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// The raw texts of the elements of the list `text`; `None` if it is no list without white space.
+#[must_use]
 pub fn elements(text: &str) -> Option<Vec<&str>> {
     let mut scanner = Scanner::new(text);
     let mut found = Vec::new();

@@ -167,7 +167,7 @@ impl ProofFile {
         }
         for (name, list) in [("proofs", &self.proofs), ("rotations", &self.rotations)] {
             let list: Vec<_> = list.iter().map(Proved::to_json).collect();
-            out.push_str(&format!(",\n\"{name}\":[\n{}\n]", list.join(",\n")));
+            out.extend([",\n\"", name, "\":[\n", &list.join(",\n"), "\n]"]);
         }
         out.push_str("}\n");
         out
@@ -226,7 +226,7 @@ impl Reading {
         match signed {
             Some(signed) => report_signature(report, &signed),
             None => {
-                report.not_covered("signature", "who signed the checkpoint: the file has no key, and none was given")
+                report.not_covered("signature", "who signed the checkpoint: the file has no key, and none was given");
             }
         }
         report.not_covered("rest", "all other records of the log, before and after these");

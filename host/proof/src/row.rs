@@ -36,7 +36,7 @@ impl Row {
         let (mut subtrees, mut start) = (Vec::new(), 0);
         for root in tree.subtrees() {
             // The largest subtree that fits into what is left.
-            let level = 63 - (tree.size() - start).leading_zeros();
+            let level = (tree.size() - start).ilog2();
             subtrees.push(Subtree { start, level, root: *root });
             start += 1 << level;
         }
@@ -118,7 +118,7 @@ impl Rebuilt<'_> {
         }
         // RFC 6962 splits at the largest power of two below the count, which is at least 2 here: a
         // single leaf lies beside the row or is one of its subtrees.
-        let middle = low + (1 << (63 - (high - low - 1).leading_zeros()));
+        let middle = low + (1 << (high - low - 1).ilog2());
         let (left, right) = (self.root(low, middle), self.root(middle, high));
         Some(node_hash(&left?, &right?))
     }
@@ -154,13 +154,17 @@ mod tests {
             let Ok(proof) = range(&leaves, start, end, size);
             let within = &leaves.0[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()];
             let mut row = Row::new(start);
-            within.iter().for_each(|leaf| row.push(*leaf));
+            for leaf in within {
+                row.push(*leaf);
+            }
             prop_assert_eq!(row.verify(size, &proof, &root), Ok(()));
             prop_assert_eq!(verify_range(within, start, size, &proof, &root), Ok(()));
 
             if start == 0 {
                 let mut tree = Frontier::new();
-                within.iter().for_each(|leaf| tree.push(*leaf));
+                for leaf in within {
+                    tree.push(*leaf);
+                }
                 prop_assert_eq!(Row::of(&tree).verify(size, &proof, &root), Ok(()));
             }
 
@@ -182,7 +186,9 @@ mod tests {
             let mut other = within.to_vec();
             flip.get_mut(&mut other)[0] ^= 1;
             let mut row = Row::new(start);
-            other.iter().for_each(|leaf| row.push(*leaf));
+            for leaf in &other {
+                row.push(*leaf);
+            }
             prop_assert_eq!(row.verify(size, &proof, &root), Err(ProofError::WrongRoot));
             prop_assert!(row.verify(end - 1, &proof, &root).is_err());
         }

@@ -11,6 +11,7 @@ use crate::note::{Checkpoint, Note, NoteError, VerifyingKey};
 use crate::proof_file::Proved;
 use crate::record::{Facts, Kind, RecordView};
 use crate::report::{EvidenceError, Report};
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 /// The most rotations that are followed.
@@ -281,7 +282,10 @@ fn escaped(kernel_id: &str) -> String {
     for byte in kernel_id.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
-            _ => out.push_str(&format!("%{byte:02X}")),
+            _ => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
         }
     }
     out

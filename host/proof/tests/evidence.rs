@@ -328,7 +328,7 @@ fn what_is_wrong_with_a_proof_file_is_named() {
             changed(|file| file.proofs[1].proof.hashes.push([0; 32])),
             "record 4 (request \"r1\") is not proved: the proof has 5 hashes, more than the 4",
         ),
-        (changed(|file| drop(file.proofs[1].proof.hashes.pop())), "the proof has 3 hashes, fewer than the 4"),
+        (changed(|file| _ = file.proofs[1].proof.hashes.pop()), "the proof has 3 hashes, fewer than the 4"),
         (changed(|file| file.proofs[1].proof.hashes[0] = [0; 32]), "is not proved: the proof leads to another root"),
         (
             changed(|file| file.proofs[0].proof.index = 4),

@@ -59,9 +59,9 @@ fn bundle(bundle: &Value) -> String {
         match value.as_array() {
             Some(list) if !list.is_empty() => {
                 let list: Vec<_> = list.iter().map(Value::to_string).collect();
-                out.push_str(&format!("\"{name}\": [\n{}\n]", list.join(",\n")));
+                out.extend(["\"", name, "\": [\n", &list.join(",\n"), "\n]"]);
             }
-            _ => out.push_str(&format!("\"{name}\": {value}")),
+            _ => out.extend(["\"", name, "\": ", &value.to_string()]),
         }
     }
     ascii(&(out + "\n}\n"))
@@ -71,7 +71,9 @@ fn bundle(bundle: &Value) -> String {
 fn ascii(text: &str) -> String {
     let escape = |character: char| match character {
         _ if character.is_ascii() => character.to_string(),
-        _ => character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        _ => {
+            character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat()
+        }
     };
     text.chars().map(escape).collect()
 }
@@ -246,89 +248,79 @@ fn rotated() -> (Value, String) {
 /// What a verifier should say of each file: the four beside this one, and those spoilt.
 fn evidence() -> Value {
     let log = Log::example();
-    let vkey = log.vkey(&key()).to_string();
+    let (vkey, first) = (log.vkey(&key()).to_string(), rotated().1);
+    let good = [("bundle.json", &vkey), ("part.json", &vkey), ("rotated.json", &first), ("proof.json", &vkey)];
+    let good = good.map(|(file, key)| json!({"file": file, "key": key, "holds": true}));
+    let all = [good.to_vec(), tampered(&log), foreign(&log), bad_proof_files(&log)];
+    Value::Array(all.concat())
+}
+
+fn bad(reason: &str, message: &str, content: &str, key: &str) -> Value {
+    json!({"reason": reason, "message": message, "content": content, "key": key, "holds": false})
+}
+
+fn changed(log: &Log, change: impl FnOnce(&mut Value)) -> String {
+    let mut whole = log.whole();
+    change(&mut whole);
+    bundle(&whole)
+}
+
+/// Bundles that someone changed.
+fn tampered(log: &Log) -> Vec<Value> {
+    let records = |change: fn(&mut Vec<Value>)| changed(log, |it| change(it["records"].as_array_mut().unwrap()));
+    let entry = changed(log, |it| it["ledger_entries"][2]["intent"] = json!("x"));
+    let cut = changed(log, |it| {
+        it["records"].as_array_mut().unwrap().pop();
+        it["ledger_entries"].as_array_mut().unwrap().pop();
+        it["entry_count"] = json!(5);
+        it["root_hash"] = it["ledger_entries"][4]["entry_hash"].clone();
+    });
+    let text = records(|it| it[5]["entry"]["error"] = json!("x"));
+    let beside = records(|it| it[6]["meta"] = json!({}));
+    let removed = records(|it| drop(it.remove(6)));
+    let swapped = records(|it| it.swap(6, 7));
+    vec![
+        bad("a text of an entry was changed", "entry 2", &entry, ""),
+        bad("a text of a record was changed", "record 5", &text, ""),
+        bad("a record was changed beside its entry", "records 0 to 9", &beside, ""),
+        bad("a record was taken out", "record 7", &removed, ""),
+        bad("two records were swapped", "record 7", &swapped, ""),
+        bad("the last record and its entry were cut off", "records 0 to 8", &cut, ""),
+    ]
+}
+
+/// Bundles with parts that are not theirs, and what is no bundle.
+fn foreign(log: &Log) -> Vec<Value> {
     let stranger = log.vkey(&CheckpointKey::from_seed(&[9; 32])).to_string();
-    let good = |file: &str, key: &str| json!({"file": file, "key": key, "holds": true});
-    let bad = |reason: &str, message: &str, content: String, key: &str| json!({"reason": reason, "message": message, "content": content, "key": key, "holds": false});
-    let change = |change: &dyn Fn(&mut Value)| {
-        let mut bundle = log.whole();
-        change(&mut bundle);
-        self::bundle(&bundle)
-    };
-    let proof = || log.proof_file();
-    let mut surplus = proof();
-    surplus.proofs[0].proof.hashes.push([0; 32]);
-    let mut moved = proof();
-    moved.proofs[0].proof.index = 4;
     let mut other = Log::opened("k-2");
     other.request("r1", "ALLOW");
-    let elsewhere = json!(other.checkpoint(3, &[&key()]));
-    json!([
-        good("bundle.json", &vkey),
-        good("part.json", &vkey),
-        good("rotated.json", &rotated().1),
-        good("proof.json", &vkey),
-        bad(
-            "a text of an entry was changed",
-            "entry 2",
-            change(&|it| it["ledger_entries"][2]["intent"] = json!("x")),
-            ""
-        ),
-        bad(
-            "a text of a record was changed",
-            "record 5",
-            change(&|it| it["records"][5]["entry"]["error"] = json!("x")),
-            ""
-        ),
-        bad(
-            "a record was changed beside its entry",
-            "records 0 to 9",
-            change(&|it| it["records"][6]["meta"] = json!({})),
-            ""
-        ),
-        bad(
-            "a record was taken out",
-            "record 7",
-            change(&|it| drop(it["records"].as_array_mut().unwrap().remove(6))),
-            ""
-        ),
-        bad("two records were swapped", "record 7", change(&|it| it["records"].as_array_mut().unwrap().swap(6, 7)), ""),
-        bad(
-            "the last record and its entry were cut off",
-            "records 0 to 8",
-            change(&|it| {
-                it["records"].as_array_mut().unwrap().pop();
-                it["ledger_entries"].as_array_mut().unwrap().pop();
-                it["entry_count"] = json!(5);
-                it["root_hash"] = it["ledger_entries"][4]["entry_hash"].clone();
-            }),
-            ""
-        ),
-        bad(
-            "a hash too many beside the records",
-            "more than",
-            change(&|it| it["after"] = json!(["00".repeat(32)])),
-            ""
-        ),
-        bad(
-            "the checkpoint of a smaller tree",
-            "the tree has 9 leaves",
-            change(&|it| it["checkpoint"] = json!(log.checkpoint(9, &[&key()]))),
-            ""
-        ),
-        bad("the checkpoint of another log", "another log", change(&|it| it["checkpoint"] = elsewhere.clone()), ""),
-        bad(
-            "signed by another key than the one given",
-            "not signed by the key that you gave",
-            change(&|_| {}),
-            &stranger
-        ),
-        bad("the bundle breaks off", "the file ends there", change(&|_| {})[..2000].to_owned(), ""),
-        bad("another file altogether", "not an evidence bundle", "{\"a\":1}".to_owned(), ""),
-        bad("a proof file with a hash too many", "more than", surplus.to_json(), &vkey),
-        bad("a proof file whose proof is of another record", "its proof is that of record 4", moved.to_json(), &vkey),
-        bad("a proof file of another key", "not signed by the key that you gave", proof().to_json(), &stranger),
-    ])
+    let surplus = changed(log, |it| it["after"] = json!(["00".repeat(32)]));
+    let smaller = changed(log, |it| it["checkpoint"] = json!(log.checkpoint(9, &[&key()])));
+    let elsewhere = changed(log, |it| it["checkpoint"] = json!(other.checkpoint(3, &[&key()])));
+    let whole = changed(log, |_| {});
+    let other_key = "not signed by the key that you gave";
+    vec![
+        bad("a hash too many beside the records", "more than", &surplus, ""),
+        bad("the checkpoint of a smaller tree", "the tree has 9 leaves", &smaller, ""),
+        bad("the checkpoint of another log", "another log", &elsewhere, ""),
+        bad("signed by another key than the one given", other_key, &whole, &stranger),
+        bad("the bundle breaks off", "the file ends there", &whole[..2000], ""),
+        bad("another file altogether", "not an evidence bundle", "{\"a\":1}", ""),
+    ]
+}
+
+fn bad_proof_files(log: &Log) -> Vec<Value> {
+    let (vkey, whole) = (log.vkey(&key()).to_string(), log.proof_file());
+    let stranger = log.vkey(&CheckpointKey::from_seed(&[9; 32])).to_string();
+    let (mut surplus, mut moved) = (whole.clone(), whole.clone());
+    surplus.proofs[0].proof.hashes.push([0; 32]);
+    moved.proofs[0].proof.index = 4;
+    let other_key = "not signed by the key that you gave";
+    vec![
+        bad("a proof file with a hash too many", "more than", &surplus.to_json(), &vkey),
+        bad("a proof file whose proof is of another record", "that of record 4", &moved.to_json(), &vkey),
+        bad("a proof file of another key", other_key, &whole.to_json(), &stranger),
+    ]
 }
 
 #[test]

@@ -194,3 +194,22 @@ impl RetentionFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let read = |value: serde_json::Value| serde_json::from_value::<RecordRequests>(value);
+        assert_eq!(read(json!(true)).unwrap(), RecordRequests::default());
+        for value in [json!(true), json!(false), json!({"erasable": true}), json!({"inline_max_bytes": 7})] {
+            let requests = read(value.clone()).unwrap();
+            assert_eq!(read(json!(requests)).unwrap(), requests, "{value}");
+        }
+        let told = read(json!({"inline_max": 7})).unwrap_err().to_string();
+        assert!(told.contains("`inline_max_bytes`"), "{told}");
+        assert!(read(json!("yes")).unwrap_err().to_string().contains("true, false, or the keys"));
+    }
+}

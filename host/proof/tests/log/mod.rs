@@ -86,7 +86,7 @@ impl Log {
         entry.ledger_seq = self.entries.len() as u64;
         entry.prev_hash = self.entries.last().map_or(GENESIS_HASH.to_owned(), |last| last.entry_hash.clone());
         let hash = entry_hash(&entry.prev_hash, &entry.canonical());
-        entry.entry_hash = HexHash::of(&hash).as_str().to_owned();
+        HexHash::of(&hash).as_str().clone_into(&mut entry.entry_hash);
         entry
     }
 
