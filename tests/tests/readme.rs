@@ -51,6 +51,17 @@ fn every_command_of_the_readme_works() {
     }
 }
 
+/// What the playbook is played on.
+const PLAYED: &str = "
+kernels:
+  - id: prod
+    variant: strict
+    policy:
+      allowed_actors: [agent-001, SYSTEM]
+      allowed_tools: [echo, search]
+";
+const POLICY: &str = "allowed_actors: [agent-001, agent-003]\nallowed_tools: [echo, search]\n";
+
 /// Each play on a server of its own, so that one that halts a kernel is the last of its own only.
 #[test]
 fn every_command_of_the_playbook_works() {
@@ -59,7 +70,10 @@ fn every_command_of_the_playbook_works() {
     assert!(plays.len() >= 7, "{}", plays.len());
     for play in plays {
         let folder = tempfile::tempdir().unwrap();
-        let server = Site::new(&Config::text("")).serve();
+        fs::write(folder.path().join("gavel.yaml"), PLAYED.replace("agent-001", "agent-002")).expect("written");
+        fs::write(folder.path().join("policy.yaml"), POLICY).expect("written");
+        fs::write(folder.path().join("updates.yaml"), "allowed_actors: [agent-001]\n").expect("written");
+        let server = Site::new(&Config::text(PLAYED)).serve();
         for command in commands(play) {
             assert!(command.starts_with("gavel "), "the playbook has a command that no test knows: {command}");
             run(&command, folder.path(), &server);
