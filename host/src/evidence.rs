@@ -1,5 +1,6 @@
 //! Evidence bundles: written from a ledger, and read from a file to be verified.
 
+use crate::archive::unpacked;
 use crate::kernel::Kernel;
 use crate::prove::Prover;
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use gavel_proof::trust::TrustedKey;
 use gavel_proof::verify::Verifier;
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -284,13 +285,6 @@ fn verify_reader(mut reader: impl Read, trusted: Option<TrustedKey>, unpacked_by
 /// # Errors
 /// When it cannot be read.
 pub fn open_plain(path: &Path) -> io::Result<Box<dyn Read>> {
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let first = file.fill_buf()?;
-    if first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Ok(Box::new(BufReader::with_capacity(1 << 20, zstd::Decoder::with_buffer(file)?)));
-    }
-    if first.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(file))));
-    }
-    Ok(Box::new(file))
+    let file: Box<dyn Read> = unpacked(File::open(path)?)?;
+    Ok(file)
 }
