@@ -61,8 +61,17 @@ impl Watch {
         Self { latest_ms: AtomicU64::new(latest_ms) }
     }
 
+    /// Takes note that it is `now_ms` for a kernel; a jump backward is told in the log.
+    pub fn look(&self, kernel: &str, now_ms: u64) {
+        if let Some(before_ms) = self.see(now_ms) {
+            let (now, before) = (rfc3339(now_ms), rfc3339(before_ms));
+            let what = "the clock was set back: records keep their order, but permits that had expired hold again; set it right";
+            tracing::warn!(kernel, now, before, "{what}");
+        }
+    }
+
     /// Takes note that it is `now_ms`. If that is a jump backward: the time before it. Each jump is told once.
-    pub fn see(&self, now_ms: u64) -> Option<u64> {
+    fn see(&self, now_ms: u64) -> Option<u64> {
         let before_ms = self.latest_ms.fetch_max(now_ms, Ordering::SeqCst);
         let jumped = before_ms.saturating_sub(now_ms) >= JUMP_MS_MIN;
         // Of threads that see it at once, one tells.

@@ -10,7 +10,7 @@
 //! requests at once; each walks the states of its own, counted in [`States`].
 
 use crate::checkpoint_key;
-use crate::clock::{Clock, Watch, rfc3339};
+use crate::clock::{Clock, Watch};
 use crate::config::{KernelFile, RecordRequests, TlogAccess};
 use crate::decide::Refused;
 use crate::gate::Gate;
@@ -167,17 +167,7 @@ impl Kernel {
     pub async fn open(file: &KernelFile, memory: Memory<'_>, parts: Parts) -> Result<Arc<Self>> {
         let statute = Statute::of(law_of(file)?);
         let now_ms = parts.clock.now_ms();
-        let keys = match memory {
-            Memory::Durable(dir) => checkpoint_key::keys(dir).with_context(|| format!("kernel {}", file.id))?,
-            Memory::Volatile => Vec::new(),
-        };
-        let options = Options {
-            queue_max: parts.max_ledger_queue,
-            sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
-            keys,
-            key_is_lost: parts.key_is_lost,
-            ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
-        };
+        let options = options(file, memory, &parts, now_ms)?;
         let (ledger, open_decisions, kept, is_new) = match memory {
             Memory::Durable(dir) => Ledger::open(&dir.join(LEDGER), options)
                 .map(|(ledger, recovered)| (ledger, recovered.open_decisions, recovered.kept, recovered.created)),
@@ -293,15 +283,7 @@ impl Kernel {
     /// The kernel's clock; a jump backward is told.
     pub(crate) fn now_ms(&self) -> u64 {
         let now_ms = self.clock.now_ms();
-        if let Some(before_ms) = self.watch.see(now_ms) {
-            let (now, before) = (rfc3339(now_ms), rfc3339(before_ms));
-            tracing::warn!(
-                kernel = self.id,
-                now,
-                before,
-                "the clock was set back: records keep their order, but permits that had expired hold again; set it right"
-            );
-        }
+        self.watch.look(&self.id, now_ms);
         now_ms
     }
 
@@ -507,6 +489,21 @@ pub(crate) fn jurisdiction_of(file: &KernelFile) -> Jurisdiction {
     file.policy.clone().unwrap_or_else(|| match file.variant {
         Variant::Permissive => Jurisdiction::permissive(),
         _ => Jurisdiction::default(),
+    })
+}
+
+/// How the kernel's ledger is opened.
+fn options(file: &KernelFile, memory: Memory<'_>, parts: &Parts, now_ms: u64) -> Result<Options> {
+    let keys = match memory {
+        Memory::Durable(dir) => checkpoint_key::keys(dir).with_context(|| format!("kernel {}", file.id))?,
+        Memory::Volatile => Vec::new(),
+    };
+    Ok(Options {
+        queue_max: parts.max_ledger_queue,
+        sync: if matches!(memory, Memory::Durable(_)) { SyncMode::Durable } else { SyncMode::None },
+        keys,
+        key_is_lost: parts.key_is_lost,
+        ..Options::new(Identity { kernel_id: file.id.clone(), variant: file.variant.to_string() }, now_ms)
     })
 }
 

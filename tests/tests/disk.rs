@@ -123,6 +123,7 @@ fn ends(server: Server) {
 }
 
 /// A volume, or the news that this machine gives none.
+#[allow(clippy::print_stderr, reason = "what was not tested must be seen")]
 fn available(volume: io::Result<Volume>, what: &str) -> Option<Volume> {
     match volume {
         Ok(volume) => Some(volume),
@@ -218,12 +219,12 @@ fn a_tool_that_ran_is_not_said_to_have_done_nothing() {
     let server = site.serve_with_a_quota();
     let mut told = served(&server);
     let log = site.ledger("k").join("segment-000000.log");
-    let size = || fs::metadata(&log).expect("a log").len();
-    let before = size();
+    let log_bytes = || fs::metadata(&log).expect("a log").len();
+    let before = log_bytes();
     let _ = server.submit(&call("measure", "echo", json!({"text": "x"})));
-    let one_request = size() - before;
+    let one_request = log_bytes() - before;
     // Room for the decision, not for the outcome: the one is about as long as the other.
-    server.let_files_grow(size() + one_request * 3 / 4);
+    server.let_files_grow(log_bytes() + one_request * 3 / 4);
     let id = "measured".to_owned();
     let fate = Fate::of(&mut server.connect(), id.clone(), &call(&id, "echo", json!({"text": "x"})));
     assert!(matches!(&fate, Fate::Unrecorded { error, .. } if error == UNRECORDED), "{fate:?}");

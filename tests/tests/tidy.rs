@@ -45,7 +45,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("gavel-ledger", &["gavel-kernel", "gavel-proof"]),
     ("gavel-proof", &[]),
     ("gavel-runtime", &[]),
-    ("gavel-tests", &["gavel", "gavel-client", "gavel-kernel", "gavel-ledger", "gavel-runtime", "kasmina"]),
+    (
+        "gavel-tests",
+        &["gavel", "gavel-client", "gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-runtime", "kasmina"],
+    ),
     ("kasmina", &[]),
 ];
 

@@ -133,7 +133,6 @@ fn store_of(
     Store::new(reader, found.header.ledger_id, options.segment_records, &before, derived).map(Arc::new)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of what was found, each of its own origin")]
 fn ready(
     found: Scanned,
     segment: u32,

@@ -104,6 +104,7 @@ pub fn verify_dir(dir: &Path) -> Result<VerifyReport, Error> {
 ///
 /// # Errors
 /// As for [`verify_dir`].
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method alone is not general enough in its lifetime")]
 pub fn read_dir(dir: &Path) -> Result<(VerifyReport, Records), Error> {
     let (report, view) = audited(dir, &Audit::default(), |job, end| job.view(end))?;
     let records = view.records_between(0, view.records());
@@ -123,6 +124,10 @@ impl View {
     ///
     /// # Errors
     /// As for [`verify_dir`].
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method alone is not general enough in its lifetime"
+    )]
     pub fn open(dir: &Path) -> Result<(VerifyReport, Self), Error> {
         let (_, newest, _) = FolderReader::open(dir)?;
         audited(dir, &Audit { segments: Some(newest..=newest), ..Audit::default() }, |job, end| job.view(end))

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// What is asked of a ledger beside its path.
 #[derive(Debug, Default, clap::Args)]
+// Its group would have the name of the group around it.
+#[group(skip)]
 pub(super) struct Args {
     /// Of a ledger: only these segments, as `3` or `3-7`. The first is believed in what it says of those before it.
     #[arg(long, value_name = "N[-M]", value_parser = segments, help_heading = "Ledgers and archives")]

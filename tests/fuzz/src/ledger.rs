@@ -5,6 +5,7 @@ use crate::proofs::naive_root;
 use gavel_ledger::note::CheckpointKey;
 use gavel_ledger::tree::leaf_hash;
 use gavel_ledger::{Draft, GENESIS_HASH, Identity, Image, Kind, Ledger, MemoryStorage, Options, RecordView};
+use gavel_proof::hash::HexHash;
 use sha2::{Digest, Sha256};
 
 /// Few, so that inputs have several segments and are short all the same.
@@ -142,7 +143,9 @@ fn ledger(input: &[u8]) {
     let Some((mark, rest)) = rest.split_at_checked(MARK_BYTES) else { return };
     let mut sealed = segments(rest);
     if flag % 2 == 1 {
-        sealed.iter_mut().for_each(|segment| seal(segment));
+        for segment in &mut sealed {
+            seal(segment);
+        }
     }
     let log = sealed.pop().unwrap_or_default();
     let storage = MemoryStorage::from_image(Image { sealed, log, mark: mark.to_vec() });
@@ -196,7 +199,7 @@ fn chain_head(records: &[RecordView]) -> String {
     let entries = records.iter().filter_map(RecordView::entry);
     entries.fold(GENESIS_HASH.to_owned(), |head, entry| {
         let hash = Sha256::digest(format!("{head}:{}", entry.data));
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        HexHash::of(&hash.into()).as_str().to_owned()
     })
 }
 

@@ -82,7 +82,7 @@ fn request(input: &[u8]) {
         assert_eq!(judgement, judged(), "the law says the same twice");
         let entry = match judgement.verdict {
             Verdict::Denied { error, .. } => EntryData::denied(&request, NOW_MS, error, judgement.permit.as_ref()),
-            _ => EntryData::allowed(&request, NOW_MS, judgement.permit.as_ref()),
+            Verdict::Cleared => EntryData::allowed(&request, NOW_MS, judgement.permit.as_ref()),
         };
         let text = entry.canonical();
         gavel_proof::json::check_object(&text).expect("an entry can stand in a record");

@@ -378,6 +378,7 @@ const FAULTS: [Fault; 11] = [
 const DECAYS: [Decay; 5] = [Decay::LatentError, Decay::Rot, Decay::Zeros, Decay::Shortened, Decay::Removed];
 
 /// Runs one seed; what happened is told if it fails.
+#[allow(clippy::print_stdout, reason = "a seed that fails says how it is run again")]
 fn run(seed: u64) -> (Verdict, Vec<String>) {
     let mut world = World::new(seed);
     match catch_unwind(AssertUnwindSafe(|| world.run())) {
