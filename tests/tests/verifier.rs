@@ -34,7 +34,7 @@ fn key_of(path: &Path) -> String {
 fn a_bundle_with_records_is_exported_and_holds_under_the_key_of_its_kernel() {
     let server = Server::start(&Config::open());
     for number in 0..5 {
-        server.submit(&call(&format!("r{number}"), "echo", json!({"text": "x"})));
+        let _ = server.submit(&call(&format!("r{number}"), "echo", json!({"text": "x"})));
     }
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole.json");

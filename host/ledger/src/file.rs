@@ -156,7 +156,7 @@ impl Storage for FileStorage {
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
-        Arc::new(FolderReader { dir: self.dir.clone() })
+        Arc::new(FolderReader { dir: self.dir.clone(), is_owner: true })
     }
 }
 
@@ -189,6 +189,8 @@ impl ReadAt for FileSource {
 #[derive(Debug, Clone)]
 pub(crate) struct FolderReader {
     dir: PathBuf,
+    /// Only the owner writes what is derived; who reads changes nothing.
+    is_owner: bool,
 }
 
 impl FolderReader {
@@ -205,7 +207,7 @@ impl FolderReader {
             newest => newest.ok().flatten(),
         };
         let newest = newest.ok_or_else(|| Error::Absent { dir: dir.to_owned() })?;
-        Ok((Self { dir: dir.to_owned() }, newest, mark))
+        Ok((Self { dir: dir.to_owned(), is_owner: false }, newest, mark))
     }
 }
 
@@ -246,6 +248,12 @@ impl Reader for FolderReader {
     }
 
     fn keep_derived(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        if !self.is_owner {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "only the ledger's owner writes in its folder",
+            ));
+        }
         write_whole(&self.dir.join(name), bytes).map(drop)
     }
 }

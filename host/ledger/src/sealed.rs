@@ -10,6 +10,7 @@ use crate::file::{FolderReader, compressed_file, opened_segment, remote_file, se
 use crate::identity::Identity;
 use crate::scan::{Task, scan};
 use crate::storage::{Form, ReadAt, Reader};
+use crate::store::tree_file;
 use gavel_proof::Hash;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -138,7 +139,12 @@ pub fn compress_segment(dir: &Path, segment: u32, level: i32) -> Result<(), Erro
 /// # Errors
 /// As the operating system has it. Doing it again finishes it.
 pub fn leave_segment(dir: &Path, segment: u32, note: &str) -> Result<(), Error> {
-    let (note, remote) = (dir.join(note), dir.join(remote_file(segment)));
+    let (note, remote, tree) = (dir.join(note), dir.join(remote_file(segment)), dir.join(tree_file(segment)));
+    if !tree.exists() {
+        // Without it nothing could be proved any more, and the ledger not be opened.
+        let absent = io::Error::new(io::ErrorKind::NotFound, "what is derived from the segment is not kept yet");
+        return Err(Error::io_at("let go of a segment without", &tree)(absent));
+    }
     if note.exists() {
         fs::rename(&note, &remote).and_then(|()| sync_dir(dir)).map_err(Error::io_at("name", &remote))?;
     }

@@ -180,7 +180,7 @@ fn body_is_sound(file: &dyn ReadAt) -> bool {
 }
 
 /// The name of a segment's derived data.
-fn tree_file(segment: u32) -> String {
+pub(crate) fn tree_file(segment: u32) -> String {
     format!("segment-{segment:06}.tree")
 }
 
@@ -295,11 +295,11 @@ impl Store {
         for (segment, kept) in (0..count).zip(&kept) {
             roots.push(match kept {
                 Some(root) => *root,
-                None => self.derive(segment)?,
+                None => self.derive(segment, false)?,
             });
         }
         if !agree(&roots) {
-            roots = (0..count).map(|segment| self.derive(segment)).collect::<Result<_, _>>()?;
+            roots = (0..count).map(|segment| self.derive(segment, false)).collect::<Result<_, _>>()?;
         }
         if !agree(&roots) {
             let what = "the segments before do not have the roots that this one begins with";
@@ -332,8 +332,8 @@ impl Store {
         (found == expected && file.log_bytes().ok()? == bytes).then(|| array_at(&found, 40))
     }
 
-    /// Makes a segment's data again, and keeps it if it can be kept.
-    fn derive(&self, segment: u32) -> Result<Hash, Error> {
+    /// Makes a segment's data again, and keeps it if it can be kept, in memory if it `must` be.
+    fn derive(&self, segment: u32, must: bool) -> Result<Hash, Error> {
         let mut derived = Derived::read(&*self.reader, segment, self.records())?;
         let bytes = derived.encode(segment, self.ledger_id);
         let root = array_at(&bytes, 40);
@@ -345,8 +345,10 @@ impl Store {
         // Where it cannot be kept, it is made again when it is needed again: slow, and right.
         let kept = self.reader.keep_derived(&tree_file(segment), &bytes).is_ok();
         let file = if kept { self.reader.derived(&tree_file(segment)).ok().flatten() } else { None };
-        let sealed = file.map_or_else(|| Sealed::Memory(Arc::new(Mutex::new(derived))), Sealed::File);
-        self.lock().remember(segment, sealed);
+        let in_memory = must.then(|| Sealed::Memory(Arc::new(Mutex::new(derived))));
+        if let Some(sealed) = file.map(Sealed::File).or(in_memory) {
+            self.lock().remember(segment, sealed);
+        }
         Ok(root)
     }
 
@@ -409,7 +411,7 @@ impl Store {
             inner.remember(segment, sealed.clone());
             return Ok(sealed);
         }
-        self.derive(segment)?;
+        self.derive(segment, true)?;
         self.lock().sealed.get(&segment).cloned().ok_or(Error::Missing { place, segment })
     }
 
@@ -419,7 +421,7 @@ impl Store {
         if self.lock().holds(segment) {
             return Ok(());
         }
-        self.derive(segment).map(drop)
+        self.derive(segment, true).map(drop)
     }
 
     pub(crate) fn segment_of(&self, index: u64) -> u32 {
