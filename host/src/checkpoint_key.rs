@@ -4,10 +4,11 @@
 //! beside the old one, the ledger records it, the new file takes the place of the old. Which of the two files is in
 //! force is for the ledger to say, so both are handed to it.
 
+use crate::kernel::LEDGER;
 use crate::signing::SigningKey;
 use anyhow::{Context, Result};
-use gavel_ledger::Ledger;
 use gavel_ledger::note::CheckpointKey;
+use gavel_ledger::{Ledger, View};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,15 +16,20 @@ use std::path::{Path, PathBuf};
 pub(crate) const KEY_FILE: &str = "checkpoint.key";
 const NEXT_KEY_FILE: &str = "checkpoint.key.new";
 
-/// The keys of the kernel whose folder this is, one at least: what [`gavel_ledger::Options::keys`] wants.
+/// The keys at hand of the kernel whose folder this is: what [`gavel_ledger::Options::keys`] wants. One is made if there is
+/// no ledger yet, if its ledger has none, or if its own `is_lost`; a ledger that misses its key gets no other one.
 ///
 /// # Errors
 /// When a key cannot be read or made, or others than its owner may read it.
-pub(crate) fn keys(kernel: &Path) -> Result<Vec<CheckpointKey>> {
+pub(crate) fn keys(kernel: &Path, is_lost: bool) -> Result<Vec<CheckpointKey>> {
     let (current, next) = (kernel.join(KEY_FILE), kernel.join(NEXT_KEY_FILE));
     fs::create_dir_all(kernel).with_context(|| kernel.display().to_string())?;
     let mut keys = Vec::new();
     if !current.exists() && !next.exists() {
+        let ledger = kernel.join(LEDGER);
+        if !is_lost && View::open(&ledger).is_ok_and(|(report, _)| report.key.is_some()) {
+            return Ok(keys);
+        }
         keys.push(SigningKey::create(&current)?.checkpoint_key());
         return Ok(keys);
     }

@@ -495,7 +495,9 @@ pub(crate) fn jurisdiction_of(file: &KernelFile) -> Jurisdiction {
 /// How the kernel's ledger is opened.
 fn options(file: &KernelFile, memory: Memory<'_>, parts: &Parts, now_ms: u64) -> Result<Options> {
     let keys = match memory {
-        Memory::Durable(dir) => checkpoint_key::keys(dir).with_context(|| format!("kernel {}", file.id))?,
+        Memory::Durable(dir) => {
+            checkpoint_key::keys(dir, parts.key_is_lost).with_context(|| format!("kernel {}", file.id))?
+        }
         Memory::Volatile => Vec::new(),
     };
     Ok(Options {

@@ -430,34 +430,6 @@ fn verify_names_the_first_bad_entry() {
 }
 
 #[test]
-fn verify_reads_ledger_folders() {
-    let (server, _) = with_a_bundle();
-    let site = server.site().clone();
-    let while_serving = gavel(["verify", "--json", path(&site.ledger("k"))]).code(0).json();
-    assert_eq!((&while_serving["entries"], &while_serving["records"]), (&json!(5), &json!(12)));
-    let (status, _) = server.terminate();
-    assert!(status.success());
-    let folder = site.ledger("k");
-    let verified = gavel(["verify", path(folder.parent().unwrap())]).code(0).stdout;
-    assert!(verified.contains("verified") && verified.contains("tree root"), "{verified}");
-    let as_json = gavel(["verify", "--json", path(&folder)]).code(0).json();
-    check(
-        &redacted(&as_json, &[]),
-        &[],
-        &expect![[r#"
-        {
-          "entries": 5,
-          "kernel_id": "k",
-          "records": 11,
-          "root_hash": "<hash>",
-          "torn_bytes": 0,
-          "tree_root": "<hash>",
-          "verified": true
-        }"#]],
-    );
-}
-
-#[test]
 fn halt_halts_the_kernel_that_is_meant() {
     let kernels = json!([Config::open_kernel("k"), Config::open_kernel("other")]);
     let server = Server::start(&Config::of(kernels));

@@ -32,6 +32,8 @@ fn the_routes_are_these() {
         /archive GET *
         /archive POST *
         /checkpoint GET *
+        /checkpoint/key GET *
+        /checkpoint/rotate POST *
         /consistency GET *
         /decide POST *
         /evidence GET *
@@ -123,6 +125,7 @@ fn every_route_is_served() {
             "/restart",
             "/archive",
             "/retention",
+            "/checkpoint/rotate",
         ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
         // Those of proofs want to know of what.

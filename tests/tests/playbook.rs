@@ -139,7 +139,9 @@ fn play_2_2_a_restart_keeps_the_evidence() {
 fn play_2_2_without_its_evidence_nothing_is_restarted() {
     let server = Server::start(&Config::open());
     let before = server.get("/status").expect(200);
-    fs::write(server.site().data().join("backup"), "in the way").unwrap();
+    let backup = server.site().data().join("backup");
+    fs::remove_dir_all(&backup).unwrap();
+    fs::write(backup, "in the way").unwrap();
     let refused = ask(&server, &["restart"]).code(2);
     assert!(refused.stderr.contains("backup"), "{}", refused.stderr);
     assert_eq!(server.get("/status").expect(200)["started_at_ms"], before["started_at_ms"]);

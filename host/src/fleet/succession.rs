@@ -105,7 +105,7 @@ fn is_replaced_by(meta: &str) -> bool {
 /// The end of a kernel that a crash left draining: close what is open, record who has its place.
 pub(crate) fn complete(dir: &Path, name: &str, left: &Predecessor, archive: &Path, clock: &Clock) -> Result<End> {
     let identity = Identity { kernel_id: left.kernel_id.clone(), variant: left.variant.clone() };
-    let keys = dir.parent().map(checkpoint_key::keys).transpose()?.unwrap_or_default();
+    let keys = dir.parent().map(|kernel| checkpoint_key::keys(kernel, false)).transpose()?.unwrap_or_default();
     let (ledger, found) = Ledger::open(dir, Options { keys, ..Options::new(identity, clock.now_ms()) })?;
     close_open_decisions(&ledger, &left.kernel_id, clock, &found.open_decisions)?;
     let mut told = false;
