@@ -161,7 +161,7 @@ impl Browser {
         let mut browser = Self { process, commands, messages, session, last_id: 0, asked_for, _profile: profile };
         let target = browser.call("Target.createTarget", json!({"url": "about:blank"}))["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", json!({"targetId": target, "flatten": true}));
-        browser.session = attached["sessionId"].as_str().unwrap().to_owned();
+        attached["sessionId"].as_str().unwrap().clone_into(&mut browser.session);
         for domain in ["Page", "Network", "DOM", "Runtime"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
@@ -170,6 +170,7 @@ impl Browser {
         Some(browser)
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "its callers make the value for it")]
     fn send(&mut self, method: &str, parameters: Value) -> u64 {
         self.last_id += 1;
         let mut message = json!({"id": self.last_id, "method": method, "params": parameters});
