@@ -3,7 +3,7 @@
 //! Each play is one function here, one route of the API and one command; `docs/playbook.md` describes
 //! them in the numbering of the seeds. What always holds: who did what, and why, is an event in the
 //! ledger of the kernel that it was done to ([`event`]); a file that a play writes is whole, read back
-//! and verified before it is named to anybody ([`file`]); and nothing here makes a decision wait: what
+//! and verified before it is named to anybody ([`mod@file`]); and nothing here makes a decision wait: what
 //! reads a ledger does so on a blocking thread, beside the requests, and a few at a time.
 //!
 //! Told apart: the life of policies is in `policies`, how a process is watched by systemd in `service`.
