@@ -65,8 +65,12 @@ pub(crate) fn settle(kernel: &Path, in_force: Option<[u8; 32]>) -> Result<()> {
 /// When no key can be made or the ledger takes no records. The old key is in force then.
 pub(crate) fn rotate(kernel: &Path, ledger: &Ledger, now_ms: u64) -> Result<[u8; 32]> {
     let next: PathBuf = kernel.join(NEXT_KEY_FILE);
-    // Of a rotation that the ledger never heard of.
-    let _ = fs::remove_file(&next);
+    if let Some(why) = ledger.snapshot().poisoned {
+        // Whether the ledger has heard of an earlier key is not known before it is opened again.
+        anyhow::bail!("the ledger stopped: {why}");
+    }
+    // Of a rotation that the ledger never heard of, or whose file has not its place yet.
+    settle(kernel, ledger.key())?;
     let key = SigningKey::create(&next)?;
     fs::File::open(kernel)?.sync_all()?;
     ledger.rotate_key(key.checkpoint_key(), now_ms)?;

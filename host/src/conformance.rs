@@ -144,6 +144,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         tlog: TlogAccess::default(),
     };
     let parts = Parts {
+        name: scenario.kernel_id.clone(),
         policies: Arc::new(Deployed::empty()),
         admission: Arc::clone(admission),
         tools: Toolbox::without_files(),

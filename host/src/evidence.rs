@@ -27,8 +27,7 @@ use std::path::Path;
 /// # Panics
 /// When the ledger holds another number of entries than its snapshot counts: then nothing that it says can be proved.
 pub fn write_bundle(kernel: &Kernel, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(b"{")?;
-    write_entries(&Source::of(kernel), snapshot, 0, out)
+    write_bundle_of(&Source::of(kernel), snapshot, out)
 }
 
 /// Write the bundle of the entries from `start` on. It says under `continues` what it follows, which
@@ -52,8 +51,15 @@ pub fn write_bundle_from(
 
 /// [`write_bundle`] of a ledger that no kernel has open.
 pub(crate) fn write_bundle_of(source: &Source<'_>, snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(b"{")?;
-    write_entries(source, snapshot, 0, out)
+    let begin = source.ledger.view().first_here().map_err(io::Error::other)?;
+    if begin.entries == 0 {
+        out.write_all(b"{")?;
+        return write_entries(source, snapshot, 0, out);
+    }
+    // What is before is in the archive: the bundle says what it follows.
+    let continues = json!({"ledger_seq": begin.entries, "prev_hash": begin.chain_head});
+    write!(out, "{{\"continues\": {continues}, ")?;
+    write_entries(source, snapshot, begin.entries, out)
 }
 
 /// Whose entries a bundle holds.
@@ -76,7 +82,9 @@ fn write_entries(source: &Source<'_>, snapshot: &Snapshot, first_seq: u64, out: 
     let Source { ledger, kernel_id, variant, now_ms } = source;
     out.write_all(b"\"ledger_entries\": [")?;
     let mut count: u64 = 0;
-    for record in ledger.records(snapshot) {
+    let view = ledger.view();
+    let first = view.first_here().map_err(io::Error::other)?.records;
+    for record in view.records_between(first, snapshot.records) {
         let record = record.map_err(io::Error::other)?;
         let Some(view) = record.entry().filter(|view| view.ledger_seq >= first_seq) else { continue };
         out.write_all(if count == 0 { b"\n" } else { b",\n" })?;
@@ -96,18 +104,23 @@ fn write_entries(source: &Source<'_>, snapshot: &Snapshot, first_seq: u64, out: 
     write!(out, "\n], {}\n", tail.trim_start_matches('{'))
 }
 
-/// Verify the chain that a ledger holds up to `snapshot`: every hash and every link is computed again. Blocks.
+/// Verify the chain that a ledger holds up to `snapshot`: every hash and every link is computed again, from the first
+/// segment on that is not only in an archive. Blocks.
 ///
 /// # Errors
 /// The first entry that does not hold.
 pub(crate) fn verify_chain(ledger: &Ledger, snapshot: &Snapshot) -> Result<()> {
-    let mut chain = ChainVerifier::default();
-    for record in ledger.records(snapshot) {
+    let view = ledger.view();
+    let begin = view.first_here()?;
+    let before = begin.entries;
+    let start = ChainStart { ledger_seq: before, prev_hash: begin.chain_head };
+    let mut chain = ChainVerifier::from_start(start);
+    for record in view.records_between(begin.records, snapshot.records) {
         if let Some(view) = record?.entry() {
             chain.push(&entry(view)?)?;
         }
     }
-    chain.finish(&snapshot.chain_head, Some(snapshot.entries))?;
+    chain.finish(&snapshot.chain_head, Some(snapshot.entries - before))?;
     Ok(())
 }
 

@@ -41,6 +41,8 @@ use tokio_util::task::TaskTracker;
 /// One kernel that serves requests. Shared as `Arc<Kernel>`.
 pub struct Kernel {
     pub(crate) id: String,
+    /// The name that clients use for it, and for those before and after it.
+    pub(crate) name: String,
     pub(crate) variant: Variant,
     /// What it judges by.
     pub(crate) life: Life,
@@ -87,6 +89,8 @@ pub struct Kernel {
 /// What a kernel is made of, beside its file.
 #[derive(Debug, Clone)]
 pub struct Parts {
+    /// The name that clients use for it.
+    pub name: String,
     /// The policy set that its custom rules name.
     pub policies: Arc<Deployed>,
     /// How other policies come in.
@@ -187,6 +191,7 @@ impl Kernel {
         let watch = Watch::from(ledger.snapshot().last_ts_ms);
         let kernel = Self {
             id: file.id.clone(),
+            name: parts.name,
             variant: file.variant,
             life: Life::new(Line::of(parts.policies, statute)),
             changing: tokio::sync::Mutex::default(),
@@ -247,7 +252,7 @@ impl Kernel {
     /// Read back from the ledger what must outlive a restart, so that a crash opens no gate: the
     /// halt, the permits used, and what the policies counted. Returns the last step in the life of the policies.
     fn recall(&self, kept: Option<(u64, Vec<u8>)>) -> Result<Option<String>> {
-        let past = Past::of(&self.ledger.view(), kept)?;
+        let past = Past::of(&self.ledger.view(), kept, self.clock.now_ms())?;
         past.tell(&self.remembered)?;
         if let Some(reason) = past.halted() {
             let _ = self.halted.set(reason.to_owned());
@@ -261,7 +266,7 @@ impl Kernel {
     /// fails, the next start reads more.
     pub(crate) fn remember(&self) {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = past.go_on(&self.ledger.view()).and_then(|()| past.keep(&self.ledger));
+        let kept = past.go_on(&self.ledger.view()).and_then(|()| past.keep(&self.ledger, self.clock.now_ms()));
         if let Err(why) = kept {
             tracing::warn!(kernel = self.id, %why, "what follows from the records was not kept");
         }
@@ -386,6 +391,7 @@ impl Kernel {
         };
         // One at a time, as every change of what the kernel is.
         let _changing = self.changing.lock().await;
+        self.refuse_if_replaced()?;
         let old = self.checkpoint_key().map(|key| key.to_string());
         let kernel = Arc::clone(self);
         let rotated =

@@ -14,6 +14,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// The version of what is kept; another one is passed over.
 const VERSION: u32 = 1;
+/// Records after which what has ended is forgotten, while many are read.
+const FORGET_EVERY: u64 = 8_192;
+/// Parts of a window that are told apart, as the counters themselves do.
+const PARTS: u64 = 128;
 /// A permit is forgotten so long after its end, as the law forgets it.
 const PERMIT_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -24,7 +28,8 @@ pub(crate) struct Past {
     /// The records it follows from.
     #[serde(skip)]
     records: u64,
-    now_ms: u64,
+    last_ms: u64,
+    typical_ms: u64,
     /// Uses of permits by nonce, issuer and subject: the last one, and how many.
     permits: BTreeMap<String, (PermitUse, u64)>,
     /// By policy and key.
@@ -41,11 +46,24 @@ struct Counted {
     amounts: VecDeque<(u64, u64)>,
 }
 
+impl Counted {
+    /// Amounts that are near to one another count as one, at the later time: so a counter counts no less.
+    fn add(&mut self, at_ms: u64, amount: u64) {
+        match self.amounts.back_mut() {
+            Some((last_ms, sum)) if at_ms.saturating_sub(*last_ms) < self.longest_ms / PARTS => {
+                (*last_ms, *sum) = ((*last_ms).max(at_ms), sum.saturating_add(amount));
+            }
+            _ => self.amounts.push_back((at_ms, amount)),
+        }
+    }
+}
+
 impl Past {
     /// What follows from all records of a ledger, of which `kept` were read before.
-    pub(crate) fn of(view: &View, kept: Option<(u64, Vec<u8>)>) -> Result<Self, Error> {
+    pub(crate) fn of(view: &View, kept: Option<(u64, Vec<u8>)>, clock_ms: u64) -> Result<Self, Error> {
         let mut past = kept.and_then(Self::read).unwrap_or_default();
         past.go_on(view)?;
+        past.forget_ended(clock_ms);
         Ok(past)
     }
 
@@ -58,13 +76,19 @@ impl Past {
     pub(crate) fn go_on(&mut self, view: &View) -> Result<(), Error> {
         for record in view.records_between(self.records, view.records()) {
             self.take(&record?);
+            // One by one: what was taken before an error must not be taken again.
+            self.records += 1;
+            if self.records.is_multiple_of(FORGET_EVERY) {
+                self.forget_ended(u64::MAX);
+            }
         }
-        self.records = view.records();
         Ok(())
     }
 
     fn take(&mut self, record: &RecordView) {
-        self.now_ms = self.now_ms.max(record.ts_ms());
+        // The earlier of two neighbours: one record of a clock that was wrong for a moment forgets nothing.
+        self.typical_ms = record.ts_ms().min(self.last_ms);
+        self.last_ms = record.ts_ms();
         if let Some(this) = record::permit_use(record) {
             let key = serde_json::json!([this.nonce, this.issuer, this.subject]).to_string();
             let (last, count) = self.permits.entry(key).or_insert_with(|| (this.clone(), 0));
@@ -75,7 +99,9 @@ impl Past {
         for record::Counted { policy, key, added, window_ms } in record::counted(record) {
             let counter = self.counters.entry(policy).or_default().entry(key).or_default();
             counter.longest_ms = counter.longest_ms.max(window_ms);
-            counter.amounts.extend(added.map(|amount| (record.ts_ms(), amount)));
+            if let Some(amount) = added {
+                counter.add(record.ts_ms(), amount);
+            }
         }
         if let Some(reason) = record::halt_reason(record) {
             self.halted = Some(reason);
@@ -85,9 +111,10 @@ impl Past {
         }
     }
 
-    /// Forgets what can no longer matter, so that what is kept stays as small as what is remembered.
-    fn forget_ended(&mut self) {
-        let now_ms = self.now_ms;
+    /// Forgets what can no longer matter, so that what is kept stays as small as what is remembered. A record may bear a
+    /// time that the clock never had; it is `clock_ms` at most.
+    fn forget_ended(&mut self, clock_ms: u64) {
+        let now_ms = self.typical_ms.min(clock_ms);
         self.permits
             .retain(|_, (last, _)| last.valid_until_ms.max(last.used_at_ms).saturating_add(PERMIT_KEPT_MS) >= now_ms);
         for counters in self.counters.values_mut() {
@@ -103,8 +130,8 @@ impl Past {
     }
 
     /// Keeps it beside the ledger.
-    pub(crate) fn keep(&mut self, ledger: &Ledger) -> Result<(), Error> {
-        self.forget_ended();
+    pub(crate) fn keep(&mut self, ledger: &Ledger, clock_ms: u64) -> Result<(), Error> {
+        self.forget_ended(clock_ms);
         self.version = VERSION;
         let state = serde_json::to_vec(self).unwrap_or_default();
         ledger.keep_state(self.records, &state)

@@ -15,9 +15,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -107,8 +106,12 @@ impl SigningKey {
         let key = Self::of(path, &der)?;
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&der));
         let told = |why| SigningError::File { path: path.to_owned(), why };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told)?;
-        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(told)?;
+        // Beside, and named when it is whole: a crash leaves no half of a key. Its mode is 0600 from the beginning.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(told)?;
+        file.write_all(pem.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(told)?;
+        file.persist_noclobber(path).map_err(|why| told(why.error))?;
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(told)?;
         Ok(key)
     }
 

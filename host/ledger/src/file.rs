@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const MARK: &str = "mark";
+pub(crate) const MARK: &str = "mark";
 const LOCK: &str = "lock";
 
 /// Two writes of the mark are a sync apart, a read is a microsecond: one more is enough, and these are plenty.

@@ -18,6 +18,8 @@ const FILE: &str = "state";
 const MAGIC: &[u8; 8] = b"GAVELSTA";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 80;
+/// The most that is read: a file that claims more was not written by an owner.
+const STATE_BYTES_MAX: u64 = 1 << 30;
 
 fn header(ledger_id: &LedgerId, size: u64, root: &Hash, state_crc: u32) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
@@ -41,7 +43,8 @@ pub(crate) fn write(reader: &dyn Reader, ledger_id: &LedgerId, size: u64, root: 
 /// The number of records, the root over them, and the state; `None` if there is none of this ledger.
 pub(crate) fn read(reader: &dyn Reader, ledger_id: &LedgerId) -> Option<(u64, Hash, Vec<u8>)> {
     let file = reader.derived(FILE).ok()??;
-    let mut bytes = vec![0; usize::try_from(file.log_bytes().ok()?).ok()?];
+    let length = file.log_bytes().ok().filter(|length| *length <= STATE_BYTES_MAX)?;
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
     read_exact_at(&*file, &mut bytes, 0).ok()?;
     let (found, state) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let (size, root) = (u64::from_le_bytes(array_at(found, 32)), array_at(found, 40));

@@ -181,6 +181,8 @@ pub struct Snapshot {
     pub halted: bool,
     /// Decisions whose outcome is still to come.
     pub open_decisions: u64,
+    /// The oldest of them: its record is read when the ledger is opened.
+    pub oldest_open: Option<u64>,
     /// The latest `ts_ms` of any record.
     pub last_ts_ms: u64,
     /// The signed note that states these records (C2SP tlog-checkpoint); absent without a key.

@@ -82,4 +82,4 @@ pub use sealed::{
 };
 pub use storage::{Form, ReadAt, Reader, Storage};
 pub use verify::{Audit, Progress, VerifyReport, audit_dir, read_dir, verify_dir};
-pub use view::{Records, View};
+pub use view::{Begin, Records, View};

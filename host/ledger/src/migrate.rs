@@ -9,7 +9,7 @@
 //!    crash in between is finished at the next opening ([`resume`]).
 
 use crate::error::Error;
-use crate::file::{FileStorage, segment_file, sync_dir, write_whole};
+use crate::file::{FileStorage, MARK, segment_file, sync_dir, write_whole};
 use crate::frame::{self, Carry, HEADER_BYTES, Header};
 use crate::frames::{Frame, Frames};
 use crate::identity::Identity;
@@ -39,13 +39,7 @@ pub(crate) fn split(storage: &mut FileStorage, segment_records: u64) -> Result<(
         .and_then(|()| sync_dir(&dir))
         .map_err(Error::io_at("rename", &work))?;
     resume(&dir)?;
-    // The mark named the old log's end. It is made anew, for a ledger that was just read from its first byte to its last.
-    let zeros = [0; frame::MARK_BYTES];
-    storage
-        .look_again()
-        .and_then(|()| storage.write_mark(&zeros))
-        .and_then(|()| storage.sync_mark())
-        .map_err(Error::io("write the mark of", place))
+    storage.look_again().map_err(Error::io("list", place))
 }
 
 /// Finishes what a crash interrupted.
@@ -68,6 +62,12 @@ pub(crate) fn resume(dir: &Path) -> Result<(), Error> {
             }
         }
         sync_dir(dir)?;
+        // The mark names the old log's end, which is no place any more.
+        match fs::OpenOptions::new().write(true).open(dir.join(MARK)) {
+            Ok(mark) => mark.set_len(0).and_then(|()| mark.sync_all())?,
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            Err(_) => {}
+        }
         fs::remove_dir(&done)?;
         sync_dir(dir)
     };

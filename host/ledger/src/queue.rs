@@ -8,6 +8,7 @@
 use crate::draft::Draft;
 use crate::error::AppendError;
 use gavel_proof::note::CheckpointKey;
+use gavel_proof::record::Kind;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -86,7 +87,9 @@ impl Queue {
     pub(crate) fn push(&self, job: Job) {
         let mut waiting = self.lock();
         // What closes a decision is always admitted: its tool has run, and there are no more of these than open decisions.
-        let limits = if job.draft.closes.is_some() { &Limits::NONE } else { &self.limits };
+        // And a halt, which ends what fills the queue.
+        let exempt = job.draft.closes.is_some() || job.draft.kind == Kind::Halt;
+        let limits = if exempt { &Limits::NONE } else { &self.limits };
         if let Some(error) = waiting.refuses(limits) {
             // Never under the lock: a callback may well append again.
             drop(waiting);
@@ -207,7 +210,6 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_proof::record::Kind;
     use std::sync::mpsc::{Receiver, sync_channel};
 
     fn job(meta: &str) -> (Job, Receiver<Result<crate::Committed, AppendError>>) {

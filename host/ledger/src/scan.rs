@@ -275,7 +275,9 @@ impl Scanned {
         *extent =
             Extent { size, entries: state.chain.len, end, commit_at: at, batch_start: commit.batch_start, batches };
         let signed = self.checkpoint(at, size, root, note)?;
-        if task.each_signature {
+        // Where a key takes another's place, the old one must have said so.
+        let changes_key = signed.as_ref().is_some_and(|signed| signed.keys.len() > 1);
+        if task.each_signature || changes_key {
             self.check_signatures(signed.as_ref())?;
         }
         self.last_note = signed;

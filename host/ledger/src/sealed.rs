@@ -6,6 +6,7 @@
 //! `.log`, `.log.zst`, `.remote` counts. Readers that have a file open keep it.
 
 use crate::error::Error;
+use crate::frame::Mark;
 use crate::file::{FolderReader, compressed_file, opened_segment, remote_file, segment_file, sync_dir};
 use crate::identity::Identity;
 use crate::scan::{Task, scan};
@@ -167,11 +168,17 @@ pub fn leave_segment(dir: &Path, segment: u32, note: &str) -> Result<(), Error> 
 /// # Errors
 /// If there is no ledger, or the segment is not as it should be.
 pub fn pack_newest(dir: &Path, packed: &Path, level: i32) -> Result<u32, Error> {
-    let (reader, segment, _) = FolderReader::open(dir)?;
+    let (reader, segment, mark) = FolderReader::open(dir)?;
     let plain = dir.join(segment_file(segment));
     let source = reader.open(segment).map_err(Error::io_at("open", &plain))?;
     let bytes = source.log_bytes().map_err(Error::io_at("measure", &plain))?;
-    let found = scan(task(&source, &plain.display().to_string(), segment, bytes), &mut |_| {})?;
+    // The mark is written after the sync: what is behind it may not be on the disk yet, and so is not to be given away.
+    let marked = Mark::decode(&mark).filter(|mark| mark.segment == segment).map(|mark| mark.end);
+    let end = marked.map_or(bytes, |end| end.min(bytes));
+    let found = scan(task(&source, &plain.display().to_string(), segment, end), &mut |_| {})?;
+    if let Some(broken) = found.broken.filter(|_| marked.is_some()) {
+        return Err(Error::damaged(segment, broken.at, found.state.records(), broken.what));
+    }
     pack(&plain, found.extent.end, packed, level).map_err(Error::io_at("write", packed))?;
     Ok(segment)
 }

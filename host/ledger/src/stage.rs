@@ -98,7 +98,9 @@ impl Stage {
             self.begin_segment(&mut batch.bytes);
         }
         let start = batch.bytes.len();
-        let fits = jobs.len().min(usize::try_from(self.room()).unwrap_or(usize::MAX));
+        let room = jobs.len().min(usize::try_from(self.room()).unwrap_or(usize::MAX));
+        // One change of the key in a batch: its checkpoint is signed by both keys, and by no third.
+        let fits = jobs[..room].iter().position(|job| job.key.is_some()).map_or(room, |at| at + 1);
         for Job { draft, done, key } in jobs.drain(..fits) {
             let fate = self.stage(&draft, key, batch);
             batch.fates.push((done, fate));
@@ -244,6 +246,7 @@ pub(crate) fn snapshot_of(state: &State, bytes: u64, note: String) -> Snapshot {
         bytes,
         halted: state.halted,
         open_decisions: state.open.len() as u64,
+        oldest_open: state.open.first().copied(),
         last_ts_ms: state.last_ts_ms,
         checkpoint: (!note.is_empty()).then(|| note.into()),
         key: state.key,

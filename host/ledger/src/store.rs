@@ -404,7 +404,8 @@ impl Store {
         let file = self.reader.derived(&tree_file(segment)).map_err(Error::io("read derived data of", &place))?;
         // All of it is read the first time, some five megabytes: a proof that does not hold helps nobody.
         let is_sound = |file: &Arc<dyn ReadAt>| self.checked(&**file, segment).is_some() && body_is_sound(&**file);
-        if let Some(file) = file.filter(|file| self.lock().sound.contains(&segment) || is_sound(file)) {
+        let known = self.lock().sound.contains(&segment);
+        if let Some(file) = file.filter(|file| known || is_sound(file)) {
             let sealed = Sealed::File(file);
             let mut inner = self.lock();
             inner.sound.insert(segment);

@@ -6,11 +6,12 @@ use crate::frame::{LedgerId, RECORD_BYTES, RecordHead};
 use crate::frames::{Frame, Frames, read_exact_at};
 use crate::identity::Identity;
 use crate::kept;
-use crate::storage::ReadAt;
+use crate::scan::read_header;
+use crate::storage::{Form, ReadAt};
 use crate::store::Store;
 use gavel_proof::record::RecordView;
 use gavel_proof::state::State;
-use gavel_proof::tree::{self, Hash, Nodes, RangeProof, leaf_hash};
+use gavel_proof::tree::{self, Frontier, Hash, Nodes, RangeProof, leaf_hash};
 use std::fmt;
 use std::sync::Arc;
 
@@ -191,6 +192,29 @@ impl View {
         }
     }
 
+    /// Where what is here begins: the first record from which on every segment can be read, and what the ledger was before
+    /// it. Segments that are only in an archive come before it.
+    ///
+    /// # Errors
+    /// As the disk has it.
+    pub fn first_here(&self) -> Result<Begin, Error> {
+        let (reader, newest) = (self.store.reader(), self.store.segment_of(self.records.max(1) - 1));
+        let place = reader.place();
+        let mut first = newest;
+        while first > 0 {
+            let form = reader.form(first - 1).map_err(Error::io("look for a segment of", &place))?;
+            if !matches!(form, Form::Plain | Form::Compressed) {
+                break;
+            }
+            first -= 1;
+        }
+        let source = self.store.segment(first)?;
+        let (_, carry) = read_header(&*source, &place, first)?;
+        let state = carry.map_or_else(State::new, |carry| carry.state);
+        let chain_head = state.chain.head_hex.as_str().to_owned();
+        Ok(Begin { records: state.records(), entries: state.chain.len, chain_head, tree: state.tree })
+    }
+
     /// What the owner kept with [`Ledger::keep_state`](crate::Ledger::keep_state), if it belongs to this history.
     pub(crate) fn kept_state(&self) -> Option<(u64, Vec<u8>)> {
         let (size, root, state) = kept::read(&**self.store.reader(), &self.ledger_id)?;
@@ -211,6 +235,19 @@ impl View {
     fn check_size(&self, size: u64) -> Result<(), Error> {
         if size <= self.records { Ok(()) } else { Err(Error::NoSuchRecord { index: size - 1, records: self.records }) }
     }
+}
+
+/// What a ledger was before a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// Records before it, which is its index.
+    pub records: u64,
+    /// Entries of the KERNELS chain among them.
+    pub entries: u64,
+    /// The hash of the last of them in hex, or 64 zeros.
+    pub chain_head: String,
+    /// The tree over them.
+    pub tree: Frontier,
 }
 
 /// Records in a row, in order.

@@ -266,11 +266,12 @@ impl Writer {
             self.sync_log(disk)?;
         }
         self.shared.counters.count(batch);
+        // Before anyone can ask for what the snapshot states.
         self.shared.store.extend(&batch.leaves);
-        lock(&self.shared.committed).clone_from(&after.snapshot);
         if batch.seals {
             self.shared.store.seal(batch.segment);
         }
+        lock(&self.shared.committed).clone_from(&after.snapshot);
         Ok(())
     }
 

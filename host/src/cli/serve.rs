@@ -112,13 +112,13 @@ async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, 
     let Signals { mut terminate, mut interrupt, mut reread } = signals;
     let listen = server.address;
     let (stop, restart) = (CancellationToken::new(), app.restartable());
-    let serving = http::serve(server, app, stop.clone().cancelled_owned());
-    tokio::pin!(serving);
+    // A task of its own: connections are accepted while a configuration is read again.
+    let mut serving = tokio::spawn(http::serve(server, app, stop.clone().cancelled_owned()));
     service::ready();
     let mut ended = Ended::Stopped;
     loop {
         tokio::select! {
-            () = &mut serving => return ended,
+            _ = &mut serving => return ended,
             // Also while it stops in order to begin anew: then it only stops.
             () = first(&mut terminate, &mut interrupt) => {
                 tracing::info!("stopping: finishing what is in flight");

@@ -83,9 +83,12 @@ impl Fleet {
 
     async fn take_in(&self, name: &str, kernel: &Arc<Kernel>, entry: Entry) -> Result<Value, FleetError> {
         let smoke = kernel.smoke_test().await.map_err(FleetError::NotAccepted)?;
+        let definition = entry.definition.clone();
         let saved = self.save(|manifest| _ = manifest.names.insert(name.to_owned(), entry)).await;
         saved.map_err(|why| FleetError::failed(&why))?;
-        self.slots.store(Arc::new(self.slots.load().with(&Slot::new(name, Arc::clone(kernel)))));
+        let slot = Slot::new(name, Arc::clone(kernel));
+        slot.watch(&definition, &self.workshop.checkpoints);
+        self.slots.store(Arc::new(self.slots.load().with(&slot)));
         Ok(smoke)
     }
 

@@ -25,6 +25,7 @@ pub use add::Addition;
 pub use plan::Ask;
 pub(crate) use start::Means;
 
+use crate::carry::{Panicked, carry};
 use crate::checkpoints;
 use crate::clock::Clock;
 use crate::config::{CheckpointsFile, File, Limits, MonitoringFile};
@@ -95,6 +96,8 @@ pub struct Slot {
     /// Held for the moment of the exchange, and while a halt looks whether it came too late for one.
     exchange: tokio::sync::Mutex<()>,
     watching: Mutex<Vec<JoinHandle<()>>>,
+    /// Halts under way.
+    halting: TaskTracker,
     look: Mutex<Look>,
 }
 
@@ -156,6 +159,7 @@ impl Slot {
             turn: Arc::default(),
             exchange: tokio::sync::Mutex::default(),
             watching: Mutex::default(),
+            halting: TaskTracker::new(),
             look: Mutex::default(),
         })
     }
@@ -203,7 +207,18 @@ impl Slot {
     ///
     /// # Errors
     /// As for [`Kernel::halt`].
-    pub async fn halt(&self, reason: &str, principal: &Principal) -> Result<(Arc<Kernel>, Receipt), Refused> {
+    pub async fn halt(
+        self: &Arc<Self>,
+        reason: &str,
+        principal: &Principal,
+    ) -> Result<(Arc<Kernel>, Receipt), Refused> {
+        let (slot, reason, principal) = (Arc::clone(self), reason.to_owned(), principal.clone());
+        // To its end, whether or not somebody waits: half of it would halt the kernel that was replaced, and no other.
+        let work = async move { slot.halt_all(&reason, &principal).await };
+        carry(&self.halting, work).await.unwrap_or_else(|Panicked| Err(Refused::Ledger("the halt broke off".into())))
+    }
+
+    async fn halt_all(&self, reason: &str, principal: &Principal) -> Result<(Arc<Kernel>, Receipt), Refused> {
         let mut kernel = self.kernel();
         let mut receipt = kernel.halt(reason, principal).await?;
         loop {
@@ -274,6 +289,7 @@ impl Workshop {
         birth: Option<Birth>,
     ) -> Result<Arc<Kernel>> {
         let parts = Parts {
+            name: definition.kernel.id.clone(),
             policies,
             admission: Arc::clone(&self.admission),
             tools: self.tools.clone(),
@@ -447,6 +463,8 @@ impl Fleet {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        // A replacement that ended meanwhile began to watch again.
+        self.slots().iter().for_each(|slot| slot.stop_watching());
         for slot in slots {
             slot.kernel().finish().await;
         }
@@ -471,14 +489,20 @@ impl Fleet {
                 continue;
             };
             let mut entry = self.entry(slot.name())?;
-            if !entry.meet(declared, config.as_ref()) {
+            if !entry.meet(declared.clone(), config.as_ref()) {
                 continue;
             }
             let document = entry.definition.document(&self.workshop.admission)?;
             let jurisdiction = Some(entry.definition.jurisdiction());
             let changed = slot.change_policies(Change::Configure { document, jurisdiction }, reason).await;
             changed.with_context(|| format!("kernel {}", slot.name()))?;
-            self.save(|manifest| _ = manifest.names.insert(slot.name().to_owned(), entry)).await?;
+            // The entry itself, not the copy: another kernel may answer under the name since.
+            let saved = self.save(|manifest| {
+                if let Some(live) = manifest.names.get_mut(slot.name()) {
+                    live.meet(declared, config.as_ref());
+                }
+            });
+            saved.await?;
         }
         Ok(())
     }

@@ -163,7 +163,7 @@ impl Fleet {
         kept.inspect_err(|why| tracing::warn!("no copy of the configuration is kept: {why:#}")).ok().flatten()
     }
 
-    fn refuse_in_incident(&self, name: &str) -> Result<(), FleetError> {
+    pub(super) fn refuse_in_incident(&self, name: &str) -> Result<(), FleetError> {
         match self.incidents.open_of(name).first() {
             None => Ok(()),
             Some(open) => Err(FleetError::Conflict(format!(

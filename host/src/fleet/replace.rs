@@ -163,6 +163,10 @@ impl Fleet {
                 old.id()
             )));
         }
+        if was == State::Halted && plan.incident.is_none() {
+            // It may have been halted in an incident since this was planned.
+            self.refuse_in_incident(slot.name())?;
+        }
         let now_ms = self.workshop.clock.now_ms();
         let before = predecessor(old, new.id(), now_ms, cause);
         let previous = Previous { definition: plan.left.clone(), config: self.entry(slot.name())?.config };
@@ -226,6 +230,7 @@ impl Fleet {
         cause: &Cause,
         turn: OwnedMutexGuard<()>,
     ) {
+        old.upkeep.stop().await;
         old.gate.emptied().await;
         old.tasks.close();
         old.tasks.wait().await;
@@ -236,12 +241,16 @@ impl Fleet {
         let ended = tokio::task::spawn_blocking(move || {
             let variant = kernel.variant().to_string();
             let whose = Whose { kernel_id: kernel.id(), variant: &variant, clock: &kernel.clock };
+            // First, so that nothing comes after the end that is told.
+            if let Err(why) = kernel.ledger.close() {
+                tracing::error!(kernel = kernel.id(), %why, "the ledger was not closed cleanly");
+            }
+            if let Some(index) = &kernel.index {
+                index.close();
+            }
             succession::end_of(&kernel.ledger, whose, archive.as_deref())
         });
         let ended = ended.await.context("the archiving broke off").and_then(|ended| ended);
-        if let Err(why) = old.ledger.close() {
-            tracing::error!(kernel = old.id(), %why, "the ledger was not closed cleanly");
-        }
         old.forget_gauges();
         match ended {
             Ok(end) => {

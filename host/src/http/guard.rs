@@ -53,15 +53,17 @@ async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, 
         }
         _ => Who::Address(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
     };
-    inner.rate.admit(who.clone(), Instant::now()).map_err(|wait| app.too_often(wait))?;
+    // A server that is overrun must still be halted.
+    let halts = request.extensions().get::<MatchedPath>().is_some_and(|route| is_halt(route.as_str()));
+    if !halts {
+        inner.rate.admit(who.clone(), Instant::now()).map_err(|wait| app.too_often(wait))?;
+    }
     let busy = || {
         ApiError::Unavailable(format!(
             "{} requests are being served already (limits.max_in_flight)",
             inner.limits.max_in_flight
         ))
     };
-    // A server that is overrun must still be halted.
-    let halts = request.extensions().get::<MatchedPath>().is_some_and(|route| is_halt(route.as_str()));
     let slot = Arc::clone(&inner.in_flight).try_acquire_owned();
     let _slot = if halts { slot.ok() } else { Some(slot.map_err(|_| busy())?) };
     let _counted = InFlight::count(&inner.metrics.in_flight);

@@ -137,7 +137,7 @@ async fn emergency_halt(State(app): State<App>, asked: Asked<Halt>) -> Answer<Js
     Ok(Json(json!({
         "status": "halted",
         "kernel_state": halted.receipt.state_to,
-        "kernel_id": kernel.id(),
+        "kernel_id": halted.kernel_id,
         "reason": operator.why,
         "evidence_hash": halted.receipt.evidence_hash,
         "ts_ms": halted.receipt.ts_ms,
@@ -167,8 +167,8 @@ async fn rotate(State(app): State<App>, asked: Asked<Rotate>) -> Answer<Json<Val
 /// Keep the evidence of every kernel, then have the process restart. Of the host, not of a kernel.
 pub(super) async fn restart(State(app): State<App>, asked: Asked<Restart>) -> Answer<Json<Value>> {
     let Asked { caller, body: Restart { why, prepare_only }, .. } = asked;
-    for kernel in app.kernels() {
-        caller.require(&[Role::Operator], Some(kernel.id()))?;
+    for slot in app.inner.fleet.slots() {
+        caller.require(&[Role::Operator], Some(slot.name()))?;
     }
     let restart = app.inner.restart.get().filter(|_| !prepare_only).cloned();
     if restart.is_none() && !prepare_only {

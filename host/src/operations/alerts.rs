@@ -53,6 +53,11 @@ struct Target {
 
 type Body = Vec<u8>;
 
+/// A webhook for the log: what stands behind its host is often a secret.
+fn shown(url: &str) -> String {
+    url.split('/').take(3).collect::<Vec<_>>().join("/")
+}
+
 impl Alerts {
     /// Ready to send to these webhooks.
     pub(super) fn start(files: &[AlertFile], limits: &OperationsFile, clock: Clock) -> Self {
@@ -61,7 +66,7 @@ impl Alerts {
             let webhook = Webhook::new(file, limits)?;
             let (queue, waiting) = mpsc::channel(limits.max_alerts);
             tasks.spawn(webhook.run(waiting));
-            Some(Target { url: file.url.clone(), severity_min: file.severity_min, queue })
+            Some(Target { url: shown(&file.url), severity_min: file.severity_min, queue })
         });
         let targets = Mutex::new(targets.collect());
         Self { clock, targets, tasks, count: AtomicU64::new(0) }
@@ -148,7 +153,7 @@ impl Webhook {
             .user_agent(concat!("gavel/", env!("CARGO_PKG_VERSION")))
             .build();
         let client =
-            client.inspect_err(|why| tracing::error!(url = file.url, %why, "no alerts to this webhook")).ok()?;
+            client.inspect_err(|why| tracing::error!(url = shown(&file.url), %why, "no alerts to this webhook")).ok()?;
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         for (name, value) in &file.headers {
             // Both were checked when the configuration was read.
@@ -173,12 +178,12 @@ impl Webhook {
                 Tried::Delivered => return,
                 Tried::Again(why) if made < self.limits.alert_tries => why,
                 Tried::Again(why) | Tried::Never(why) => {
-                    tracing::error!(url = self.file.url, tries = made, why, "an alert is given up");
+                    tracing::error!(url = shown(&self.file.url), tries = made, why, "an alert is given up");
                     return;
                 }
             };
             let pause = self.limits.backoff(made);
-            tracing::warn!(url = self.file.url, why, pause_ms = pause.as_millis(), "an alert is tried again");
+            tracing::warn!(url = shown(&self.file.url), why, pause_ms = pause.as_millis(), "an alert is tried again");
             tokio::time::sleep(pause).await;
         }
     }

@@ -13,7 +13,8 @@ use crate::clock::rfc3339;
 use crate::config::Severity;
 use crate::decide::{Principal, Refused};
 use crate::evidence::write_bundle;
-use crate::fleet::{Fleet, Slot};
+use crate::fleet::{Fleet, FleetError, Slot};
+use crate::incidents::IncidentError;
 use crate::kernel::Kernel;
 use crate::record;
 use anyhow::Context;
@@ -33,6 +34,8 @@ pub struct Halted {
     pub pre_halt: Value,
     /// The evidence from before the halt, if it was written in time.
     pub evidence: Option<EvidenceFile>,
+    /// The kernel that was halted.
+    pub kernel_id: String,
     /// The receipt of the halt.
     pub receipt: Receipt,
     /// The record of the incident in the ledger; `None` if it could not be recorded.
@@ -55,7 +58,7 @@ impl Operations {
     pub async fn emergency_halt(
         &self,
         fleet: &Fleet,
-        slot: &Slot,
+        slot: &Arc<Slot>,
         incident: Option<&str>,
         operator: &Operator,
     ) -> Played<Halted> {
@@ -95,14 +98,19 @@ impl Operations {
             details,
         });
         let (why, who, known) = (&operator.why, &operator.who, pre_halt.clone());
-        let opened = fleet.open_incident(slot.name(), "EMERGENCY_HALT", why, who, known, Some(&incident_id)).await;
+        let open = |id| fleet.open_incident(slot.name(), "EMERGENCY_HALT", why, who, known.clone(), id);
+        let opened = match open(Some(&incident_id)).await {
+            // Of another halt, at the same moment or of the same incident: it gets a file of its own.
+            Err(FleetError::Incident(IncidentError::Known(_))) => open(None).await,
+            opened => opened,
+        };
         if let Err(why) = opened {
             tracing::error!(kernel = kernel.id(), %why, "the incident has no file, so it cannot be resolved");
         }
         if let Some(late) = late {
             self.inner.tasks.spawn(record_late(Arc::clone(kernel), late, incident_id.clone(), operator.clone()));
         }
-        Ok(Halted { id: incident_id, pre_halt, evidence, receipt: receipt.clone(), index: recorded.ok(), alerted })
+        Ok(Halted { id: incident_id, kernel_id: kernel.id().to_owned(), pre_halt, evidence, receipt: receipt.clone(), index: recorded.ok(), alerted })
     }
 
     /// The evidence, or why there is none, and the export if it still goes on.
@@ -132,7 +140,7 @@ impl Operations {
         }
     }
 
-    async fn halt_now(&self, slot: &Slot, operator: &Operator) -> Played<(Arc<Kernel>, Receipt)> {
+    async fn halt_now(&self, slot: &Arc<Slot>, operator: &Operator) -> Played<(Arc<Kernel>, Receipt)> {
         let principal = Principal::unbound(operator.who.clone());
         let until = Instant::now() + HALT_PATIENCE;
         let halted = loop {

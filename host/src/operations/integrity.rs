@@ -104,6 +104,11 @@ impl Pass {
     fn go_on(&mut self, kernel: &Kernel, snapshot: &Snapshot, max_bytes: u64) -> Result<(), String> {
         self.signed = false;
         let mut bytes = 0;
+        let begin = kernel.ledger().view().first_here().map_err(|why| why.to_string())?;
+        if self.tree.size() < begin.records {
+            // What is before was verified when it went to the archive, and is where it can be verified there.
+            (self.entries, self.head, self.tree) = (begin.entries, begin.chain_head, begin.tree);
+        }
         for record in records_from(kernel, snapshot, self.tree.size()) {
             if bytes >= max_bytes {
                 return Ok(());

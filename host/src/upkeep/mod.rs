@@ -249,11 +249,13 @@ impl Kernel {
     /// Why nothing of this kernel may be erased or removed, if so.
     fn held(&self, dir: &Path) -> Result<(), UpkeepError> {
         let held = |why: String| Err(UpkeepError::Held { kernel: self.id.clone(), why });
-        let configured = self.upkeep.settings.retention.hold.iter().find(|hold| hold.kernel == self.id);
+        let configured = self.upkeep.settings.retention.hold.iter().find(|hold| hold.kernel == self.name || hold.kernel == self.id);
         if let Some(hold) = configured {
             return held(hold.why.clone());
         }
-        match std::fs::read(dir.join(HOLD)) {
+        // The file may lie with the kernel that was replaced: a hold is on the name, and on all who answered under it.
+        let of_the_name = dir.parent().map(|kernels| kernels.join(&self.name).join(HOLD)).filter(|hold| hold.exists());
+        match std::fs::read(of_the_name.unwrap_or_else(|| dir.join(HOLD))) {
             Ok(text) => {
                 let text = String::from_utf8_lossy(&text[..text.len().min(HOLD_BYTES_MAX)]).trim().to_owned();
                 held(if text.is_empty() { format!("the file `{HOLD}` is in its folder") } else { text })

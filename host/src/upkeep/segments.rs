@@ -4,7 +4,7 @@ use super::retention::RetentionReport;
 use super::{UpkeepError, on_disk};
 use crate::archive::{Archive, Manifest, archived_file};
 use crate::kernel::{Kernel, LEDGER};
-use gavel_ledger::{Form, SealedSegment, SegmentReport, compressed_file};
+use gavel_ledger::{Form, SEGMENT_RECORDS, SealedSegment, SegmentReport, compressed_file};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -217,6 +217,9 @@ async fn remove(
     who: &str,
 ) -> Result<(Vec<Removed>, Vec<u64>), UpkeepError> {
     let (mut removed, mut events) = (Vec::new(), Vec::new());
+    // A decision that is still open is read when the ledger is opened: its segment stays.
+    let open = kernel.ledger.snapshot().oldest_open.map_or(u64::MAX, |index| index / SEGMENT_RECORDS);
+    let segments: Vec<Manifest> = segments.iter().filter(|found| u64::from(found.segment) < open).cloned().collect();
     for batch in segments.chunks(SEGMENTS_PER_EVENT) {
         for manifest in batch {
             kernel.upkeep.check_going_on()?;
