@@ -24,16 +24,17 @@ use crate::policies::life::{Deployed, Life, Line, SavedLine};
 use crate::policies::statute::Statute;
 use crate::record;
 use crate::remembered::Remembered;
+pub use crate::states::States;
+pub(crate) use crate::states::Walk;
 use crate::tools::Toolbox;
 use crate::upkeep::{Settings, Upkeep};
 use anyhow::{Context, Result};
-use gavel_kernel::state::RequestProgress;
 use gavel_kernel::{EntryData, Jurisdiction, Keyring, Law, State, Variant};
 use gavel_ledger::note::VerifyingKey;
 use gavel_ledger::{Blobs, Draft, Identity, Kind, Ledger, OpenDecision, Options, Snapshot, SyncMode};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -533,73 +534,4 @@ fn law_of(file: &KernelFile) -> Result<Law> {
             .as_ref()
             .map_or_else(|| "default".into(), |permits| permits.jurisdiction.clone()),
     })
-}
-
-/// How many requests are in which state at this moment.
-#[derive(Debug, Default)]
-pub struct States {
-    validating: AtomicUsize,
-    arbitrating: AtomicUsize,
-    executing: AtomicUsize,
-    auditing: AtomicUsize,
-}
-
-impl States {
-    fn counter(&self, state: State) -> Option<&AtomicUsize> {
-        match state {
-            State::Validating => Some(&self.validating),
-            State::Arbitrating => Some(&self.arbitrating),
-            State::Executing => Some(&self.executing),
-            State::Auditing => Some(&self.auditing),
-            _ => None,
-        }
-    }
-
-    fn counts(&self) -> Value {
-        let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        json!({
-            "validating": load(&self.validating),
-            "arbitrating": load(&self.arbitrating),
-            "executing": load(&self.executing),
-            "auditing": load(&self.auditing),
-        })
-    }
-}
-
-/// One request's walk through the states; counted as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Walk<'a> {
-    states: &'a States,
-    progress: RequestProgress,
-}
-
-impl<'a> Walk<'a> {
-    /// Begin in VALIDATING.
-    pub(crate) fn begin(states: &'a States) -> Self {
-        let mut walk = Self { states, progress: RequestProgress::new() };
-        walk.to(State::Validating);
-        walk
-    }
-
-    /// Go on to `next`, which must be a transition of the state machine.
-    pub(crate) fn to(&mut self, next: State) {
-        self.leave();
-        let went = self.progress.advance(next);
-        debug_assert_eq!(went, Ok(()));
-        if let Some(counter) = self.states.counter(self.progress.state()) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn leave(&self) {
-        if let Some(counter) = self.states.counter(self.progress.state()) {
-            counter.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Walk<'_> {
-    fn drop(&mut self) {
-        self.leave();
-    }
 }

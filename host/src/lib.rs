@@ -40,6 +40,7 @@ pub mod replay;
 mod service;
 pub mod signing;
 mod smoke;
+mod states;
 pub mod tlog;
 pub mod tools;
 pub mod upkeep;

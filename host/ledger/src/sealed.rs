@@ -6,8 +6,8 @@
 //! `.log`, `.log.zst`, `.remote` counts. Readers that have a file open keep it.
 
 use crate::error::Error;
-use crate::frame::Mark;
 use crate::file::{FolderReader, compressed_file, opened_segment, remote_file, segment_file, sync_dir};
+use crate::frame::Mark;
 use crate::identity::Identity;
 use crate::scan::{Task, scan};
 use crate::storage::{Form, ReadAt, Reader};

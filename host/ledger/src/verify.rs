@@ -276,7 +276,8 @@ impl Job<'_> {
         let place = self.reader.place();
         let source = open_segment(&*self.reader, segment)?;
         let length = source.log_bytes().map_err(Error::io("measure", &place))?;
-        let anchor = self.audit.anchor.filter(|(size, _)| segment_of(*size, self.segment_records).min(self.newest) == segment);
+        let anchor =
+            self.audit.anchor.filter(|(size, _)| segment_of(*size, self.segment_records).min(self.newest) == segment);
         let task = Task {
             source: &source,
             place: &place,
@@ -313,7 +314,10 @@ impl Job<'_> {
         if scanned.extent.size == expected {
             Ok(Segment { scanned, torn_bytes: 0 })
         } else {
-            let what = format!("the segment ends when the ledger has {} records, and a later one is here", scanned.extent.size);
+            let what = format!(
+                "the segment ends when the ledger has {} records, and a later one is here",
+                scanned.extent.size
+            );
             Err(Error::damaged(segment, scanned.extent.end, scanned.extent.size, what))
         }
     }

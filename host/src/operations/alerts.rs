@@ -152,8 +152,9 @@ impl Webhook {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("gavel/", env!("CARGO_PKG_VERSION")))
             .build();
-        let client =
-            client.inspect_err(|why| tracing::error!(url = shown(&file.url), %why, "no alerts to this webhook")).ok()?;
+        let client = client
+            .inspect_err(|why| tracing::error!(url = shown(&file.url), %why, "no alerts to this webhook"))
+            .ok()?;
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         for (name, value) in &file.headers {
             // Both were checked when the configuration was read.

@@ -110,7 +110,15 @@ impl Operations {
         if let Some(late) = late {
             self.inner.tasks.spawn(record_late(Arc::clone(kernel), late, incident_id.clone(), operator.clone()));
         }
-        Ok(Halted { id: incident_id, kernel_id: kernel.id().to_owned(), pre_halt, evidence, receipt: receipt.clone(), index: recorded.ok(), alerted })
+        Ok(Halted {
+            id: incident_id,
+            kernel_id: kernel.id().to_owned(),
+            pre_halt,
+            evidence,
+            receipt: receipt.clone(),
+            index: recorded.ok(),
+            alerted,
+        })
     }
 
     /// The evidence, or why there is none, and the export if it still goes on.

@@ -249,7 +249,8 @@ impl Kernel {
     /// Why nothing of this kernel may be erased or removed, if so.
     fn held(&self, dir: &Path) -> Result<(), UpkeepError> {
         let held = |why: String| Err(UpkeepError::Held { kernel: self.id.clone(), why });
-        let configured = self.upkeep.settings.retention.hold.iter().find(|hold| hold.kernel == self.name || hold.kernel == self.id);
+        let configured =
+            self.upkeep.settings.retention.hold.iter().find(|hold| hold.kernel == self.name || hold.kernel == self.id);
         if let Some(hold) = configured {
             return held(hold.why.clone());
         }
