@@ -5,11 +5,12 @@
 //! force is for the ledger to say, so both are handed to it.
 
 use crate::kernel::LEDGER;
-use crate::signing::SigningKey;
+use crate::signing::{SigningError, SigningKey};
 use anyhow::{Context, Result};
 use gavel_ledger::note::CheckpointKey;
 use gavel_ledger::{Ledger, View};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The private key, as PKCS#8 in PEM, in the kernel's folder.
@@ -30,7 +31,12 @@ pub(crate) fn keys(kernel: &Path, is_lost: bool) -> Result<Vec<CheckpointKey>> {
         if !is_lost && View::open(&ledger).is_ok_and(|(report, _)| report.key.is_some()) {
             return Ok(keys);
         }
-        keys.push(SigningKey::create(&current)?.checkpoint_key());
+        let made = match SigningKey::create(&current) {
+            // Somebody else starts at this moment, and only one of us will own the ledger.
+            Err(SigningError::File { why, .. }) if why.kind() == ErrorKind::AlreadyExists => SigningKey::read(&current),
+            made => made,
+        };
+        keys.push(made?.checkpoint_key());
         return Ok(keys);
     }
     for path in [current, next] {
