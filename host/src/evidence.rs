@@ -44,9 +44,9 @@ pub fn write_bundle_from(
     start: &ChainStart,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let continues = serde_json::json!({"ledger_seq": start.ledger_seq, "prev_hash": start.prev_hash});
-    write!(out, "{{\"continues\": {continues}, ")?;
-    write_entries(&Source::of(kernel), snapshot, start.ledger_seq, out)
+    let source = Source::of(kernel);
+    let first = source.ledger.view().first_here().map_err(io::Error::other)?.records;
+    write_continuing(&source, snapshot, first, start, out)
 }
 
 /// [`write_bundle`] of a ledger that no kernel has open.
@@ -54,12 +54,24 @@ pub(crate) fn write_bundle_of(source: &Source<'_>, snapshot: &Snapshot, out: &mu
     let begin = source.ledger.view().first_here().map_err(io::Error::other)?;
     if begin.entries == 0 {
         out.write_all(b"{")?;
-        return write_entries(source, snapshot, 0, out);
+        return write_entries(source, snapshot, begin.records, 0, out);
     }
     // What is before is in the archive: the bundle says what it follows.
-    let continues = json!({"ledger_seq": begin.entries, "prev_hash": begin.chain_head});
+    let start = ChainStart { ledger_seq: begin.entries, prev_hash: begin.chain_head };
+    write_continuing(source, snapshot, begin.records, &start, out)
+}
+
+/// A bundle that says what it follows; its entries are in the records from `first` on.
+fn write_continuing(
+    source: &Source<'_>,
+    snapshot: &Snapshot,
+    first: u64,
+    start: &ChainStart,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let continues = json!({"ledger_seq": start.ledger_seq, "prev_hash": start.prev_hash});
     write!(out, "{{\"continues\": {continues}, ")?;
-    write_entries(source, snapshot, begin.entries, out)
+    write_entries(source, snapshot, first, start.ledger_seq, out)
 }
 
 /// Whose entries a bundle holds.
@@ -77,14 +89,18 @@ impl<'a> Source<'a> {
     }
 }
 
-/// All of a bundle behind its opening brace.
-fn write_entries(source: &Source<'_>, snapshot: &Snapshot, first_seq: u64, out: &mut impl Write) -> io::Result<()> {
+/// All of a bundle behind its opening brace: the entries from `first_seq` on, which are in the records from `first` on.
+fn write_entries(
+    source: &Source<'_>,
+    snapshot: &Snapshot,
+    first: u64,
+    first_seq: u64,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let Source { ledger, kernel_id, variant, now_ms } = source;
     out.write_all(b"\"ledger_entries\": [")?;
     let mut count: u64 = 0;
-    let view = ledger.view();
-    let first = view.first_here().map_err(io::Error::other)?.records;
-    for record in view.records_between(first, snapshot.records) {
+    for record in ledger.view().records_between(first, snapshot.records) {
         let record = record.map_err(io::Error::other)?;
         let Some(view) = record.entry().filter(|view| view.ledger_seq >= first_seq) else { continue };
         out.write_all(if count == 0 { b"\n" } else { b",\n" })?;

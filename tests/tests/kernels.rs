@@ -4,8 +4,11 @@
 //! there are in `kernel_plays.rs`, policy sets in `life.rs`, single kernels in `governed.rs`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
 
+mod replaced;
+
 use gavel_kernel::Keyring;
-use gavel_tests::{Config, Connection, Random, Server, Site, call, gavel, intent, path, repository};
+use gavel_tests::{Config, Connection, Random, Server, Site, call, gavel, intent, path};
+use replaced::{counting, error, events, hostile, replace, serving, settled};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,43 +19,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SECRET: &str = "00112233445566778899aabbccddeeff";
-
-fn hostile() -> String {
-    repository().join("tests/data/guests/hostile.wasm").to_str().unwrap().to_owned()
-}
-
-/// A kernel whose policy counts every request, up to `max` of them.
-fn counting(max: u64) -> Config {
-    let count = json!({"do": "count", "key": "calls", "amount": 1, "window_ms": 36_000_000, "max": max});
-    let gate = json!({"component": hostile(), "config": count, "limits": {"deadline_ms": 30_000}});
-    Config::of(json!([Config::ruled_kernel("k", &["gate"])]))
-        .policy("gate", gate)
-        .with("limits", json!({"decision_deadline_ms": 60_000}))
-}
-
-fn replace(server: &Server, body: &Value) -> Value {
-    server.post("/kernels/k/replace", body).expect(200)
-}
-
-/// The id of the kernel that answers under `k`.
-fn serving(server: &Server) -> String {
-    server.get("/kernels/k/status").expect(200)["kernel_id"].as_str().unwrap().to_owned()
-}
-
-/// Wait until every kernel that was replaced is closed; what is told of those of `k` then.
-fn settled(server: &Server) -> Vec<Value> {
-    let of_k = |told: &Value| {
-        let k = told["kernels"].as_array().unwrap().iter().find(|kernel| kernel["name"] == "k").unwrap();
-        k["predecessors"].as_array().unwrap().clone()
-    };
-    server.wait_for("/kernels", |told| of_k(told).iter().all(|before| before["stage"] == "retired"));
-    of_k(&server.get("/kernels").expect(200))
-}
-
-/// What an allowed and a denied request are told.
-fn error(server: &Server, request: &Value) -> String {
-    server.submit(request)["error"].as_str().unwrap_or_default().to_owned()
-}
 
 /// Every entry of a ledger: hash and request. The ledger is verified.
 fn entries(site: &Site, kernel: &str) -> BTreeMap<String, String> {
@@ -66,14 +32,6 @@ fn entries(site: &Site, kernel: &str) -> BTreeMap<String, String> {
         }
     }
     found
-}
-
-/// The `meta` of every event of a kind in a ledger, in order.
-fn events(site: &Site, kernel: &str, event: &str) -> Vec<Value> {
-    let (_, records) = gavel_ledger::read_dir(&site.ledger(kernel)).unwrap();
-    let events = records.map(Result::unwrap).filter(|record| record.kind() == "event");
-    let metas = events.map(|record| serde_json::from_str::<Value>(record.meta()).unwrap());
-    metas.filter(|meta| meta["event"] == event).collect()
 }
 
 /// Every ledger in the data folder.

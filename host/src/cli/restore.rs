@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
 async fn whole(args: &Args, archive: &Archive, kernel: &str, into: &Path) -> Result<ArchivedLedger> {
     let key = args.key.as_deref().map(read_key).transpose()?;
     let wanted = Wanted { kernel_id: kernel, ledger_id: args.ledger.as_deref(), key: key.as_ref() };
-    let progress = bar();
+    let progress = segments_bar();
     let restored = restore_ledger(archive, wanted, into, |done, count| {
         progress.set_length(count.into());
         progress.set_position(done.into());
@@ -131,7 +131,8 @@ fn read_key(given: &str) -> Result<VerifyingKey> {
     text.trim().parse().with_context(|| given.to_owned())
 }
 
-fn bar() -> ProgressBar {
+/// How many segments are done, where somebody looks.
+pub(super) fn segments_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

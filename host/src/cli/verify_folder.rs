@@ -3,16 +3,16 @@
 //! Segments are read side by side. What a part of a ledger cannot prove by itself, that its beginning is what came
 //! before, an earlier checkpoint proves that the auditor kept.
 
+use super::restore::segments_bar;
 use crate::archive::{Archive, verify_remote};
 use crate::host::ledger_folder;
 use anyhow::{Context, Result, ensure};
 use gavel_ledger::{Audit, Progress, VerifyReport, audit_dir};
 use gavel_proof::note::{Checkpoint, NOTE_BYTES_MAX, Note};
 use gavel_proof::trust::TrustedKey;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ fn segments(text: &str) -> Result<RangeInclusive<u32>, String> {
 pub(super) fn folder(path: &Path, args: &Args, trusted: Option<&TrustedKey>) -> Result<Value> {
     ensure!(args.kernel.is_none(), "--kernel is for archives: a folder holds one ledger");
     let anchor = args.anchor.as_deref().map(|file| kept(file, trusted)).transpose()?;
-    let bar = bar();
+    let bar = segments_bar();
     let progress = |progress: Progress| {
         bar.set_length(progress.total.into());
         bar.set_position(progress.done.into());
@@ -148,7 +148,7 @@ pub(super) fn archive(url: &str, args: &Args, trusted: Option<&TrustedKey>) -> R
         }
     };
     let archive = Archive::at(url, args.options.iter().cloned())?;
-    let bar = bar();
+    let bar = segments_bar();
     let seen = |done: u32, total: u32| {
         bar.set_length(total.into());
         bar.set_position(done.into());
@@ -158,12 +158,4 @@ pub(super) fn archive(url: &str, args: &Args, trusted: Option<&TrustedKey>) -> R
     let mut told = serde_json::to_value(verified?)?;
     told["verified"] = json!(true);
     Ok(told)
-}
-
-fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} segments  {eta} left");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -190,7 +190,7 @@ pub(super) async fn restart(State(app): State<App>, asked: Asked<Restart>) -> An
 }
 
 /// Who operates, with words that a record has room for.
-fn operator(caller: &Caller, why: String) -> Answer<Operator> {
+pub(super) fn operator(caller: &Caller, why: String) -> Answer<Operator> {
     record::check_reason(&why).map_err(Refused::TooLong)?;
     Ok(Operator { who: caller.name().to_owned(), why })
 }

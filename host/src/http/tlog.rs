@@ -5,6 +5,7 @@
 use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::operations::operator;
 use super::policies::Asked;
 use super::records::reading;
 use super::routes::{Answer, Id, SEEING, permitted};
@@ -12,8 +13,6 @@ use crate::checkpoints::cosigned;
 use crate::decide::Refused;
 use crate::index::source;
 use crate::kernel::Kernel;
-use crate::operations::Operator;
-use crate::record;
 use crate::tlog::{self, TilePath, log};
 use axum::extract::{Path, Query as Asks, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -85,8 +84,7 @@ struct Rotate {
 
 async fn rotate(asked: Asked<Rotate>) -> Answer<Json<Value>> {
     let Asked { kernel, caller, body: Rotate { why }, .. } = asked;
-    record::check_reason(&why).map_err(Refused::TooLong)?;
-    let operator = Operator { who: caller.name().to_owned(), why };
+    let operator = operator(&caller, why)?;
     let rotated = tokio::spawn(async move { kernel.rotate_checkpoint_key(&operator).await }).await;
     let told = rotated.map_err(|_| Refused::Ledger("the rotation broke off in a panic".into()))??;
     Ok(Json(told))
