@@ -45,14 +45,15 @@ impl Adam {
         self.steps
     }
 
-    /// Move the weights one step of size `rate` down along the gradients. Returns whether it did: if a gradient is not
-    /// finite, weights and moments stay as they are, for one bad batch would spoil the moments for thousands of steps.
+    /// Move the weights one step of size `rate` down along the gradients. Returns whether it did: if a gradient or its
+    /// square is not finite, weights and moments stay as they are, for one bad batch would spoil the moments for
+    /// thousands of steps.
     ///
     /// # Panics
     /// If there are not as many weights and gradients as the optimiser is for.
     pub fn step(&mut self, weights: &mut [f32], gradients: &[f32], rate: f32) -> bool {
         assert!(weights.len() == self.len() && gradients.len() == self.len(), "one gradient for each weight");
-        if !gradients.iter().all(|gradient| gradient.is_finite()) {
+        if !gradients.iter().all(|gradient| (gradient * gradient).is_finite()) {
             return false;
         }
         self.steps += 1;
@@ -144,8 +145,10 @@ mod tests {
         let (mut adam, mut weights) = (Adam::new(2), [1.0, 2.0]);
         adam.step(&mut weights, &[0.5, 0.25], 0.1);
         let before = (adam.clone(), weights);
-        assert!(!adam.step(&mut weights, &[0.5, f32::NAN], 0.1));
-        assert_eq!((adam, weights), before);
+        for bad in [f32::NAN, f32::INFINITY, 1e30] {
+            assert!(!adam.step(&mut weights, &[0.5, bad], 0.1));
+            assert_eq!((&adam, &weights), (&before.0, &before.1));
+        }
     }
 
     proptest! {
