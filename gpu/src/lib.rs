@@ -4,6 +4,7 @@
 //! The crate knows nothing of who decides: every structural change is put to a [`Governor`](govern::Governor) first, and a
 //! denial leaves the seed as it was. It opens no socket and reads no clock.
 
+pub mod adam;
 pub mod backend;
 pub mod blueprint;
 pub mod chunks;
