@@ -21,10 +21,10 @@ pub use seen::{Noted, Seen};
 use crate::clock::Clock;
 use crate::config::EventsFile;
 use serde::Serialize;
-use serde_json::value::Value;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
@@ -52,16 +52,6 @@ pub struct Event {
     pub topic: &'static str,
     /// All of it as JSON.
     pub text: String,
-}
-
-/// An event as it is written.
-#[derive(Serialize)]
-struct Written<'a> {
-    seq: u64,
-    envelope: &'a Envelope,
-    topic: &'static str,
-    schema: &'static str,
-    data: &'a Value,
 }
 
 /// What a sender says of an event.
@@ -119,6 +109,7 @@ pub struct Bus {
 #[derive(Debug)]
 struct Inner {
     run: String,
+    ids: AtomicU64,
     clock: Clock,
     limits: EventsFile,
     payloads: Payloads,
@@ -146,6 +137,7 @@ impl Bus {
         let listeners = Some(broadcast::Sender::new(limits.queue));
         let inner = Inner {
             run: hex::encode(random),
+            ids: AtomicU64::new(0),
             payloads: Payloads::open(folder, limits.payloads_bytes_max, limits.payloads_age_s, clock.clone())?,
             clock,
             slots: Arc::new(Semaphore::new(limits.subscribers_max)),
@@ -159,7 +151,16 @@ impl Bus {
     ///
     /// # Errors
     /// When large data could not be stored; then nobody is told.
-    pub fn publish(&self, news: News<'_>, data: Value) -> Result<Arc<Event>, PayloadError> {
+    pub fn publish(&self, news: News<'_>, data: &impl Serialize) -> Result<Arc<Event>, PayloadError> {
+        let written = |why: serde_json::Error| PayloadError::Unwritten(why.to_string());
+        self.publish_text(news, serde_json::to_string(data).map_err(written)?)
+    }
+
+    /// The same with data that is JSON already.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_text(&self, news: News<'_>, data: String) -> Result<Arc<Event>, PayloadError> {
         let data = self.carried(data)?;
         let mut state = self.state();
         let seq = state.seq + 1;
@@ -170,9 +171,9 @@ impl Bus {
             trace_id: news.trace.unwrap_or(&event_id).to_owned(),
             event_id,
         };
-        let written = Written { seq, envelope: &envelope, topic: news.topic, schema: news.schema, data: &data };
-        // A value and some texts: they have a JSON form.
-        let text = serde_json::to_string(&written).map_err(|why| PayloadError::Unwritten(why.to_string()))?;
+        let (told, topic, schema) = (json!(envelope), json!(news.topic), json!(news.schema));
+        let text =
+            format!("{{\"seq\":{seq},\"envelope\":{told},\"topic\":{topic},\"schema\":{schema},\"data\":{data}}}");
         let event = Arc::new(Event { seq, envelope, topic: news.topic, text });
         state.keep(Arc::clone(&event), &self.inner.limits);
         if let Some(listeners) = &state.listeners {
@@ -182,15 +183,20 @@ impl Bus {
         Ok(event)
     }
 
+    /// An id for a message that came without one; unique as those of events are.
+    #[must_use]
+    pub fn fresh_id(&self) -> String {
+        format!("{}-m{}", self.inner.run, self.inner.ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     /// The data itself, or where it lies.
-    fn carried(&self, data: Value) -> Result<Value, PayloadError> {
-        let text = data.to_string();
-        if text.len() <= self.inner.limits.reference_above_bytes {
+    fn carried(&self, data: String) -> Result<String, PayloadError> {
+        let bytes = data.len();
+        if bytes <= self.inner.limits.reference_above_bytes {
             return Ok(data);
         }
-        let bytes = text.len();
-        let digest = self.inner.payloads.put(text.into_bytes())?;
-        Ok(json!({"ref": digest, "bytes": bytes}))
+        let digest = self.inner.payloads.put(data.into_bytes())?;
+        Ok(json!({"ref": digest, "bytes": bytes}).to_string())
     }
 
     /// The data that an event refers to, if it is still kept.
@@ -273,13 +279,14 @@ impl Subscriber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn bus(limits: EventsFile) -> Bus {
         Bus::open(None, &limits, Clock::manual(7)).unwrap()
     }
 
     fn tell(bus: &Bus, topic: &'static str, data: Value) -> Arc<Event> {
-        bus.publish(News { sender: "layer a", topic, schema: "test/1", trace: None }, data).unwrap()
+        bus.publish(News { sender: "layer a", topic, schema: "test/1", trace: None }, &data).unwrap()
     }
 
     #[test]

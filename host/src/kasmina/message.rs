@@ -186,6 +186,8 @@ pub struct LayerHealthReport {
     pub layer_id: String,
     /// The epoch that ended.
     pub epoch: u64,
+    /// Rows that went through the layer in it.
+    pub rows: usize,
     /// Statistics of the epoch's output, by seed number.
     pub health_metrics_by_seed: BTreeMap<usize, SeedTelemetry>,
     /// Where each seed is.

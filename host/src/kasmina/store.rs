@@ -119,7 +119,7 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let Some(bytes) = found(fs::read(path))? else { return Ok(None) };
-    let read = serde_json::from_slice(&bytes);
+    let read = serde_json::from_slice::<serde_json::Value>(&bytes).and_then(serde_json::from_value);
     read.map(Some).map_err(|why| io::Error::other(format!("{}: {why}", path.display())))
 }
 
