@@ -10,6 +10,7 @@ pub mod blueprint;
 pub mod chunks;
 mod error;
 pub mod govern;
+pub mod nursery;
 pub mod observe;
 pub mod reference;
 pub mod state;
