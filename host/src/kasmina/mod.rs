@@ -168,7 +168,8 @@ impl Kasmina {
         let (bus, clock, metrics) = (self.bus.clone(), self.clock.clone(), self.metrics.clone());
         let open = move || {
             let backend = device::backend(definition.backend.unwrap_or(backend))?;
-            let mut layer = Layer::new(definition.config.clone(), Arc::clone(&library.shared), backend)?;
+            let nursery = device::backend(crate::config::BackendChoice::Cpu)?;
+            let mut layer = Layer::new(definition.config.clone(), Arc::clone(&library.shared), backend, nursery)?;
             let kept = folder.boundary().map_err(|why| KasminaError::NotKept {
                 layer: definition.config.id.clone(),
                 why: format!("its boundary cannot be read: {why}"),
