@@ -6,6 +6,8 @@
 
 pub mod backend;
 pub mod blueprint;
+#[doc(hidden)]
+pub mod check;
 pub mod chunks;
 mod error;
 pub mod govern;
