@@ -97,7 +97,10 @@ impl SharedLibrary {
             library.blueprints.add(blueprint.clone())?;
         }
         let kept = self.keep();
-        kept.map_err(|why| KasminaError::NotKept { layer: format!("(blueprint {})", blueprint.name), why: why.to_string() })?;
+        kept.map_err(|why| KasminaError::NotKept {
+            layer: format!("(blueprint {})", blueprint.name),
+            why: why.to_string(),
+        })?;
         Ok(blueprint.id())
     }
 

@@ -123,8 +123,10 @@ fn graft(server: &Server, layer: &str) {
     server.epoch(layer);
     server.command(layer, 0, "train", &json!({}));
     server.epoch(layer);
-    for _ in 0..400 {
-        server.forward(layer, "&nourish=true", &rows(64));
+    for _ in 0..40 {
+        for _ in 0..20 {
+            server.forward(layer, "&nourish=true", &rows(32));
+        }
         server.epoch(layer);
         if server.seed(layer, 0)["gate"]["gate"] == "open" {
             break;
