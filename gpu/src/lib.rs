@@ -13,6 +13,7 @@ pub mod chunks;
 pub mod digits;
 pub mod easing;
 mod error;
+pub mod experiment;
 pub mod govern;
 pub mod karn;
 pub mod layer;

@@ -66,7 +66,8 @@ impl Standard {
     fn germinations(&self, seen: &Observation) -> Vec<Command> {
         let growing = seen.seeds.iter().filter(|seed| is_growing(seed.stage)).count();
         let room = self.policy.growing_max.saturating_sub(growing).min(self.policy.germinations_max);
-        if room == 0 || seen.candidates.is_empty() || self.policy.germinate_until.is_some_and(|last| seen.epoch >= last) {
+        if room == 0 || seen.candidates.is_empty() || self.policy.germinate_until.is_some_and(|last| seen.epoch >= last)
+        {
             return Vec::new();
         }
         let ranked = {
@@ -129,7 +130,9 @@ impl Choice {
             let reason = format!("blueprint {} has had {} of {tries} tries", blueprint.name, *used - 1);
             return Some((blueprint.id.clone(), reason));
         }
-        let best = |a: &&(Ranked, u64), b: &&(Ranked, u64)| b.0.score.total_cmp(&a.0.score).then_with(|| a.0.name.cmp(&b.0.name));
+        let best = |a: &&(Ranked, u64), b: &&(Ranked, u64)| {
+            b.0.score.total_cmp(&a.0.score).then_with(|| a.0.name.cmp(&b.0.name))
+        };
         let (blueprint, _) = self.ranked.iter().min_by(best)?;
         Some((blueprint.id.clone(), format!("blueprint {} ranks first with {:.6}", blueprint.name, blueprint.score)))
     }
