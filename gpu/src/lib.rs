@@ -9,6 +9,7 @@ pub mod blueprint;
 #[doc(hidden)]
 pub mod check;
 pub mod chunks;
+pub mod cpu;
 mod error;
 pub mod govern;
 pub mod observe;
