@@ -94,7 +94,7 @@ impl Gpu {
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         let Some(plan) = layer.plans.last() else { return Err(context.error("no plan was made".to_owned())) };
-        for program in &plan.backward {
+        if let Some(program) = &plan.backward {
             for call in &program.calls {
                 let buffers = [&x.pieces[call.piece], &dy.pieces[call.piece], &dx.pieces[call.piece]];
                 pass.set_pipeline(pipelines.step(call.entry));
@@ -114,21 +114,21 @@ impl Gpu {
     }
 
     fn read_gradients(&mut self) -> Result<Gradients, Error> {
-        let (table, layer) = self.layer()?;
+        let (context, pool, table, layer) = self.layer_and_pool()?;
         let seeds = table.chunks.seeds();
         let places: Vec<_> = (0..seeds).map(|seed| table.gradients_of(seed)).collect();
-        let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let (mut download, mut banks) = (Download::default(), Vec::new());
         for (at, (bank, buffer)) in table.banks.iter().zip(&layer.resident.gradients).enumerate() {
             if bank.gradients > 0 {
                 let bytes = 4 * bank.gradients as u64;
-                download.add(&self.context, &mut self.pool, &mut encoder, &buffer.buffer, bytes)?;
+                download.add(context, pool, &mut encoder, &buffer.buffer, bytes)?;
                 banks.push(at);
             }
         }
-        self.context.queue.submit([encoder.finish()]);
+        context.queue.submit([encoder.finish()]);
         let mut gradients = vec![Vec::new(); seeds];
-        download.read(&self.context, &mut self.pool, |part, values| {
+        download.read(context, pool, |part, values| {
             for (to, place) in gradients.iter_mut().zip(&places) {
                 if let Some((_, range)) = place.as_ref().filter(|(bank, _)| *bank == banks[part]) {
                     *to = values[range.clone()].to_vec();

@@ -225,26 +225,26 @@ impl Gpu {
     /// # Errors
     /// If there was none since the layer was loaded, or the device fails.
     pub fn result(&mut self) -> Result<(Pass, Option<Telemetry>), Error> {
-        let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let (table, layer) = self.layer()?;
+        let (context, pool, table, layer) = self.layer_and_pool()?;
+        let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let Some((rows, telemetry)) = layer.last else {
-            return Err(self.context.error("no pass has been submitted since the layer was loaded".to_owned()));
+            return Err(context.error("no pass has been submitted since the layer was loaded".to_owned()));
         };
         if telemetry {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            layer.record_merge(&self.context, &mut pass);
+            layer.record_merge(context, &mut pass);
         }
         let (words, seeds) = (table.chunks.seeds().div_ceil(32), table.chunks.seeds());
         let mut download = Download::default();
         let flags = &layer.resident.flags.buffer;
-        download.add(&self.context, &mut self.pool, &mut encoder, flags, 4 * words as u64)?;
+        download.add(context, pool, &mut encoder, flags, 4 * words as u64)?;
         if telemetry && let Some(plan) = layer.plans.last() {
             let bytes = (size_of::<SeedTelemetry>() * seeds) as u64;
-            download.add(&self.context, &mut self.pool, &mut encoder, &plan.telemetry.buffer, bytes)?;
+            download.add(context, pool, &mut encoder, &plan.telemetry.buffer, bytes)?;
         }
-        self.context.queue.submit([encoder.finish()]);
+        context.queue.submit([encoder.finish()]);
         let (mut marked, mut found) = (Vec::new(), None);
-        download.read(&self.context, &mut self.pool, |part, values| match part {
+        download.read(context, pool, |part, values| match part {
             0 => marked = marks(values),
             _ => found = Some(Telemetry { rows, seeds: bytemuck::cast_slice(values).to_vec() }),
         })?;

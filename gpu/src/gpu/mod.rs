@@ -184,6 +184,15 @@ impl Gpu {
         }
     }
 
+    /// The same, with the pool beside it.
+    fn layer_and_pool(&mut self) -> Result<(&Context, &mut Pool, &Table, &Layer), Error> {
+        self.layer()?;
+        match (&self.table, &self.layer) {
+            (Some(table), Some(layer)) => Ok((&self.context, &mut self.pool, table, layer)),
+            _ => Err(self.context.error("no layer is loaded".to_owned())),
+        }
+    }
+
     fn load_once(&mut self, view: &View<'_>, changed: Changed<'_>) -> Result<(), Error> {
         if let (Changed::Seeds(seeds), Some(table), Some(layer)) = (changed, &mut self.table, &self.layer)
             && let Some(changes) = table.update(view, seeds)?
