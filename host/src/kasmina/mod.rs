@@ -182,7 +182,7 @@ impl Kasmina {
             if let Some(kept) = kept {
                 layer.restore(&kept)?;
             }
-            let tamiyo = tamiyos.make(&definition.tamiyo)?;
+            let tamiyo = tamiyos.make(&definition.tamiyo, &library.shared)?;
             let (health, told) = (None, Vec::new());
             let worker = Worker {
                 layer,

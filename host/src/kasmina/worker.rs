@@ -20,7 +20,7 @@ use gavel_kernel::json::sha256_hex;
 use kasmina::govern::{Command, Order, Ruling, Tamiyo, Transition};
 use kasmina::layer::Layer;
 use kasmina::observe::{Evaluation, TaskSignals};
-use kasmina::report::{EpochReport, Rollback};
+use kasmina::report::{EpochReport, FieldReport, Rollback};
 use kasmina::state::Lifecycle;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ pub struct Boundary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tamiyo_error: Option<String>,
     /// How seeds fared that ended.
-    pub field_reports: Vec<kasmina::report::FieldReport>,
+    pub field_reports: Vec<FieldReport>,
     /// Seeds that were put back since the last boundary.
     pub rollbacks: Vec<Rollback>,
     /// SHA-256 of the layer as it was saved.
@@ -386,12 +386,27 @@ impl Worker {
             self.tell(topic::ROLLBACK, &sender, Some(&trace), json!(event));
         }
         self.told.clear();
-        for field in &report.field_reports {
-            self.tell(topic::FIELD_REPORTS, &sender, Some(&trace), json!(field));
-        }
+        self.tell_fields(&report.field_reports, &sender, &trace);
         self.tell_text(topic::SEED_HEALTH, &sender, Some(&trace), health.to_string());
         let event = EpochEvent { layer_id, epoch, loss, metric, transitions: transitions.to_vec() };
         self.tell(topic::EPOCH, &sender, Some(&trace), json!(event));
+    }
+
+    /// Karn learns from what everybody hears.
+    fn tell_fields(&self, reports: &[FieldReport], sender: &str, trace: &str) {
+        for report in reports {
+            let event = self.bus.publish(news(sender, topic::FIELD_REPORTS, Some(trace)), report);
+            let learnt = event.map_err(KasminaError::from);
+            let learnt = learnt.and_then(|event| self.library.learn(&event.envelope.event_id, report));
+            if let Err(why) = learnt {
+                tracing::error!(layer = self.id(), blueprint = report.blueprint_id, %why, "a field report is lost");
+            }
+        }
+        if !reports.is_empty()
+            && let Err(why) = self.library.keep()
+        {
+            tracing::error!(layer = self.id(), %why, "the records of the blueprints are not kept before the next boundary");
+        }
     }
 
     /// News are not worth stopping a layer for: the ledger has what must not be lost.

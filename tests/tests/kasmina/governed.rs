@@ -126,6 +126,10 @@ fn a_rollback_is_judged_at_once_and_puts_the_seed_back() {
     assert_eq!(boundary["field_reports"][0]["outcome"], "ROLLED_BACK");
     assert_eq!(server.events("system.events.rollback").len(), 1, "told once");
     assert_eq!(server.events("innovation.field_reports").len(), 1);
+    let blueprints = server.get("/kasmina/blueprints").expect(200)["blueprints"].clone();
+    let adapter = blueprints.as_array().unwrap().iter().find(|one| one["blueprint"]["name"] == "adapter").unwrap();
+    let record = (&adapter["record"]["used"], &adapter["record"]["rolled_back"]);
+    assert_eq!(record, (&json!(1), &json!(1)), "karn took the report, once");
     let x = rows(2);
     assert_eq!(server.forward("a", "", &x), x);
 }

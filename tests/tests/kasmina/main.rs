@@ -209,6 +209,22 @@ fn gradients_come_back_and_a_step_changes_what_learns() {
 }
 
 #[test]
+fn tamiyo_commands_where_nobody_else_does() {
+    let server = Server::start(&config());
+    let mut definition = definition("a");
+    definition.as_object_mut().unwrap().remove("tamiyo");
+    assert_eq!(server.create(&definition)["tamiyo"], "standard");
+    server.forward("a", "", &rows(8));
+    server.epoch("a");
+    let boundary = server.epoch("a");
+    assert_eq!(boundary["refused"], json!([]), "{boundary}");
+    let stages = server.stages("a");
+    assert!(stages.iter().any(|stage| stage != "DORMANT"), "{stages:?}");
+    let commands = server.events("control.kasmina.commands");
+    assert!(commands.iter().all(|event| event["envelope"]["sender_id"] == "tamiyo"), "{commands:?}");
+}
+
+#[test]
 fn blueprints_and_strategies_are_listed_and_added() {
     let site = {
         let server = Server::start(&config());
