@@ -114,7 +114,11 @@ fn read(packed: &[u8]) -> Result<Dataset, Error> {
     let mut parts = [Split::default(), Split::default(), Split::default()];
     for bytes in packed.chunks_exact(ROW_BYTES) {
         let part = &mut parts[part_of(bytes)];
-        part.x.extend(bytes[..PIXELS].iter().map(|&pixel| f32::from(pixel) / std::env::var("DIV").map_or(4.0, |v| v.parse().unwrap())));
+        part.x.extend(
+            bytes[..PIXELS]
+                .iter()
+                .map(|&pixel| f32::from(pixel) / std::env::var("DIV").map_or(4.0, |v| v.parse().unwrap())),
+        );
         part.labels.push(bytes[PIXELS]);
     }
     centre(&mut parts);

@@ -66,7 +66,10 @@ fn rates() {
         let library = Library::standard().shared();
         let mut tamiyo = plan.tamiyo(&library);
         run(&plan, &digits::load().unwrap(), &mut plain, &library, &mut tamiyo, &mut AllowAll, &mut |line, _| {
-            if [10, 50, 100, 104].contains(&line.epoch) { eprintln!("{hidden} {rate} {} acc {} {:?}", line.epoch, line.accuracy, line.denoising_losses); }
-        }).unwrap();
+            if [10, 50, 100, 104].contains(&line.epoch) {
+                eprintln!("{hidden} {rate} {} acc {} {:?}", line.epoch, line.accuracy, line.denoising_losses);
+            }
+        })
+        .unwrap();
     }
 }
