@@ -8,6 +8,7 @@ mod events;
 mod governed;
 mod kept;
 
+use expect_test::expect;
 use gavel_tests::{Config, Response, Server, Site};
 use serde_json::{Value, json};
 
@@ -137,6 +138,34 @@ fn graft(server: &Server, layer: &str) {
         server.epoch(layer);
     }
     assert_eq!(server.stages(layer)[0], "GRAFTING", "{}", server.seed(layer, 0));
+}
+
+#[test]
+fn the_routes_are_these() {
+    let routes = gavel::http::ROUTES.iter().filter(|(_, path)| path.starts_with("/kasmina/"));
+    let mut shown: Vec<String> = routes.map(|(method, path)| format!("{path} {}", method.to_uppercase())).collect();
+    shown.sort();
+    expect![[r#"
+        /kasmina/blueprints GET
+        /kasmina/blueprints POST
+        /kasmina/events GET
+        /kasmina/events/stream GET
+        /kasmina/layers GET
+        /kasmina/layers POST
+        /kasmina/layers/{layer} DELETE
+        /kasmina/layers/{layer} GET
+        /kasmina/layers/{layer}/backward POST
+        /kasmina/layers/{layer}/checkpoint GET
+        /kasmina/layers/{layer}/checkpoint POST
+        /kasmina/layers/{layer}/commands POST
+        /kasmina/layers/{layer}/epoch POST
+        /kasmina/layers/{layer}/forward POST
+        /kasmina/layers/{layer}/seeds GET
+        /kasmina/layers/{layer}/seeds/{seed} GET
+        /kasmina/layers/{layer}/telemetry GET
+        /kasmina/payloads/{digest} GET
+        /kasmina/strategies GET"#]]
+    .assert_eq(&shown.join("\n"));
 }
 
 #[test]
