@@ -3,6 +3,10 @@
 //! What belongs here: the routes below `/kasmina`, what they leave in the ledger, what outlives a restart, and what a
 //! denial leaves as it was. What a layer computes is tested in the crate `kasmina`.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test that finds nothing has failed")]
+#![allow(clippy::float_cmp, reason = "counts, and values that must be the same bits")]
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+
 mod bad_input;
 mod events;
 mod governed;
