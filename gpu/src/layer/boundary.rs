@@ -74,7 +74,7 @@ impl Layer {
         let mut rulings = judge(governor, &[self.transition(seed, &pending)]);
         let ruling = rulings.swap_remove(0);
         if ruling == Ruling::Allowed {
-            if let Some(waiting) = self.pending.remove(&seed) {
+            if let Some(waiting) = self.pending.remove(seed) {
                 let reason = "the seed was rolled back".to_owned();
                 self.news.lapsed.push(Lapsed { command_id: waiting.command_id, seed, to: waiting.to, reason });
             }
@@ -86,7 +86,7 @@ impl Layer {
     /// The waiting commands, by seed; those whose gate has shut since lapse. Slots were reserved when they came.
     fn still_open(&mut self) -> Vec<(usize, Pending)> {
         let mut open = Vec::new();
-        for (seed, pending) in std::mem::take(&mut self.pending) {
+        for (seed, pending) in self.pending.take() {
             let facts = self.facts(seed, true);
             match lifecycle::check(self.mode(), &self.config.gates, &facts, pending.to) {
                 Ok(()) => open.push((seed, pending)),

@@ -27,6 +27,8 @@ pub(crate) struct Store {
     pub(crate) blueprint_ids: Vec<String>,
     /// Seeds that are neither dormant nor in a terminal stage.
     pub(crate) active: BTreeSet<usize>,
+    /// How many of them are in TRAINING.
+    pub(crate) training: usize,
 }
 
 impl Store {
@@ -44,6 +46,7 @@ impl Store {
             blueprints: Vec::new(),
             blueprint_ids: Vec::new(),
             active: BTreeSet::new(),
+            training: 0,
         }
     }
 
@@ -75,6 +78,8 @@ impl Store {
 
     /// Put a seed in a stage and keep the list of active seeds.
     pub(crate) fn enter(&mut self, seed: usize, stage: Lifecycle) {
+        self.training -= usize::from(self.stage(seed) == Lifecycle::Training);
+        self.training += usize::from(stage == Lifecycle::Training);
         self.state[seed].enter(stage);
         if stage == Lifecycle::Dormant || stage.is_terminal() {
             self.active.remove(&seed);
