@@ -116,7 +116,7 @@ impl Layer {
             to: pending.to,
             blueprint_id: id.map(str::to_owned),
             strategy: strategy.and_then(|at| lock(&self.library).strategies.name(at).map(str::to_owned)),
-            alpha: self.store.alpha[seed],
+            alpha: self.trials.get(&seed).copied().unwrap_or(self.store.alpha[seed]),
             weights,
             evaluation_score: state.evaluation_score(),
             reason: pending.reason.clone(),
@@ -128,7 +128,7 @@ impl Layer {
         let slowest_ms = std::mem::take(&mut self.running.slowest_ms);
         let measured = self.running.telemetry.rows > 0;
         let gates = &self.config.gates;
-        let (drifts, losses) = (gates.drift_window.max(5) as usize, gates.stability_window as usize);
+        let (drifts, losses) = ((gates.drift_window as usize).max(DRIFTS_SHOWN), gates.stability_window as usize);
         for &seed in &self.store.active {
             let bytes = self.bytes_held(seed);
             let contributes = self.store.stage(seed).contributes();
