@@ -1,7 +1,7 @@
 //! Rollbacks: back to the last checkpoint, bit for bit, at once.
 
 use super::*;
-use crate::blueprint::{Outcome, Record};
+use crate::blueprint::Outcome;
 
 fn learn(rig: &mut Rig) {
     let x = rig.rows(3);
@@ -100,6 +100,25 @@ fn a_checkpoint_that_is_spoilt_itself_is_passed_over() {
 }
 
 #[test]
+fn a_rollback_into_an_earlier_stage_leaves_the_slots_counted() {
+    let mut rig = Rig::new(quick());
+    rig.drive(1, Lifecycle::Training);
+    rig.epoch();
+    rig.epoch();
+    rig.satisfy(1);
+    let sound = bits(rig.layer.weights(1));
+    rig.order(1, Order::Graft).unwrap();
+    rig.layer.store.weights[1][0] = f32::NAN;
+    rig.layer.store.worn[1] = true;
+    rig.epoch();
+    assert_eq!((rig.stage(1), rig.layer.observe(rig.task).training_slots_free), (Lifecycle::Grafting, 2));
+    rig.layer.rollback(1, "late", &mut AllowAll).unwrap();
+    assert_eq!(rig.layer.state()[1].parent(), Lifecycle::Training, "the last sound checkpoint is of that stage");
+    assert_eq!(bits(rig.layer.weights(1)), sound);
+    assert_eq!(rig.layer.observe(rig.task).training_slots_free, 2);
+}
+
+#[test]
 fn no_more_checkpoints_are_kept_than_configured_and_they_share() {
     let mut rig = Rig::new(Config { checkpoints_kept: 3, ..quick() });
     rig.drive(0, Lifecycle::Grafting);
@@ -133,7 +152,5 @@ fn a_waiting_command_lapses_and_one_can_be_a_rollback() {
     assert_eq!(report.rollbacks.iter().map(|rollback| rollback.seed).collect::<Vec<_>>(), [0, 1]);
     assert_eq!((report.lapsed[0].seed, report.lapsed[0].to), (0, Lifecycle::Cancelled));
     assert_eq!(report.transitions.len(), 1);
-    let library = lock(rig.layer.library());
-    let record = library.blueprints.all().find(|(_, blueprint, _)| blueprint.name == "residual_scale").unwrap().2;
-    assert_eq!(*record, Record { used: 2, rolled_back: 2, ..Record::default() });
+    assert_eq!(report.field_reports.len(), 2);
 }
