@@ -28,6 +28,7 @@ pub mod host;
 pub mod http;
 pub mod incidents;
 pub mod index;
+pub mod kasmina;
 pub mod kernel;
 pub mod metrics;
 pub mod operations;

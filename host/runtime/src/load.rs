@@ -219,9 +219,7 @@ pub(crate) type Range = (&'static str, u64, u64, u64);
 /// Whether every limit is in its range.
 pub(crate) fn check_ranges(world: &World, name: &str, ranges: &[Range]) -> Result<(), Error> {
     match ranges.iter().find(|(_, value, min, max)| value < min || value > max) {
-        Some(&(limit, value, min, max)) => {
-            Err(Error::Limit { subject: world.subject(name), limit, value, min, max })
-        }
+        Some(&(limit, value, min, max)) => Err(Error::Limit { subject: world.subject(name), limit, value, min, max }),
         None => Ok(()),
     }
 }
@@ -235,12 +233,7 @@ fn ahead_range(limits: &Limits, options: &SandboxOptions) -> Range {
 }
 
 /// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
-pub(crate) fn check_configuration(
-    world: &World,
-    name: &str,
-    config: &Value,
-    metadata: &Metadata,
-) -> Result<(), Error> {
+pub(crate) fn check_configuration(world: &World, name: &str, config: &Value, metadata: &Metadata) -> Result<(), Error> {
     let told = |path: String, why: String| Error::Configuration { subject: world.subject(name), path, why };
     let Some(schema) = &metadata.config_schema else {
         return match config {

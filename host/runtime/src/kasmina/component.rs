@@ -121,8 +121,7 @@ impl<K: Kind> Component<K> {
         let limits = crate::Limits { deadline_ms: DESCRIBE_DEADLINE_MS, ..source.limits.of_policy() };
         let terms = Arc::new(Terms { name: source.name.as_str().into(), config: "null".into(), limits });
         let describe = || {
-            let (outcome, guest) =
-                ask::<K, _>(sandbox, pre, &terms, async |world, store| world.describe(store).await);
+            let (outcome, guest) = ask::<K, _>(sandbox, pre, &terms, async |world, store| world.describe(store).await);
             outcome.map_err(|why| (why, guest.and_then(|guest| guest.words())))
         };
         let mut described = describe();
@@ -133,15 +132,11 @@ impl<K: Kind> Component<K> {
             }
             described = describe();
         }
-        described
-            .map_err(|why| Error::Describe { subject: K::WORLD.subject(&source.name), why: with_guest_words(why) })
+        described.map_err(|why| Error::Describe { subject: K::WORLD.subject(&source.name), why: with_guest_words(why) })
     }
 
     /// Ask a fresh instance.
-    pub(super) fn call<T>(
-        &self,
-        asked: impl AsyncFnOnce(&K, &mut Store<Guest>) -> wasmtime::Result<T>,
-    ) -> Answer<T> {
+    pub(super) fn call<T>(&self, asked: impl AsyncFnOnce(&K, &mut Store<Guest>) -> wasmtime::Result<T>) -> Answer<T> {
         let started = std::time::Instant::now();
         let inner = &self.inner;
         let (outcome, guest) = ask(&inner.sandbox, &inner.pre, &inner.terms, asked);

@@ -195,9 +195,7 @@ impl Strategy {
     /// adds 0 to 1, and pauses for [`PAUSE_EPOCHS_MAX`] at most.
     #[must_use]
     pub fn step(&self, input: &StrategyInput) -> Answer<StrategyStep> {
-        self.component
-            .call(async |world, store| world.call_step(store, input).await)
-            .checked(|step| check_step(*step))
+        self.component.call(async |world, store| world.call_step(store, input).await).checked(|step| check_step(*step))
     }
 }
 

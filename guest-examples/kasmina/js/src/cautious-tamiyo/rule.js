@@ -83,12 +83,12 @@ function next(seed, config) {
 
 /** One germination in every so many epochs, of the chunk that varies most, blueprints in turns. */
 function germination(observation, config) {
-  const every = BigInt(config.every); // epochs are 64 bits wide
-  const { epoch, candidates, seeds } = observation;
-  if (candidates.length === 0 || epoch % every !== 0n || seeds.length >= config.growing_max) return [];
-  const blueprint = config.blueprints[Number((epoch / every) % BigInt(config.blueprints.length))];
-  const germinate = command(candidates[0], 'germinate', 'its chunk varies most');
-  return [{ ...germinate, blueprint, strategy: config.strategy }];
+  const { candidates, seeds } = observation;
+  const { blueprints, every, growing_max, strategy } = config;
+  const epoch = Number(observation.epoch); // exact up to 2^53
+  if (candidates.length === 0 || epoch % every !== 0 || seeds.length >= growing_max) return [];
+  const blueprint = blueprints[(epoch / every) % blueprints.length];
+  return [{ ...command(candidates[0], 'germinate', 'its chunk varies most'), blueprint, strategy }];
 }
 
 /** A command whose id the host makes. */

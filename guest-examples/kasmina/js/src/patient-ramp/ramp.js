@@ -43,21 +43,23 @@ export function describe() {
 
 export function step(input) {
   const config = { ...DEFAULTS, ...JSON.parse(configuration()) };
-  const calm = input.gradientNorm >= config.gradient_min && input.gradientNorm <= config.gradient_max;
-  if (input.pauseLeft > 0 || !calm) {
+  const { alpha, drifts, gradientNorm, pauseLeft, steps } = input;
+  // At alpha 0 no gradient reaches the seed yet: the first step is taken without.
+  const calm = alpha === 0 || (gradientNorm >= config.gradient_min && gradientNorm <= config.gradient_max);
+  // Where no drift was measured it holds: what is unknown is not small.
+  if (pauseLeft > 0 || drifts.length === 0 || !calm) {
     return HOLD;
   }
-  const drift = Math.max(mean(input.drifts), 0);
-  if (drift >= config.drift_max) {
+  const drift = mean(drifts);
+  if (Number.isNaN(drift) || drift >= config.drift_max) {
     return { add: 0, pause: config.pause_epochs };
   }
-  const share = 1 - drift / config.drift_max;
-  return { add: Math.min((2 * share) / input.steps, 1), pause: 0 };
+  const share = 1 - Math.max(drift, 0) / config.drift_max;
+  return { add: Math.min((2 * share) / steps, 1), pause: 0 };
 }
 
-/** 0 of none. */
 function mean(drifts) {
   let sum = 0;
   for (const drift of drifts) sum += drift;
-  return drifts.length === 0 ? 0 : sum / drifts.length;
+  return sum / drifts.length;
 }

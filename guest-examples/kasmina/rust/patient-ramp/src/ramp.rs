@@ -38,23 +38,24 @@ pub(crate) fn describe() -> Metadata {
 pub(crate) fn step(input: &StrategyInput) -> StrategyStep {
     let config: Option<Config> = serde_json::from_str(&config::get()).expect("the configuration fits the schema");
     let config = config.unwrap_or_default();
-    let calm = (config.gradient_min..=config.gradient_max).contains(&input.gradient_norm);
-    if input.pause_left > 0 || !calm {
+    // At alpha 0 no gradient reaches the seed yet: the first step is taken without.
+    let calm = input.alpha == 0.0 || (config.gradient_min..=config.gradient_max).contains(&input.gradient_norm);
+    // Where no drift was measured it holds: what is unknown is not small.
+    if input.pause_left > 0 || input.drifts.is_empty() || !calm {
         return HOLD;
     }
-    let drift = mean(&input.drifts).max(0.0);
-    if drift >= config.drift_max {
+    let drift = mean(&input.drifts);
+    if drift.is_nan() || drift >= config.drift_max {
         return StrategyStep { add: 0.0, pause: config.pause_epochs };
     }
-    let share = 1.0 - drift / config.drift_max;
+    let share = 1.0 - drift.max(0.0) / config.drift_max;
     StrategyStep { add: (2.0 * share / f64::from(input.steps)).min(1.0) as f32, pause: 0 }
 }
 
-/// 0 of none.
 fn mean(drifts: &[f32]) -> f64 {
     let mut sum = 0.0;
     for drift in drifts {
         sum += f64::from(*drift);
     }
-    if drifts.is_empty() { 0.0 } else { sum / drifts.len() as f64 }
+    sum / drifts.len() as f64
 }
