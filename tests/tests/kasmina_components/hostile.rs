@@ -2,7 +2,9 @@
 //! limit. What no compiler would emit is made here too.
 
 use crate::{built, patient, sandbox};
-use gavel::kasmina::component::{StrategyFile, TamiyoFile, load_strategy, load_tamiyo};
+use gavel::kasmina::component::{
+    ComponentStrategy, ComponentTamiyo, StrategyFile, TamiyoFile, load_strategy, load_tamiyo,
+};
 use gavel::policies::componentize::{Contract, componentize};
 use gavel_runtime::kasmina::{self as contract, Limits, Source};
 use gavel_runtime::{Error, FailedClosed, Sandbox};
@@ -83,9 +85,21 @@ fn written_to_file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
+/// A strategy that does this in every step, under this name.
+pub(crate) fn load_hostile_strategy(written: &str, name: &str) -> ComponentStrategy {
+    let (_folder, path) = written_to_file(&strategy_that(written));
+    let file = StrategyFile { name: Some(name.to_owned()), limits: limits_for(written), ..StrategyFile::at(path) };
+    load_strategy(&sandbox(), &file).unwrap()
+}
+
+/// A Tamiyo that does this in every decision.
+pub(crate) fn load_hostile_tamiyo(written: &str) -> ComponentTamiyo {
+    let (_folder, path) = written_to_file(&tamiyo_that(written));
+    load_tamiyo(&sandbox(), &TamiyoFile { limits: limits_for(written), ..TamiyoFile::at(path) }).unwrap()
+}
+
 #[test]
 fn alpha_holds_whatever_a_strategy_does() {
-    let sandbox = sandbox();
     for (written, why) in [
         (LOOP, "deadline of 20 ms exceeded (deadline_ms)"),
         (TRAP, "trap: wasm `unreachable` instruction executed"),
@@ -98,9 +112,7 @@ fn alpha_holds_whatever_a_strategy_does() {
         (&step("0.1", 1_001), "pause is 1001 epochs, at most 1000 are allowed"),
         (&step("0.1", -1), "pause is 4294967295 epochs"),
     ] {
-        let (_folder, path) = written_to_file(&strategy_that(written));
-        let file = StrategyFile { limits: limits_for(written), ..StrategyFile::at(path) };
-        let mut strategy = load_strategy(&sandbox, &file).unwrap();
+        let mut strategy = load_hostile_strategy(written, "hostile");
         for call in 1..=3 {
             assert_eq!(strategy.step(&input()), StrategyStep::HOLD, "{written}");
             let health = strategy.health();
@@ -109,20 +121,17 @@ fn alpha_holds_whatever_a_strategy_does() {
             assert!(told.contains(why), "{written}: {told}");
         }
     }
-    // The bounds themselves are no failures, and the sandbox serves as if nothing had been.
+    // The bounds themselves are no failures.
     for (written, expected) in [
         (step("0", 1_000), StrategyStep { add: 0.0, pause: 1_000 }),
         (step("1", 0), StrategyStep { add: 1.0, pause: 0 }),
     ] {
-        let (_folder, path) = written_to_file(&strategy_that(&written));
-        let file = StrategyFile { limits: patient(), ..StrategyFile::at(path) };
-        assert_eq!(load_strategy(&sandbox, &file).unwrap().step(&input()), expected);
+        assert_eq!(load_hostile_strategy(&written, "hostile").step(&input()), expected);
     }
 }
 
 #[test]
 fn nothing_is_ordered_whatever_a_tamiyo_does() {
-    let sandbox = sandbox();
     // One command whose reason has 200,000 bytes; it is the last of a command's fields.
     let long = format!(
         "{} (i32.store (i32.const 4148) (i32.const 16384)) (i32.store (i32.const 4152) (i32.const 200000))",
@@ -143,16 +152,13 @@ fn nothing_is_ordered_whatever_a_tamiyo_does() {
         (&long, "output larger than 131072 bytes (max_output_bytes)"),
         (&no_blueprint, "command \"\" for seed 0: blueprint `(unread)`: "),
     ] {
-        let (_folder, path) = written_to_file(&tamiyo_that(written));
-        let file = TamiyoFile { limits: limits_for(written), ..TamiyoFile::at(path) };
-        let mut tamiyo = load_tamiyo(&sandbox, &file).unwrap();
+        let mut tamiyo = load_hostile_tamiyo(written);
         let told = tamiyo.decide(&seen()).map(|commands| commands.len()).unwrap_err();
         assert!(told.contains(why), "{written}: {told}");
         assert_eq!((tamiyo.health().calls(), tamiyo.health().failures()), (1, 1));
         assert_eq!(tamiyo.health().last_failure(), Some(told));
     }
-    let (_folder, path) = written_to_file(&tamiyo_that(&commands(16_384, 2)));
-    let mut honest = load_tamiyo(&sandbox, &TamiyoFile { limits: patient(), ..TamiyoFile::at(path) }).unwrap();
+    let mut honest = load_hostile_tamiyo(&commands(16_384, 2));
     let ids: Vec<_> = honest.decide(&seen()).unwrap().into_iter().map(|command| command.id).collect();
     assert_eq!(ids, ["hostile/12/0/germinate"; 2], "two orders for one seed are the layer's to refuse");
 }

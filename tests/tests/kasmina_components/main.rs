@@ -10,7 +10,7 @@
 mod examples;
 mod hostile;
 mod law;
-//mod layer;
+mod layer;
 
 use gavel::kasmina::component::{
     ComponentStrategy, ComponentTamiyo, StrategyFile, TamiyoFile, load_strategy, load_tamiyo,
