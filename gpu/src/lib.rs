@@ -8,8 +8,11 @@
 pub mod adam;
 pub mod backend;
 pub mod blueprint;
+#[doc(hidden)]
+pub mod check;
 mod checkpoint;
 pub mod chunks;
+pub mod cpu;
 pub mod easing;
 mod error;
 pub mod govern;

@@ -12,6 +12,7 @@
 
 pub mod archive;
 pub mod archive_target;
+pub mod bus;
 mod carry;
 mod checkpoint_key;
 pub mod checkpoints;
