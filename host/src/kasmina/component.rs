@@ -5,6 +5,9 @@
 //! what is out of range adds nothing, and a Tamiyo that does orders nothing and says why. What a component commands is
 //! checked by the layer and judged by the governor as anybody's command is; nothing here permits anything.
 //!
+//! Layers share their strategies, so that one which meets its deadline again and again would hold up all of them: after
+//! [`FAILURES_IN_A_ROW_MAX`] a strategy rests for [`REST_STEPS`] steps, in which alpha holds without its being asked.
+//!
 //! Two vocabularies meet here, and each is turned into the other field by field: the layer's (`kasmina`) and the
 //! contract's (`wit/kasmina/kasmina.wit`, [`gavel_runtime::kasmina`]).
 
@@ -25,6 +28,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Instances that the sandbox of a command has room for: one layer asks one component at a time.
 const INSTANCES_MAX: u32 = 4;
+/// Failures of a strategy in a row, after which it rests.
+pub const FAILURES_IN_A_ROW_MAX: u32 = 4;
+/// Steps for which it then is not asked.
+pub const REST_STEPS: u32 = 64;
 /// Characters of a strategy's name.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -49,6 +56,9 @@ pub struct StrategyFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TamiyoFile {
+    /// The name by which layers choose it. Default: what the component says of itself.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The component's file.
     pub component: PathBuf,
     /// Its configuration, checked against the schema that it ships. Default: none.
@@ -71,7 +81,34 @@ impl TamiyoFile {
     /// The component at `path`, without configuration, under the default limits.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { component: path.into(), config: Value::Null, limits: contract::Limits::default() }
+        Self { name: None, component: path.into(), config: Value::Null, limits: contract::Limits::default() }
+    }
+}
+
+/// The components of a configuration, ready.
+#[derive(Debug, Default)]
+pub struct Components {
+    /// For the library that layers share.
+    pub strategies: Vec<ComponentStrategy>,
+    /// Who commands the layers that name it.
+    pub tamiyo: Option<ComponentTamiyo>,
+}
+
+impl Components {
+    /// Load them all. Blocks while they are compiled.
+    ///
+    /// # Errors
+    /// As [`load_strategy`] and [`load_tamiyo`], or if two strategies have one name.
+    pub fn load(sandbox: &Sandbox, strategies: &[StrategyFile], tamiyo: Option<&TamiyoFile>) -> Result<Self> {
+        let mut loaded: Vec<ComponentStrategy> = Vec::with_capacity(strategies.len());
+        for file in strategies {
+            let strategy = load_strategy(sandbox, file).context("kasmina.strategies")?;
+            let name = strategy.name();
+            ensure!(loaded.iter().all(|other| other.name() != name), "kasmina.strategies: `{name}` is there twice");
+            loaded.push(strategy);
+        }
+        let tamiyo = tamiyo.map(|file| load_tamiyo(sandbox, file).context("kasmina.tamiyo")).transpose()?;
+        Ok(Self { strategies: loaded, tamiyo })
     }
 }
 
@@ -98,23 +135,33 @@ pub fn sandbox() -> Result<Sandbox> {
 pub fn load_strategy(sandbox: &Sandbox, file: &StrategyFile) -> Result<ComponentStrategy> {
     let source = source(&file.component, &file.config, &file.limits)?;
     let component = sandbox.load_strategy(source)?;
-    let name = file.name.clone().unwrap_or_else(|| component.metadata().name.clone());
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    ensure!(
-        plain && !name.is_empty() && name.len() <= NAME_CHARS_MAX,
-        "{}: the strategy's name `{name}`: use 1 to {NAME_CHARS_MAX} letters, digits, `.`, `_` or `-`",
-        file.component.display()
-    );
-    Ok(ComponentStrategy { name, component, health: Arc::default() })
+    let name = name(&file.component, file.name.as_ref(), &component.metadata().name)?;
+    Ok(ComponentStrategy { name, component, health: Arc::default(), pace: Pace::default() })
 }
 
 /// Make a Tamiyo ready, as [`load_strategy`] does a strategy.
 ///
 /// # Errors
-/// If the file cannot be read, is no component of world `gavel:kasmina/tamiyo`, or refuses its configuration.
+/// If the file cannot be read, is no component of world `gavel:kasmina/tamiyo`, refuses its configuration, or has a name
+/// that cannot be one.
 pub fn load_tamiyo(sandbox: &Sandbox, file: &TamiyoFile) -> Result<ComponentTamiyo> {
     let source = source(&file.component, &file.config, &file.limits)?;
-    Ok(ComponentTamiyo { component: sandbox.load_tamiyo(source)?, health: Arc::default() })
+    let component = sandbox.load_tamiyo(source)?;
+    let name = name(&file.component, file.name.as_ref(), &component.metadata().name)?;
+    Ok(ComponentTamiyo { name, component, health: Arc::default() })
+}
+
+/// What the operator calls a component, or else what it calls itself.
+fn name(path: &Path, given: Option<&String>, own: &str) -> Result<String> {
+    let name = given.map_or(own, String::as_str);
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    ensure!(
+        plain && !name.is_empty() && name.len() <= NAME_CHARS_MAX,
+        "{}: the name `{}`: use 1 to {NAME_CHARS_MAX} letters, digits, `.`, `_` or `-`",
+        path.display(),
+        printable(name)
+    );
+    Ok(name.to_owned())
 }
 
 fn source(path: &Path, config: &Value, limits: &contract::Limits) -> Result<contract::Source> {
@@ -133,6 +180,7 @@ fn source(path: &Path, config: &Value, limits: &contract::Limits) -> Result<cont
 pub struct Health {
     calls: AtomicU64,
     failures: AtomicU64,
+    unasked: AtomicU64,
     last_failure: Mutex<Option<String>>,
 }
 
@@ -149,10 +197,20 @@ impl Health {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Why, the last time.
+    /// How many steps it was not asked for, because it rested.
+    #[must_use]
+    pub fn unasked(&self) -> u64 {
+        self.unasked.load(Ordering::Relaxed)
+    }
+
+    /// Why it failed, the last time.
     #[must_use]
     pub fn last_failure(&self) -> Option<String> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_unasked(&self) {
+        self.unasked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Take note of a call. Whether its failure is to be logged: the 1st, 2nd, 4th, 8th and so on, because a component
@@ -171,6 +229,14 @@ pub struct ComponentStrategy {
     name: String,
     component: contract::Strategy,
     health: Arc<Health>,
+    pace: Pace,
+}
+
+/// Whether a strategy is asked.
+#[derive(Debug, Clone, Default)]
+struct Pace {
+    failures_in_a_row: u32,
+    rest_left: u32,
 }
 
 impl ComponentStrategy {
@@ -187,6 +253,20 @@ impl ComponentStrategy {
     }
 }
 
+impl ComponentStrategy {
+    fn fail(&mut self, seed: usize, why: &str) {
+        let strategy = &*self.name;
+        if self.health.note(Some(why)) {
+            let failures = self.health.failures();
+            tracing::warn!(strategy, seed, failures, why, "the strategy gave no step, alpha holds");
+        }
+        self.pace.failures_in_a_row += 1;
+        if self.pace.failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+            self.pace = Pace { failures_in_a_row: 0, rest_left: REST_STEPS };
+        }
+    }
+}
+
 impl Strategy for ComponentStrategy {
     fn name(&self) -> &str {
         &self.name
@@ -194,19 +274,21 @@ impl Strategy for ComponentStrategy {
 
     /// What the component says; where it gives no usable answer, alpha holds.
     fn step(&mut self, seed: &StrategyInput) -> StrategyStep {
+        if let Some(left) = self.pace.rest_left.checked_sub(1) {
+            self.pace.rest_left = left;
+            self.health.note_unasked();
+            return StrategyStep::HOLD;
+        }
         let answer = self.component.step(&convert::strategy_input(seed));
         pass_on(&self.name, &answer.logs);
         match answer.outcome {
             Ok(step) => {
+                self.pace.failures_in_a_row = 0;
                 self.health.note(None);
                 StrategyStep { add: step.add, pause: step.pause }
             }
             Err(why) => {
-                let failures = self.health.failures() + 1;
-                if self.health.note(Some(&told(&why, &answer.logs))) {
-                    let (strategy, seed) = (&*self.name, seed.seed);
-                    tracing::warn!(strategy, seed, failures, %why, "the strategy gave no step, alpha holds");
-                }
+                self.fail(seed.seed, &told(&why, &answer.logs));
                 StrategyStep::HOLD
             }
         }
@@ -216,15 +298,16 @@ impl Strategy for ComponentStrategy {
 /// A Tamiyo that is a component. Every decision is one call of a fresh instance, on the layer's own thread.
 #[derive(Debug, Clone)]
 pub struct ComponentTamiyo {
+    name: String,
     component: contract::Tamiyo,
     health: Arc<Health>,
 }
 
 impl ComponentTamiyo {
-    /// What the component calls itself.
+    /// What the operator calls it, or else what it calls itself.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.component.metadata().name
+        &self.name
     }
 
     /// `sha256:` and the hex digest of the component.

@@ -42,6 +42,7 @@ use crate::config::KasminaFile;
 use crate::fleet::{Fleet, Slot};
 use crate::operations::event::Operator;
 use anyhow::{Context, Result};
+use component::ComponentStrategy;
 use gavel_kernel::json::sha256_hex;
 use handle::Handle;
 use kasmina::layer::Layer;
@@ -92,6 +93,8 @@ pub struct Parts<'a> {
     pub bus: Bus,
     /// Who may command.
     pub tamiyos: Tamiyos,
+    /// Grafting strategies beside those of the crate.
+    pub strategies: Vec<ComponentStrategy>,
     /// Its time.
     pub clock: Clock,
     /// Where it counts.
@@ -123,10 +126,13 @@ impl Kasmina {
             None => parts.fleet.first(),
         };
         let store = Store::open(parts.data).context("the folder of layers")?;
+        let library = SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?;
+        // Before the layers, whose seeds may name them.
+        parts.strategies.into_iter().for_each(|strategy| library.add_strategy(Box::new(strategy)));
         let kasmina = Self {
             limits: limits.clone(),
             slot,
-            library: SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?,
+            library,
             store,
             tamiyos: Arc::new(parts.tamiyos),
             bus: parts.bus,

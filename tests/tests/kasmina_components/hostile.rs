@@ -3,7 +3,8 @@
 
 use crate::{built, patient, sandbox};
 use gavel::kasmina::component::{
-    ComponentStrategy, ComponentTamiyo, StrategyFile, TamiyoFile, load_strategy, load_tamiyo,
+    ComponentStrategy, ComponentTamiyo, FAILURES_IN_A_ROW_MAX, REST_STEPS, StrategyFile, TamiyoFile, load_strategy,
+    load_tamiyo,
 };
 use gavel::policies::componentize::{Contract, componentize};
 use gavel_runtime::kasmina::{self as contract, Limits, Source};
@@ -161,6 +162,20 @@ fn nothing_is_ordered_whatever_a_tamiyo_does() {
     let mut honest = load_hostile_tamiyo(&commands(16_384, 2));
     let ids: Vec<_> = honest.decide(&seen()).unwrap().into_iter().map(|command| command.id).collect();
     assert_eq!(ids, ["hostile/12/0/germinate"; 2], "two orders for one seed are the layer's to refuse");
+}
+
+/// Layers share their strategies: one that hangs must not take its deadline for every seed of all of them.
+#[test]
+fn a_strategy_that_fails_again_and_again_rests() {
+    let mut strategy = load_hostile_strategy(LOOP, "hostile");
+    let (asked, rest) = (u64::from(FAILURES_IN_A_ROW_MAX), u64::from(REST_STEPS));
+    for _ in 0..asked + rest {
+        assert_eq!(strategy.step(&input()), StrategyStep::HOLD);
+    }
+    let health = strategy.health();
+    assert_eq!((health.calls(), health.failures(), health.unasked()), (asked, asked, rest));
+    strategy.step(&input());
+    assert_eq!((health.calls(), health.unasked()), (asked + 1, rest), "it is tried again");
 }
 
 /// What a component keeps in its memory is gone with the call.

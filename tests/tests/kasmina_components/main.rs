@@ -11,6 +11,7 @@ mod examples;
 mod hostile;
 mod law;
 mod layer;
+mod served;
 
 use gavel::kasmina::component::{
     ComponentStrategy, ComponentTamiyo, StrategyFile, TamiyoFile, load_strategy, load_tamiyo,
