@@ -169,7 +169,8 @@ async fn layers(
     let (mut tamiyos, clock, metrics) = (Tamiyos::default(), clock.clone(), metrics.kasmina.clone());
     let Components { strategies, tamiyo } = components(limits, sandbox).await?;
     if let Some(tamiyo) = tamiyo {
-        tamiyos.add(&tamiyo.name().to_owned(), move || Ok(Box::new(tamiyo.clone())));
+        let name = tamiyo.name().to_owned();
+        tamiyos.add(&name, move || Ok(Box::new(tamiyo.clone())));
     }
     let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, strategies, clock, metrics }).await?;
     Ok(Some(Arc::new(kasmina)))

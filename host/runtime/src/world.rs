@@ -83,13 +83,11 @@ impl Surface {
         }
         let shown: Vec<&str> = self.exports.iter().take(NAMES_SHOWN_MAX).map(String::as_str).collect();
         let exports = if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") };
-        let why = match shown.iter().find_map(|export| world.foreign_version(export)) {
-            Some((package, version)) => return Err(world.wrong_version(name, package, version)),
-            None => {
-                let wanted = world.exported.join(" and ");
-                format!("it exports {exports}; a {} exports {wanted}: build it for that world", world.kind)
-            }
-        };
+        if let Some((package, version)) = shown.iter().find_map(|export| world.foreign_version(export)) {
+            return Err(world.wrong_version(name, package, version));
+        }
+        let wanted = world.exported.join(" and ");
+        let why = format!("it exports {exports}; a {} exports {wanted}: build it for that world", world.kind);
         Err(Error::WrongWorld { subject: world.subject(name), world: world.name, why })
     }
 }

@@ -1,5 +1,11 @@
 //! The examples, in whatever language: each answers what its rule says, value for value.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "small random numbers, any value will do"
+)]
+
 use crate::law::{Caution, Ramp};
 use crate::{built, patient, sandbox, strategy, tamiyo};
 use gavel::kasmina::component::{StrategyFile, TamiyoFile, load_strategy, load_tamiyo};
@@ -25,7 +31,6 @@ fn number(random: &mut Random) -> f64 {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "any drift will do")]
 fn seed_in_grafting(random: &mut Random) -> StrategyInput {
     let scale = [0.05, 0.2, 1.0][random.below(3) as usize];
     let odd = random.below(20) == 0;
@@ -81,7 +86,6 @@ fn gate(random: &mut Random) -> Gate {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "any value will do")]
 fn seed_view(seed: usize, random: &mut Random) -> SeedView {
     SeedView {
         seed,

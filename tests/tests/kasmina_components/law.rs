@@ -49,10 +49,10 @@ pub(crate) struct Caution<'a> {
 }
 
 impl Caution<'_> {
-    pub(crate) fn decide(&self, seen: &Observation) -> Vec<Command> {
+    pub(crate) fn decide(&self, observed: &Observation) -> Vec<Command> {
         let mut commands = Vec::new();
         let mut trained = 0;
-        for seed in &seen.seeds {
+        for seed in &observed.seeds {
             let patience_is_over = seed.stage == Lifecycle::Training && seed.epochs_in_state >= self.patience;
             let (order, reason) = match &seed.gate {
                 Gate::Unstable { reason } => (Order::Rollback, format!("unstable: {reason}")),
@@ -64,28 +64,28 @@ impl Caution<'_> {
                 Gate::Shut { .. } => continue,
             };
             trained += usize::from(order == Order::Train);
-            if order != Order::Train || trained <= seen.training_slots_free {
-                commands.push(command(seen, seed.seed, order, reason));
+            if order != Order::Train || trained <= observed.training_slots_free {
+                commands.push(command(observed, seed.seed, order, reason));
             }
         }
-        if seen.epoch.is_multiple_of(self.every) && seen.seeds.len() < self.growing_max {
-            commands.extend(seen.candidates.first().map(|seed| self.germinate(seen, *seed)));
+        if observed.epoch.is_multiple_of(self.every) && observed.seeds.len() < self.growing_max {
+            commands.extend(observed.candidates.first().map(|seed| self.germinate(observed, *seed)));
         }
         commands
     }
 
-    fn germinate(&self, seen: &Observation, seed: usize) -> Command {
-        let turn = usize::try_from(seen.epoch / self.every % self.blueprints.len() as u64).unwrap();
+    fn germinate(&self, observed: &Observation, seed: usize) -> Command {
+        let turn = usize::try_from(observed.epoch / self.every % self.blueprints.len() as u64).unwrap();
         Command {
             blueprint: Some(self.blueprints[turn].to_owned()),
             strategy: self.strategy.map(str::to_owned),
-            ..command(seen, seed, Order::Germinate, "its chunk varies most".to_owned())
+            ..command(observed, seed, Order::Germinate, "its chunk varies most".to_owned())
         }
     }
 }
 
-fn command(seen: &Observation, seed: usize, order: Order, reason: String) -> Command {
+fn command(observed: &Observation, seed: usize, order: Order, reason: String) -> Command {
     let word = serde_json::to_value(order).unwrap();
-    let id = format!("cautious-tamiyo/{}/{seed}/{}", seen.epoch, word.as_str().unwrap());
+    let id = format!("cautious-tamiyo/{}/{seed}/{}", observed.epoch, word.as_str().unwrap());
     Command { id, seed, order, blueprint: None, blueprint_ir: None, strategy: None, reason }
 }
