@@ -5,8 +5,8 @@
 //! compiler and `gavel`.
 //!
 //! What always holds: the result imports nothing but what its world offers. Where a language's runtime asks for WASI
-//! preview 1, a sealed one (`assets/sealed-wasi.wat`) goes into the component and answers there: no clock that moves by itself, no
-//! randomness, no files. The same module gives the same component, byte for byte.
+//! preview 1, a sealed one (`assets/sealed-wasi.wat`) goes into the component and answers there: no clock that moves by
+//! itself, no randomness, no files. The same module gives the same component, byte for byte.
 //!
 //! What is not done here: nothing is compiled or run, and whether the component is a good policy the sandbox says.
 

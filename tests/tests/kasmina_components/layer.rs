@@ -11,7 +11,7 @@ use kasmina::lifecycle::Gates;
 use kasmina::nursery::Denoising;
 use kasmina::observe::{Evaluation, Observation, TaskSignals};
 use kasmina::reference::Plain;
-use kasmina::state::Lifecycle;
+use kasmina::state::{Lifecycle, SeedState};
 use kasmina::strategy::{Strategy, StrategyInput, StrategyStep};
 use serde_json::json;
 
@@ -110,7 +110,7 @@ fn epoch(layer: &mut Layer, tamiyo: &mut dyn Tamiyo, random: &mut Random, delta:
         layer.command(command.clone()).unwrap();
     }
     layer.end_epoch(task, &mut AllowAll).unwrap();
-    let stages = layer.state().iter().map(|seed| seed.lifecycle()).collect();
+    let stages = layer.state().iter().map(SeedState::lifecycle).collect();
     let alphas = layer.alpha().iter().map(|alpha| alpha.to_bits()).collect();
     ordered.map(|ordered| (stages, alphas, ordered))
 }

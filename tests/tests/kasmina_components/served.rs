@@ -24,10 +24,11 @@ fn a_served_layer_is_led_by_a_component() {
     let server = Server::start(&config());
     let layer =
         json!({"config": {"id": "a", "width": 16, "seeds": 4, "strategy": "slowly"}, "tamiyo": "cautious-tamiyo"});
-    server.post("/kasmina/layers", &layer).expect(201);
+    assert_eq!(server.post("/kasmina/layers", &layer).status, 201);
     let mut stages = Value::Null;
     for _ in 0..3 {
-        server.post("/kasmina/layers/a/epoch", &json!({"loss": 0.5, "metric": 0.7})).expect(200);
+        let boundary = server.post("/kasmina/layers/a/epoch", &json!({"loss": 0.5, "metric": 0.7}));
+        assert_eq!(boundary.status, 200, "{}", boundary.text());
         stages = server.get("/kasmina/layers/a/seeds").expect(200);
     }
     let seeds = stages["seeds"].as_array().unwrap();
