@@ -209,7 +209,7 @@ impl Module {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_runtime::{Evaluation, FailedClosed, Level, PolicySource, Request, Sandbox, SandboxOptions};
+    use gavel_runtime::{Evaluation, FailedClosed, Level, Limits, PolicySource, Request, Sandbox, SandboxOptions};
     use gavel_runtime::{Verdict, WindowedCounters};
     use std::time::Duration;
 
@@ -238,8 +238,11 @@ mod tests {
     fn asked(imports: &str, called: &str) -> Evaluation {
         let bytes = componentize(&policy(imports, called), Contract::Policy).unwrap();
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let sandbox = Sandbox::new(SandboxOptions::default()).unwrap();
-            let policy = sandbox.load(PolicySource::new("sealed", bytes)).await.unwrap();
+            // Time enough, however busy the machine: nothing here is about deadlines.
+            let options = SandboxOptions { decision_deadline_ms: 10_000, ..SandboxOptions::default() };
+            let limits = Limits { deadline_ms: 10_000, ..Limits::default() };
+            let source = PolicySource { limits, ..PolicySource::new("sealed", bytes) };
+            let policy = Sandbox::new(options).unwrap().load(source).await.unwrap();
             let request = Request {
                 id: "r1".into(),
                 now_ms: 1_767_607_200_000,
@@ -251,7 +254,7 @@ mod tests {
                 evidence: Vec::new(),
                 constraints: None,
             };
-            policy.evaluate(request.into(), WindowedCounters::new(1).into(), Duration::from_secs(1)).await
+            policy.evaluate(request.into(), WindowedCounters::new(1).into(), Duration::from_secs(10)).await
         })
     }
 
