@@ -3,10 +3,11 @@
 use crate::archive_target::ObjectStore;
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::File;
+use crate::config::{File, KasminaFile};
 use crate::fleet::{Fleet, Means};
 use crate::http::App;
 use crate::http::auth::Keys;
+use crate::kasmina::component::Components;
 use crate::kasmina::tamiyo::Tamiyos;
 use crate::kasmina::{Kasmina, Parts};
 use crate::kernel::{Kernel, LEDGER};
@@ -66,12 +67,12 @@ impl Host {
             Storage::Folder(data) => Catalogue::open(&catalogue_dir(data), file.limits.max_catalogue_bytes)?,
             Storage::Volatile => Catalogue::in_memory(),
         };
-        let admission = Arc::new(Admission::new(&file, sandbox, catalogue));
+        let admission = Arc::new(Admission::new(&file, sandbox.clone(), catalogue));
         admission.deploy(policies::unused(&file, &admission)?, &[]).await?;
         let means =
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
-        let kasmina = layers(&file, storage, &fleet, &clock, &metrics).await?;
+        let kasmina = layers(&file, storage, (&fleet, sandbox), &clock, &metrics).await?;
         let operations = match storage {
             Storage::Folder(data) => {
                 let operations = Operations::new(&file, data, clock);
@@ -155,7 +156,7 @@ impl Host {
 async fn layers(
     file: &File,
     storage: &Storage,
-    fleet: &Fleet,
+    (fleet, sandbox): (&Fleet, Sandbox),
     clock: &Clock,
     metrics: &Metrics,
 ) -> Result<Option<Arc<Kasmina>>> {
@@ -165,9 +166,20 @@ async fn layers(
         Storage::Volatile => None,
     };
     let bus = Bus::open(data.map(|data| data.join("events")).as_deref(), &file.events, clock.clone())?;
-    let (tamiyos, clock, metrics) = (Tamiyos::default(), clock.clone(), metrics.kasmina.clone());
-    let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, clock, metrics }).await?;
+    let (mut tamiyos, clock, metrics) = (Tamiyos::default(), clock.clone(), metrics.kasmina.clone());
+    let Components { strategies, tamiyo } = components(limits, sandbox).await?;
+    if let Some(tamiyo) = tamiyo {
+        let name = tamiyo.name().to_owned();
+        tamiyos.add(&name, move || Ok(Box::new(tamiyo.clone())));
+    }
+    let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, strategies, clock, metrics }).await?;
     Ok(Some(Arc::new(kasmina)))
+}
+
+/// The components that layers are led by. They are compiled away from the runtime's workers.
+async fn components(limits: &KasminaFile, sandbox: Sandbox) -> Result<Components> {
+    let (strategies, tamiyo) = (limits.strategies.clone(), limits.tamiyo.clone());
+    tokio::task::spawn_blocking(move || Components::load(&sandbox, &strategies, tamiyo.as_ref())).await?
 }
 
 /// Where a kernel's things lie in a data folder.

@@ -401,6 +401,7 @@ impl File {
         let watched = self.kernels.iter_mut().filter_map(|kernel| kernel.watch.as_mut());
         watched.for_each(|watch| resolve(&mut watch.folder));
         self.tools.workspace.iter_mut().for_each(resolve);
+        self.kasmina.iter_mut().for_each(|kasmina| kasmina.resolve_paths(folder));
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);
             resolve(&mut tls.key);

@@ -1,6 +1,8 @@
 //! The keys of `kasmina` and of `events`: layers that this host serves, and what is told of them.
 
+use crate::kasmina::component::{StrategyFile, TamiyoFile};
 use serde::Deserialize;
+use std::path::{Path, PathBuf};
 
 /// Layers of this host. Every limit is a key.
 #[derive(Debug, Clone, Deserialize)]
@@ -8,6 +10,10 @@ use serde::Deserialize;
 pub struct KasminaFile {
     /// The kernel, by name, that judges transitions. Default: the first one.
     pub kernel: Option<String>,
+    /// Grafting strategies that are components, beside the four of the crate. Default: none.
+    pub strategies: Vec<StrategyFile>,
+    /// A Tamiyo that is a component, for layers that name it. Default: none.
+    pub tamiyo: Option<TamiyoFile>,
     /// Where layers run that do not say it themselves. Default `auto`.
     pub backend: BackendChoice,
     /// Threads of each layer on the CPU. Default: as many as the machine has.
@@ -43,6 +49,8 @@ impl Default for KasminaFile {
     fn default() -> Self {
         Self {
             kernel: None,
+            strategies: Vec::new(),
+            tamiyo: None,
             backend: BackendChoice::default(),
             cpu_threads: None,
             layers_max: 16,
@@ -75,6 +83,13 @@ pub enum BackendChoice {
 }
 
 impl KasminaFile {
+    /// Make the paths of components count from `folder`.
+    pub(super) fn resolve_paths(&mut self, folder: &Path) {
+        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
+        self.strategies.iter_mut().for_each(|strategy| resolve(&mut strategy.component));
+        self.tamiyo.iter_mut().for_each(|tamiyo| resolve(&mut tamiyo.component));
+    }
+
     /// What must hold; `kernels` are the names that there are.
     pub(super) fn validate(&self, kernels: &[&str]) -> Result<(), String> {
         if let Some(kernel) = self.kernel.as_deref().filter(|kernel| !kernels.contains(kernel)) {

@@ -7,6 +7,7 @@ use kasmina::blueprint::{Blueprint, Record};
 use kasmina::karn::{EVENT_IDS_KEPT, Karn};
 use kasmina::layer::Library;
 use kasmina::report::FieldReport;
+use kasmina::strategy::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io;
@@ -116,6 +117,11 @@ impl SharedLibrary {
             why: why.to_string(),
         })?;
         Ok(blueprint.id())
+    }
+
+    /// Add a strategy, or put it in the place of the one with its name.
+    pub(super) fn add_strategy(&self, strategy: Box<dyn Strategy>) {
+        self.library().strategies.add(strategy);
     }
 
     /// All blueprints with their records.

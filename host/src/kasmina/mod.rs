@@ -5,6 +5,7 @@
 //! - `handle`, `worker`: each layer on its own thread, behind a bounded queue; the epoch boundary.
 //! - `store`, `library`: what outlives a restart.
 //! - `message`: what goes over the bus and over HTTP.
+//! - `component`: strategies and Tamiyos that are WebAssembly components.
 //! - `standalone`: a kernel for one command (`gavel kasmina train`), with a ledger that can be verified afterwards.
 //! - `tamiyo`: who commands, by name.
 //!
@@ -13,6 +14,8 @@
 //! - A layer is on disk as it was after its last boundary, whole; a restart continues there, bit for bit.
 //! - No pass runs on a worker of the runtime; no layer waits for another.
 
+pub mod component;
+mod convert;
 mod definition;
 mod device;
 mod error;
@@ -39,6 +42,7 @@ use crate::config::KasminaFile;
 use crate::fleet::{Fleet, Slot};
 use crate::operations::event::Operator;
 use anyhow::{Context, Result};
+use component::ComponentStrategy;
 use gavel_kernel::json::sha256_hex;
 use handle::Handle;
 use kasmina::layer::Layer;
@@ -89,6 +93,8 @@ pub struct Parts<'a> {
     pub bus: Bus,
     /// Who may command.
     pub tamiyos: Tamiyos,
+    /// Grafting strategies beside those of the crate.
+    pub strategies: Vec<ComponentStrategy>,
     /// Its time.
     pub clock: Clock,
     /// Where it counts.
@@ -120,10 +126,13 @@ impl Kasmina {
             None => parts.fleet.first(),
         };
         let store = Store::open(parts.data).context("the folder of layers")?;
+        let library = SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?;
+        // Before the layers, whose seeds may name them.
+        parts.strategies.into_iter().for_each(|strategy| library.add_strategy(Box::new(strategy)));
         let kasmina = Self {
             limits: limits.clone(),
             slot,
-            library: SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?,
+            library,
             store,
             tamiyos: Arc::new(parts.tamiyos),
             bus: parts.bus,
