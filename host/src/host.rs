@@ -170,7 +170,7 @@ async fn layers(
     let Components { strategies, tamiyo } = components(limits, sandbox).await?;
     if let Some(tamiyo) = tamiyo {
         let name = tamiyo.name().to_owned();
-        tamiyos.add(&name, move || Ok(Box::new(tamiyo.clone())));
+        tamiyos.add(&name, move |_| Ok(Box::new(tamiyo.clone())));
     }
     let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, strategies, clock, metrics }).await?;
     Ok(Some(Arc::new(kasmina)))
