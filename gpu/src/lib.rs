@@ -12,6 +12,7 @@ mod error;
 pub mod govern;
 pub mod observe;
 pub mod reference;
+pub mod rollout;
 pub mod state;
 pub mod telemetry;
 
