@@ -11,14 +11,13 @@ use serde::{Deserialize, Serialize};
 pub struct Sample {
     /// Whether the pass failed, or answered with a value that is not finite.
     pub failed: bool,
-    /// The model's metric, where one is known; greater is better.
-    pub metric: Option<f64>,
     /// How long the pass took, in microseconds.
     pub latency_us: f64,
 }
 
 /// What was measured of one side. Sums, so that it can be merged, halved and shown.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Health {
     /// Passes; a real number, because old ones count for less.
     pub passes: f64,
@@ -26,7 +25,7 @@ pub struct Health {
     pub errors: f64,
     /// Mean latency of the passes that did not fail, in microseconds.
     pub latency_mean_us: f64,
-    /// Passes whose metric is known.
+    /// Measurements of the metric; a real number too.
     pub metrics: f64,
     /// Their mean.
     pub metric_mean: f64,
@@ -42,10 +41,10 @@ pub struct Gates {
     pub metric_drop: f64,
     /// The greatest ratio of the candidate's mean latency to the incumbent's.
     pub latency_ratio: f64,
-    /// Passes on a side before its means count, and before the share grows. Errors count at once: as many as would
-    /// still be too many after so many passes.
+    /// Passes, or measurements of the metric, on a side before its means count, and passes before the share grows.
+    /// Errors count at once: as many as would still be too many after so many passes.
     pub passes_min: u32,
-    /// After so many passes all counts of a side are halved, so that what is long past does not hide what happens now.
+    /// After so many passes the counts of a side are halved, so that what is long past does not hide what happens now.
     pub remembered: u32,
 }
 
@@ -124,9 +123,8 @@ impl Health {
     /// Count a pass.
     pub fn count(&mut self, sample: &Sample, remembered: u32) {
         if self.passes >= f64::from(remembered) {
-            for count in [&mut self.passes, &mut self.errors, &mut self.metrics] {
-                *count /= 2.0;
-            }
+            self.passes /= 2.0;
+            self.errors /= 2.0;
         }
         self.passes += 1.0;
         if sample.failed {
@@ -134,10 +132,18 @@ impl Health {
         } else if sample.latency_us.is_finite() {
             self.latency_mean_us += (sample.latency_us - self.latency_mean_us) / self.passed().max(1.0);
         }
-        if let Some(metric) = sample.metric.filter(|metric| metric.is_finite()) {
-            self.metrics += 1.0;
-            self.metric_mean += (metric - self.metric_mean) / self.metrics;
+    }
+
+    /// Count a measurement of a model's metric; greater is better. One that is not finite says nothing.
+    pub fn measure(&mut self, metric: f64, remembered: u32) {
+        if !metric.is_finite() {
+            return;
         }
+        if self.metrics >= f64::from(remembered) {
+            self.metrics /= 2.0;
+        }
+        self.metrics += 1.0;
+        self.metric_mean += (metric - self.metric_mean) / self.metrics;
     }
 
     /// Share of passes that failed; 0 of none.
@@ -156,45 +162,53 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn of(passes: u32, sample: &Sample) -> Health {
+    const GOOD: Sample = Sample { failed: false, latency_us: 100.0 };
+
+    fn of(passes: u32, sample: Sample, metric: f64) -> Health {
         let mut health = Health::default();
-        (0..passes).for_each(|_| health.count(sample, 10_000));
+        for _ in 0..passes {
+            health.count(&sample, 10_000);
+            health.measure(metric, 10_000);
+        }
         health
     }
 
-    fn good() -> Sample {
-        Sample { failed: false, metric: Some(0.9), latency_us: 100.0 }
-    }
-
     fn failure(candidate: &Health) -> String {
-        Gates::default().failure(&of(200, &good()), candidate).unwrap_or_default()
+        Gates::default().failure(&of(200, GOOD, 0.9), candidate).unwrap_or_default()
     }
 
     #[test]
     fn each_gate_alone_finds_what_it_is_for() {
-        assert_eq!(failure(&of(200, &good())), "");
-        let failing = Sample { failed: true, ..good() };
-        assert!(failure(&of(2, &failing)).starts_with("2 of the candidate's 2 passes failed"), "before passes_min");
-        assert_eq!(failure(&of(1, &failing)), "", "one error is no more than 1 % of 100 passes");
-        let worse = Sample { metric: Some(0.87), ..good() };
-        assert!(failure(&of(100, &worse)).contains("metric is 0.8700, the incumbent's 0.9000"));
-        assert_eq!(failure(&of(99, &worse)), "", "too few to say");
-        let slower = Sample { latency_us: 151.0, ..good() };
-        assert!(failure(&of(100, &slower)).contains("1.51 times as long"));
-        assert_eq!(failure(&of(99, &slower)), "", "too few to say");
+        assert_eq!(failure(&of(200, GOOD, 0.9)), "");
+        let failing = Sample { failed: true, ..GOOD };
+        assert!(failure(&of(2, failing, 0.9)).starts_with("2 of the candidate's 2 passes failed"), "before passes_min");
+        assert_eq!(failure(&of(1, failing, 0.9)), "", "one error is no more than 1 % of 100 passes");
+        assert!(failure(&of(100, GOOD, 0.87)).contains("metric is 0.8700, the incumbent's 0.9000"));
+        assert_eq!(failure(&of(99, GOOD, 0.87)), "", "too few to say");
+        let slower = Sample { latency_us: 151.0, ..GOOD };
+        assert!(failure(&of(100, slower, 0.9)).contains("1.51 times as long"));
+        assert_eq!(failure(&of(99, slower, 0.9)), "", "too few to say");
+        assert_eq!(of(1, GOOD, f64::NAN).metrics, 0.0);
     }
 
     #[test]
     fn what_is_long_past_is_forgotten() {
         let gates = Gates { passes_min: 10, remembered: 100, ..Gates::default() };
         let (mut incumbent, mut candidate) = (Health::default(), Health::default());
-        for _ in 0..100_000 {
-            incumbent.count(&good(), gates.remembered);
-            candidate.count(&good(), gates.remembered);
+        for health in [&mut incumbent, &mut candidate] {
+            for _ in 0..100_000 {
+                health.count(&GOOD, gates.remembered);
+                health.measure(0.9, gates.remembered);
+            }
         }
-        let worse = Sample { metric: Some(0.0), ..good() };
+        let mut measured = candidate;
         let until = (1..=100).find(|_| {
-            candidate.count(&worse, gates.remembered);
+            measured.measure(0.0, gates.remembered);
+            gates.failure(&incumbent, &measured).is_some()
+        });
+        assert!(until.is_some_and(|measurements| measurements < 10), "{until:?}");
+        let until = (1..=100).find(|_| {
+            candidate.count(&Sample { failed: true, ..GOOD }, gates.remembered);
             gates.failure(&incumbent, &candidate).is_some()
         });
         assert!(until.is_some_and(|passes| passes < 10), "{until:?}");
@@ -225,7 +239,8 @@ mod tests {
             let gates = Gates { passes_min: 1, remembered, ..Gates::default() };
             let mut health = Health::default();
             for (failed, metric, latency_us) in samples {
-                health.count(&Sample { failed, metric: Some(metric), latency_us }, remembered);
+                health.count(&Sample { failed, latency_us }, remembered);
+                health.measure(metric, remembered);
                 prop_assert!(health.passes <= f64::from(remembered) + 1.0 && health.errors <= health.passes);
                 prop_assert_eq!(gates.failure(&health, &health), None);
             }
@@ -235,7 +250,8 @@ mod tests {
         fn means_are_those_of_the_samples(values in proptest::collection::vec((0.0..1.0_f64, 1.0..1e4_f64), 1..300)) {
             let mut health = Health::default();
             for &(metric, latency_us) in &values {
-                health.count(&Sample { failed: false, metric: Some(metric), latency_us }, u32::MAX);
+                health.count(&Sample { failed: false, latency_us }, u32::MAX);
+                health.measure(metric, u32::MAX);
             }
             #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
             let count = values.len() as f64;

@@ -81,7 +81,8 @@ impl Schedule {
 }
 
 /// A candidate, and how far it has come.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Trial {
     /// The candidate layer's id.
     pub candidate: String,
@@ -102,8 +103,7 @@ pub struct Trial {
 }
 
 /// A change of a rollout.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "change", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Begin to try a candidate.
     Start {
@@ -122,13 +122,28 @@ pub enum Change {
     Revert,
 }
 
+/// What a change does, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// [`Change::Start`].
+    Start,
+    /// [`Change::Grow`].
+    Grow,
+    /// [`Change::Promote`].
+    Promote,
+    /// [`Change::Revert`].
+    Revert,
+}
+
 /// A change that was made.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// When.
     pub at_ms: u64,
-    /// What was done: `start`, `grow`, `promote`, `revert`.
-    pub change: &'static str,
+    /// What was done.
+    pub change: Act,
     /// Who did it.
     pub by: String,
     /// Why, in words.
@@ -143,8 +158,9 @@ pub struct Entry {
     pub share: f64,
 }
 
-/// Who serves which model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Who serves which model. It is kept as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollout {
     incumbent: String,
     previous: Option<String>,
@@ -219,6 +235,16 @@ impl Rollout {
         }
     }
 
+    /// Count a measurement of a model's metric, as [`Self::observe`] does a pass.
+    pub fn measure(&mut self, layer: &str, metric: f64) {
+        let Some(trial) = &mut self.trial else { return };
+        if layer == trial.candidate {
+            trial.candidate_health.measure(metric, trial.gates.remembered);
+        } else if layer == self.incumbent {
+            trial.incumbent_health.measure(metric, trial.gates.remembered);
+        }
+    }
+
     /// What is to be done now, and why: the reversion as soon as a gate fails; a step when its time has come and the
     /// candidate was seen enough since the last. However long nobody looked, it is one step at a time.
     #[must_use]
@@ -242,7 +268,7 @@ impl Rollout {
     pub fn apply(&mut self, change: &Change, by: &str, why: &str, now_ms: u64) -> Result<&Entry, Error> {
         let share_before = self.share();
         let tried = self.trial.as_ref().map(|trial| trial.candidate.clone());
-        let name = match change {
+        let act = match change {
             Change::Start { candidate, schedule, gates } => self.start(candidate, *schedule, *gates, now_ms)?,
             Change::Grow => self.grow(now_ms)?,
             Change::Promote => self.promote()?,
@@ -254,12 +280,12 @@ impl Rollout {
         let candidate = self.trial.as_ref().map(|trial| trial.candidate.clone()).or(tried);
         let (incumbent, share) = (self.incumbent.clone(), self.share());
         let (by, why) = (by.to_owned(), why.to_owned());
-        let entry = Entry { at_ms: now_ms, change: name, by, why, incumbent, candidate, share_before, share };
+        let entry = Entry { at_ms: now_ms, change: act, by, why, incumbent, candidate, share_before, share };
         self.history.push_back(entry);
         Ok(&self.history[self.history.len() - 1])
     }
 
-    fn start(&mut self, candidate: &str, schedule: Schedule, gates: Gates, now_ms: u64) -> Result<&'static str, Error> {
+    fn start(&mut self, candidate: &str, schedule: Schedule, gates: Gates, now_ms: u64) -> Result<Act, Error> {
         schedule.check()?;
         gates.check()?;
         if let Some(trial) = &self.trial {
@@ -279,10 +305,10 @@ impl Rollout {
             incumbent_health: Health::default(),
             candidate_health: Health::default(),
         });
-        Ok("start")
+        Ok(Act::Start)
     }
 
-    fn grow(&mut self, now_ms: u64) -> Result<&'static str, Error> {
+    fn grow(&mut self, now_ms: u64) -> Result<Act, Error> {
         let share = self.share();
         let Some(trial) = &mut self.trial else { return Err(nothing_tried()) };
         if trial.schedule.share(trial.steps.saturating_add(1)) <= share {
@@ -292,10 +318,10 @@ impl Rollout {
         trial.steps += 1;
         trial.since_ms = now_ms;
         trial.seen = trial.candidate_health.passes;
-        Ok("grow")
+        Ok(Act::Grow)
     }
 
-    fn promote(&mut self) -> Result<&'static str, Error> {
+    fn promote(&mut self) -> Result<Act, Error> {
         let share = self.share();
         match self.trial.take() {
             Some(trial) if share < 1.0 => {
@@ -306,13 +332,13 @@ impl Rollout {
             }
             Some(trial) => {
                 self.previous = Some(std::mem::replace(&mut self.incumbent, trial.candidate));
-                Ok("promote")
+                Ok(Act::Promote)
             }
             None => Err(nothing_tried()),
         }
     }
 
-    fn revert(&mut self) -> Result<&'static str, Error> {
+    fn revert(&mut self) -> Result<Act, Error> {
         if self.trial.take().is_none() {
             let Some(previous) = self.previous.take() else {
                 let problem = "nothing is being tried and nothing was promoted: there is nothing to go back to";
@@ -320,7 +346,7 @@ impl Rollout {
             };
             self.incumbent = previous;
         }
-        Ok("revert")
+        Ok(Act::Revert)
     }
 }
 

@@ -19,7 +19,7 @@ fn started(schedule: Schedule) -> Rollout {
 
 fn pass(rollout: &mut Rollout, layer: &str, count: u32, failed: bool) {
     for _ in 0..count {
-        rollout.observe(layer, &Sample { failed, metric: None, latency_us: 100.0 });
+        rollout.observe(layer, &Sample { failed, latency_us: 100.0 });
     }
 }
 
@@ -41,7 +41,7 @@ fn a_canary_grows_by_weekly_steps_until_it_has_all_models() {
         pass(&mut rollout, "new", 10, false);
         assert_eq!(rollout.due(now_ms - 1), None, "a millisecond too early");
         let (change, why) = rollout.due(now_ms).unwrap();
-        assert_eq!(rollout.apply(&change, "schedule", &why, now_ms).unwrap().change, "grow");
+        assert_eq!(rollout.apply(&change, "schedule", &why, now_ms).unwrap().change, Act::Grow);
         shares.push(rollout.share());
         assert!((share_of_candidate(&rollout) - rollout.share()).abs() < 0.02, "week {week}");
     }
@@ -81,7 +81,7 @@ fn a_candidate_that_fails_is_reverted_before_it_could_grow() {
     rollout.apply(&change, "gates", &why, WEEK_MS).unwrap();
     assert!(models().all(|model| rollout.layer(&model) == "old"));
     let last = rollout.history().last().unwrap();
-    assert_eq!((last.change, last.by.as_str(), last.candidate.as_deref()), ("revert", "gates", Some("new")));
+    assert_eq!((last.change, last.by.as_str(), last.candidate.as_deref()), (Act::Revert, "gates", Some("new")));
     assert!((last.share_before - 0.05).abs() < 1e-9 && last.share == 0.0);
 }
 
@@ -118,6 +118,15 @@ fn what_cannot_be_changed_now_is_refused_and_changes_nothing() {
         assert_eq!(after.apply(change, "operator", "", 1).unwrap_err().to_string(), why);
         assert_eq!(&after, rollout);
     }
+}
+
+#[test]
+fn it_is_the_same_after_it_was_kept() {
+    let mut rollout = started(Schedule::default());
+    pass(&mut rollout, "new", 7, false);
+    rollout.measure("old", 0.25);
+    let kept = serde_json::to_string(&rollout).unwrap();
+    assert_eq!(serde_json::from_str::<Rollout>(&kept).unwrap(), rollout);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod incident;
 mod info;
 mod init;
 mod investigate;
+mod kasmina;
 mod kernel;
 mod key;
 mod output;
