@@ -98,6 +98,22 @@ pub enum Error {
         /// Why it cannot.
         reason: String,
     },
+    /// A command's id that was used before for something else.
+    #[error("command `{id}`: {problem}")]
+    Command {
+        /// The command's id.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A measurement that cannot be used.
+    #[error("{signal}: {problem}")]
+    Signal {
+        /// Which one, and of what.
+        signal: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A checkpoint that is not of this layer, or that is damaged.
     #[error("checkpoint: {0}")]
     Checkpoint(String),

@@ -1,11 +1,14 @@
 //! A host: everything that a configuration means, made ready to serve.
 
 use crate::archive_target::ObjectStore;
+use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::File;
 use crate::fleet::{Fleet, Means};
 use crate::http::App;
 use crate::http::auth::Keys;
+use crate::kasmina::tamiyo::Tamiyos;
+use crate::kasmina::{Kasmina, Parts};
 use crate::kernel::{Kernel, LEDGER};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -33,6 +36,8 @@ pub struct Host {
     file: File,
     /// The plays of the operator; none without a data folder.
     operations: Option<Operations>,
+    /// The layers; none without a section `kasmina`.
+    kasmina: Option<Arc<Kasmina>>,
     /// The eye on what must be alerted.
     watching: Mutex<Option<JoinHandle<()>>>,
 }
@@ -66,6 +71,7 @@ impl Host {
         let means =
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
+        let kasmina = layers(&file, storage, &fleet, &clock, &metrics).await?;
         let operations = match storage {
             Storage::Folder(data) => {
                 let operations = Operations::new(&file, data, clock);
@@ -76,7 +82,7 @@ impl Host {
             }
             Storage::Volatile => None,
         };
-        Ok(Self { fleet, metrics, file, operations, watching: Mutex::default() })
+        Ok(Self { fleet, metrics, file, operations, kasmina, watching: Mutex::default() })
     }
 
     /// The kernels that answer, in the configuration's order; never empty.
@@ -107,10 +113,20 @@ impl Host {
     pub fn app(&self) -> App {
         let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
         let app = App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone());
-        match &self.operations {
+        let app = match &self.operations {
             Some(operations) => app.with_operations(operations.clone()),
             None => app,
+        };
+        match &self.kasmina {
+            Some(kasmina) => app.with_kasmina(Arc::clone(kasmina)),
+            None => app,
         }
+    }
+
+    /// The layers, where the configuration has a section for them.
+    #[must_use]
+    pub fn kasmina(&self) -> Option<&Arc<Kasmina>> {
+        self.kasmina.as_ref()
     }
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
@@ -121,6 +137,10 @@ impl Host {
         if let Some(operations) = &self.operations {
             operations.finish(FINISH_GRACE).await;
         }
+        // Before the kernels: what a layer has landed is to be recorded.
+        if let Some(kasmina) = &self.kasmina {
+            kasmina.finish().await;
+        }
         self.fleet.finish().await;
     }
 
@@ -129,6 +149,25 @@ impl Host {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
+
+/// The layers of a configuration that has a section for them, with their bus.
+async fn layers(
+    file: &File,
+    storage: &Storage,
+    fleet: &Fleet,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Kasmina>>> {
+    let Some(limits) = &file.kasmina else { return Ok(None) };
+    let data = match storage {
+        Storage::Folder(data) => Some(data.as_path()),
+        Storage::Volatile => None,
+    };
+    let bus = Bus::open(data.map(|data| data.join("events")).as_deref(), &file.events, clock.clone())?;
+    let (tamiyos, clock, metrics) = (Tamiyos::default(), clock.clone(), metrics.kasmina.clone());
+    let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, clock, metrics }).await?;
+    Ok(Some(Arc::new(kasmina)))
 }
 
 /// Where a kernel's things lie in a data folder.
