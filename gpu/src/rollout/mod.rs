@@ -11,9 +11,11 @@
 //! are milliseconds since 1970. Absent here: who may change it, where it is recorded, and the layers themselves.
 
 
+mod flags;
 mod health;
 
 
+pub use flags::Flags;
 pub use health::{Gates, Health, Sample};
 
 use crate::Error;
