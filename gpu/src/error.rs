@@ -78,6 +78,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Data that a network cannot be trained on, or that is not what was exported.
+    #[error("data `{name}`: {problem}")]
+    Data {
+        /// Which data.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// No grafting strategy of that name.
     #[error("grafting strategy `{asked}` is not registered; registered are: {known}")]
     NoStrategy {

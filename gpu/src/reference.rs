@@ -263,3 +263,6 @@ fn correlation(columns: &[Vec<f64>]) -> f64 {
     }
     if below == 0.0 { 0.0 } else { above / below }
 }
+
+#[cfg(test)]
+mod tests;

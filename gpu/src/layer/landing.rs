@@ -175,7 +175,8 @@ impl Layer {
         self.changes.mark(seed);
     }
 
-    /// Write the field report of a seed that ends, and its blueprint's record.
+    /// Write the field report of a seed that ends. The blueprint's record is [`crate::karn::Karn`]'s to write, who takes each
+    /// report once however often it is delivered.
     fn report(&mut self, seed: usize, outcome: Outcome) {
         let (Some(id), Some(trail)) = (self.store.blueprint_id(seed), self.store.trails[seed].as_deref()) else {
             return;
@@ -193,9 +194,6 @@ impl Layer {
                 gradient_norm_variance: trail.gradient_norms.variance(),
             },
         };
-        if let Some(record) = lock(&self.library).blueprints.record_mut(&report.blueprint_id) {
-            record.count(outcome, report.gain());
-        }
         self.news.field_reports.push(report);
     }
 
