@@ -8,13 +8,18 @@
 pub mod adam;
 pub mod backend;
 pub mod blueprint;
+#[doc(hidden)]
+pub mod check;
 mod checkpoint;
 pub mod chunks;
+pub mod cpu;
+pub mod device;
 pub mod digits;
 pub mod easing;
 mod error;
 pub mod experiment;
 pub mod govern;
+pub mod gpu;
 pub mod karn;
 pub mod layer;
 pub mod lifecycle;

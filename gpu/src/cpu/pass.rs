@@ -1,0 +1,334 @@
+//! One task of a pass: a block of rows of one tile, panel by panel, forward or backward.
+
+use super::Grown;
+use super::function::{self, Drift, Room};
+use super::statistics::{Partial, Sums};
+use super::strip::{Aligned, Strip, both, fma, lift, lower, rows, splat, strips, strips_mut, sum};
+use super::tile::{Block, Tile};
+use crate::telemetry::SeedTelemetry;
+use pulp::{Simd, WithSimd};
+
+/// The bits of infinity: a value is finite if its bits, without the sign, are less.
+const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// `y = x + alpha * f(x)`.
+pub(super) struct Forward<'a> {
+    pub(super) grown: &'a [Option<Box<Grown>>],
+    pub(super) tile: &'a Tile,
+    /// All of the input, rows × width.
+    pub(super) x: &'a [f32],
+    pub(super) width: usize,
+    pub(super) block: Block<'a>,
+    /// Whether statistics are asked for.
+    pub(super) watched: bool,
+}
+
+/// What a forward task found.
+pub(super) struct Found {
+    partial: Option<Partial>,
+    /// Seeds in whose chunk a value is not finite.
+    not_finite: Vec<usize>,
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = Found;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) -> Found {
+        let mut sums = self.watched.then(|| Sums::new::<S>(self.tile));
+        let computing = computing(self.grown, self.tile);
+        let (mut panel, mut room) = prepare::<S>(self.tile, &computing, false);
+        let mut bits = simd.splat_u32s(0);
+        let mut inputs: Vec<&[f32]> = Vec::with_capacity(rows::<S>());
+        for (at, outputs) in self.block.rows.chunks_mut(rows::<S>()).enumerate() {
+            let first = self.block.first + at * rows::<S>();
+            take_rows(&mut inputs, self.x, self.width, first..first + outputs.len(), self.tile);
+            if self.watched {
+                copy_rows(self.tile, &inputs, outputs);
+            } else {
+                bits = copy_checked(simd, self.tile, &inputs, outputs, bits);
+            }
+            if !computing.is_empty() {
+                lift_spans::<S>(self.tile, &inputs, panel.floats_mut());
+                for &(seed, grown) in &computing {
+                    let chunk = &mut strips_mut::<S>(panel.floats_mut())[self.tile.chunk_of(seed)];
+                    let f = function::forward(simd, grown.function, &grown.weights, chunk, &mut room);
+                    match &mut sums {
+                        Some(sums) => {
+                            let drift = blend_watched(simd, chunk, f, grown.alpha);
+                            sums.drift[seed - self.tile.seeds.start] += sum(simd, &drift, outputs.len());
+                        }
+                        None => blend(simd, chunk, f, grown.alpha),
+                    }
+                }
+                bits = lower_spans(simd, self.tile, panel.floats(), outputs, bits, !self.watched);
+            }
+            if let Some(sums) = &mut sums {
+                sums.add(simd, outputs);
+            }
+        }
+        let partial = sums.map(|sums| sums.finish(simd));
+        self.judge(partial, finite(simd, bits))
+    }
+}
+
+impl Forward<'_> {
+    /// Look closer where something seemed not to be finite.
+    #[inline(never)]
+    fn judge(&self, mut partial: Option<Partial>, finite: bool) -> Found {
+        let chunk = self.tile.chunk;
+        let suspects: Vec<usize> = match &partial {
+            Some(partial) => partial.suspects(chunk).collect(),
+            None if finite => Vec::new(),
+            None => (0..self.tile.seeds.len()).collect(),
+        };
+        let mut not_finite = Vec::new();
+        for seed in suspects {
+            let range = seed * chunk..(seed + 1) * chunk;
+            let columns = self.tile.start + range.start..self.tile.start + range.end;
+            let outputs = self.block.rows.iter().map(|row| &row[range.clone()]);
+            if outputs.clone().flatten().any(|value| !value.is_finite()) {
+                not_finite.push(self.tile.seeds.start + seed);
+            }
+            if let Some(partial) = &mut partial {
+                let inputs = self.x.chunks_exact(self.width).skip(self.block.first).map(|row| &row[columns.clone()]);
+                partial.mend(chunk, seed, inputs.zip(outputs));
+            }
+        }
+        Found { partial, not_finite }
+    }
+}
+
+/// Join the blocks of a tile: the statistics of its seeds, and the seeds that are not finite.
+pub(super) fn join(tile: &Tile, found: Vec<Found>) -> (Vec<SeedTelemetry>, Vec<usize>) {
+    let mut all: Option<Partial> = None;
+    let mut not_finite = Vec::new();
+    for block in found {
+        not_finite.extend(block.not_finite);
+        match (&mut all, block.partial) {
+            (Some(all), Some(next)) => all.merge(&next, tile.chunk),
+            (none, next) => *none = next,
+        }
+    }
+    not_finite.sort_unstable();
+    not_finite.dedup();
+    (all.map(|all| all.telemetry(tile.chunk).collect()).unwrap_or_default(), not_finite)
+}
+
+fn computing<'a>(grown: &'a [Option<Box<Grown>>], tile: &Tile) -> Vec<(usize, &'a Grown)> {
+    let seeds = grown[tile.seeds.clone()].iter().enumerate();
+    seeds.filter_map(|(at, grown)| Some((tile.seeds.start + at, grown.as_deref()?))).collect()
+}
+
+/// A panel for the tile, and room for all of its functions; nothing where nobody computes.
+fn prepare<S: Simd>(tile: &Tile, computing: &[(usize, &Grown)], backward: bool) -> (Aligned, Room) {
+    let mut room = Room::default();
+    let mut fitted = None;
+    for (_, grown) in computing {
+        if fitted != Some(grown.function) {
+            room.fit::<S>(grown.function, tile.chunk, backward);
+            fitted = Some(grown.function);
+        }
+    }
+    (Aligned::zeros(if computing.is_empty() { 0 } else { tile.width() * rows::<S>() }), room)
+}
+
+#[inline(always)]
+fn take_rows<'x>(taken: &mut Vec<&'x [f32]>, from: &'x [f32], width: usize, rows: std::ops::Range<usize>, tile: &Tile) {
+    taken.clear();
+    taken.extend(from[rows.start * width..rows.end * width].chunks_exact(width).map(|row| &row[tile.columns()]));
+}
+
+#[inline(always)]
+fn copy_rows(tile: &Tile, from: &[&[f32]], to: &mut [&mut [f32]]) {
+    for span in tile.spans.iter().filter(|span| !span.computes) {
+        for (from, to) in from.iter().zip(to.iter_mut()) {
+            to[span.columns.clone()].copy_from_slice(&from[span.columns.clone()]);
+        }
+    }
+}
+
+/// Copy, and take the greatest magnitude in, as bits.
+#[inline(always)]
+fn copy_checked<S: Simd>(simd: S, tile: &Tile, from: &[&[f32]], to: &mut [&mut [f32]], mut bits: S::u32s) -> S::u32s {
+    for span in tile.spans.iter().filter(|span| !span.computes) {
+        for (from, to) in from.iter().zip(to.iter_mut()) {
+            let (from, from_tail) = S::as_simd_f32s(&from[span.columns.clone()]);
+            let (to, to_tail) = S::as_mut_simd_f32s(&mut to[span.columns.clone()]);
+            for (from, to) in from.iter().zip(to) {
+                *to = *from;
+                bits = greater(simd, bits, *from);
+            }
+            if !from_tail.is_empty() {
+                to_tail.copy_from_slice(from_tail);
+                bits = greater(simd, bits, simd.partial_load_f32s(from_tail));
+            }
+        }
+    }
+    bits
+}
+
+#[inline(always)]
+fn greater<S: Simd>(simd: S, bits: S::u32s, values: S::f32s) -> S::u32s {
+    simd.max_u32s(bits, simd.transmute_u32s_f32s(simd.abs_f32s(values)))
+}
+
+#[inline(always)]
+fn finite<S: Simd>(_: S, bits: S::u32s) -> bool {
+    bytemuck::cast_slice::<S::u32s, u32>(&[bits]).iter().all(|&bits| bits < INFINITY_BITS)
+}
+
+#[inline(always)]
+fn lift_spans<S: Simd>(tile: &Tile, from: &[&[f32]], panel: &mut [f32]) {
+    for span in tile.spans.iter().filter(|span| span.computes) {
+        let (start, end) = (span.columns.start, span.columns.end);
+        lift::<S>(from, start, &mut panel[start * rows::<S>()..end * rows::<S>()]);
+    }
+}
+
+/// Put the panel's columns back; with `check`, take their greatest magnitude in.
+#[inline(always)]
+fn lower_spans<S: Simd>(
+    simd: S,
+    tile: &Tile,
+    panel: &[f32],
+    to: &mut [&mut [f32]],
+    mut bits: S::u32s,
+    check: bool,
+) -> S::u32s {
+    for span in tile.spans.iter().filter(|span| span.computes) {
+        let part = &panel[span.columns.start * rows::<S>()..span.columns.end * rows::<S>()];
+        lower::<S>(part, to, span.columns.start);
+        if check {
+            bits = strips::<S>(part).as_flattened().iter().fold(bits, |bits, values| greater(simd, bits, *values));
+        }
+    }
+    bits
+}
+
+#[inline(always)]
+fn blend<S: Simd>(simd: S, chunk: &mut [Strip<S>], f: &[Strip<S>], alpha: f32) {
+    let alpha = splat(simd, alpha);
+    for (value, f) in chunk.iter_mut().zip(f) {
+        *value = fma(simd, alpha, *f, *value);
+    }
+}
+
+/// Blend, and find each row's `1 - cos(x, y)`.
+#[inline(always)]
+fn blend_watched<S: Simd>(simd: S, chunk: &mut [Strip<S>], f: &[Strip<S>], alpha: f32) -> Strip<S> {
+    let alpha = splat(simd, alpha);
+    let mut drift = Drift::new(simd);
+    for (value, f) in chunk.iter_mut().zip(f) {
+        let y = fma(simd, alpha, *f, *value);
+        drift.add(simd, *value, y);
+        *value = y;
+    }
+    drift.rows(simd)
+}
+
+/// From dy to dx, and to the gradients of the weights.
+pub(super) struct Backward<'a> {
+    pub(super) grown: &'a [Option<Box<Grown>>],
+    pub(super) tile: &'a Tile,
+    /// All of the input, rows × width.
+    pub(super) x: &'a [f32],
+    /// All of the output's gradient, rows × width.
+    pub(super) dy: &'a [f32],
+    pub(super) width: usize,
+    pub(super) block: Block<'a>,
+}
+
+/// What a backward task found: gradients of the seeds that learn, with padding, in their order; seeds that are not finite.
+pub(super) struct FoundBack {
+    learnt: Vec<(usize, Vec<f32>)>,
+    not_finite: Vec<usize>,
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = FoundBack;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) -> FoundBack {
+        let (tile, height) = (self.tile, rows::<S>());
+        let computing = computing(self.grown, tile);
+        let (mut panel, mut room) = prepare::<S>(tile, &computing, true);
+        let (mut gradient, mut through) = (panel.clone(), Aligned::zeros(tile.chunk * height));
+        let length = |grown: &Grown| if grown.learns { function::sums_length::<S>(grown.function, tile.chunk) } else { 0 };
+        let mut sums: Vec<Aligned> = computing.iter().map(|(_, grown)| Aligned::zeros(length(grown))).collect();
+        let mut bits = simd.splat_u32s(0);
+        let (mut inputs, mut after) = (Vec::with_capacity(height), Vec::with_capacity(height));
+        for (at, outputs) in self.block.rows.chunks_mut(height).enumerate() {
+            let first = self.block.first + at * height;
+            take_rows(&mut inputs, self.x, self.width, first..first + outputs.len(), tile);
+            take_rows(&mut after, self.dy, self.width, first..first + outputs.len(), tile);
+            bits = copy_checked(simd, tile, &after, outputs, bits);
+            lift_spans::<S>(tile, &inputs, panel.floats_mut());
+            lift_spans::<S>(tile, &after, gradient.floats_mut());
+            for ((seed, grown), sums) in computing.iter().zip(&mut sums) {
+                let x = &strips::<S>(panel.floats())[tile.chunk_of(*seed)];
+                let dy = &mut strips_mut::<S>(gradient.floats_mut())[tile.chunk_of(*seed)];
+                let through = strips_mut::<S>(through.floats_mut());
+                let through = &mut through[..dy.len()];
+                scale(simd, dy, grown.alpha, through);
+                let sums = grown.learns.then(|| sums.floats_mut());
+                function::backward(simd, grown.function, &grown.weights, x, through, sums, &mut room);
+                for (dy, through) in dy.iter_mut().zip(through.iter()) {
+                    *dy = both::<S>(*dy, *through, |a, b| simd.add_f32s(a, b));
+                }
+            }
+            bits = lower_spans(simd, tile, gradient.floats(), outputs, bits, true);
+        }
+        let tighten = |grown: &Grown, sums: &Aligned| function::tighten::<S>(grown.function, tile.chunk, sums.floats());
+        let learnt = computing.iter().zip(&sums).filter(|((_, grown), _)| grown.learns);
+        let learnt = learnt.map(|((seed, grown), sums)| (*seed, tighten(grown, sums))).collect();
+        let not_finite = if finite(simd, bits) { Vec::new() } else { self.not_finite() };
+        FoundBack { learnt, not_finite }
+    }
+}
+
+#[inline(always)]
+fn scale<S: Simd>(simd: S, from: &[Strip<S>], factor: f32, to: &mut [Strip<S>]) {
+    let factor = splat(simd, factor);
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = both::<S>(*from, factor, |a, b| simd.mul_f32s(a, b));
+    }
+}
+
+impl Backward<'_> {
+    /// Seeds in whose chunk a value of dx is not finite.
+    fn not_finite(&self) -> Vec<usize> {
+        let found = self.tile.seeds.clone().filter(|&seed| {
+            let range = self.tile.chunk_of(seed);
+            self.block.rows.iter().any(|row| row[range.clone()].iter().any(|value| !value.is_finite()))
+        });
+        found.collect()
+    }
+}
+
+/// Join the blocks of a tile: gradients are summed in the order of the rows.
+pub(super) fn join_back(tile: &Tile, grown: &[Option<Box<Grown>>], found: Vec<FoundBack>) -> (Vec<(usize, Vec<f32>)>, Vec<usize>) {
+    let mut not_finite = Vec::new();
+    let mut all: Option<Vec<(usize, Vec<f32>)>> = None;
+    for block in found {
+        not_finite.extend(block.not_finite);
+        match &mut all {
+            None => all = Some(block.learnt),
+            Some(all) => {
+                for ((_, sum), (_, next)) in all.iter_mut().zip(block.learnt) {
+                    sum.iter_mut().zip(next).for_each(|(sum, next)| *sum += next);
+                }
+            }
+        }
+    }
+    // Of no rows, every gradient is zero.
+    let all = all.unwrap_or_else(|| {
+        let learning = computing(grown, tile).into_iter().filter(|(_, grown)| grown.learns);
+        learning.map(|(seed, grown)| (seed, vec![0.0; grown.weights.len()])).collect()
+    });
+    let unbounded = all.iter().filter(|(_, gradient)| gradient.iter().any(|value| !value.is_finite()));
+    not_finite.extend(unbounded.map(|(seed, _)| *seed));
+    not_finite.sort_unstable();
+    not_finite.dedup();
+    (all, not_finite)
+}

@@ -1,0 +1,106 @@
+//! How a pass is cut into tasks: tiles of neighbouring seeds, times blocks of rows. The cut depends on the shapes alone,
+//! never on the number of threads, so results have the same bits on any number of them.
+
+use super::Grown;
+use crate::chunks::Chunks;
+use std::ops::Range;
+
+/// About how many columns a tile has: a row of it is one page of memory, and a panel of it fits a core's own cache.
+const COLUMNS: usize = 1024;
+/// Rows of a block. Statistics are summed in f32 within a block and in f64 over blocks.
+pub(super) const BLOCK_ROWS: usize = 256;
+/// Columns are lifted into panels in groups of so many: a cache line.
+const GROUP: usize = 16;
+
+/// Seeds of the same chunk width, side by side.
+#[derive(Debug, Clone)]
+pub(super) struct Tile {
+    /// Which seeds.
+    pub(super) seeds: Range<usize>,
+    /// Its first column in the layer.
+    pub(super) start: usize,
+    /// Columns of each of its chunks.
+    pub(super) chunk: usize,
+    /// Its columns, in order: what is copied, and what is lifted into panels because seeds compute there.
+    pub(super) spans: Vec<Span>,
+}
+
+/// Columns of a tile, counted from its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) columns: Range<usize>,
+    pub(super) computes: bool,
+}
+
+impl Tile {
+    /// Columns.
+    pub(super) fn width(&self) -> usize {
+        self.seeds.len() * self.chunk
+    }
+
+    /// Its columns in the layer.
+    pub(super) fn columns(&self) -> Range<usize> {
+        self.start..self.start + self.width()
+    }
+
+    /// The columns of a seed, counted from the tile's start.
+    pub(super) fn chunk_of(&self, seed: usize) -> Range<usize> {
+        let start = (seed - self.seeds.start) * self.chunk;
+        start..start + self.chunk
+    }
+
+    /// Find the spans anew.
+    pub(super) fn find_spans(&mut self, grown: &[Option<Box<Grown>>]) {
+        self.spans.clear();
+        let width = self.width();
+        let mut add = |columns: Range<usize>, computes: bool| match self.spans.last_mut() {
+            Some(last) if last.computes == computes => last.columns.end = columns.end,
+            _ => self.spans.push(Span { columns, computes }),
+        };
+        for start in (0..width).step_by(GROUP) {
+            let end = (start + GROUP).min(width);
+            let seeds = start / self.chunk..=(end - 1) / self.chunk;
+            let computes = seeds.into_iter().any(|at| grown[self.seeds.start + at].is_some());
+            add(start..end, computes);
+        }
+    }
+}
+
+/// Cut a layer into tiles.
+pub(super) fn tiles(chunks: &Chunks) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for (from, to) in [(0, chunks.wider()), (chunks.wider(), chunks.seeds())] {
+        let mut first = from;
+        while first < to {
+            let chunk = chunks.width_of(first);
+            let end = (first + (COLUMNS / chunk).max(1)).min(to);
+            tiles.push(Tile { seeds: first..end, start: chunks.start_of(first), chunk, spans: Vec::new() });
+            first = end;
+        }
+    }
+    tiles
+}
+
+/// One block of rows of one tile of the output.
+pub(super) struct Block<'y> {
+    /// Its first row in the batch.
+    pub(super) first: usize,
+    /// Its rows, each of the tile's columns.
+    pub(super) rows: Vec<&'y mut [f32]>,
+}
+
+/// Cut an output buffer into blocks, tile by tile.
+pub(super) fn blocks<'y>(tiles: &[Tile], width: usize, buffer: &'y mut [f32]) -> Vec<Vec<Block<'y>>> {
+    let rows = buffer.len() / width;
+    let empty = |first: usize| Block { first, rows: Vec::with_capacity(BLOCK_ROWS.min(rows - first)) };
+    let mut cut: Vec<Vec<Block<'y>>> =
+        tiles.iter().map(|_| (0..rows).step_by(BLOCK_ROWS).map(empty).collect()).collect();
+    for (at, mut row) in buffer.chunks_exact_mut(width).enumerate() {
+        for (tile, blocks) in tiles.iter().zip(&mut cut) {
+            let (part, rest) = row.split_at_mut(tile.width());
+            blocks[at / BLOCK_ROWS].rows.push(part);
+            row = rest;
+        }
+    }
+    cut
+}

@@ -1,0 +1,34 @@
+// What the kernels of the forward pass share: `narrow` and `wide`.
+
+struct Pass {
+  width: u32,       // columns of the layer
+  rows: u32,        // rows of this piece of the batch
+  seed_first: u32,
+  seed_end: u32,
+  seeds: u32,       // of the whole layer
+  tile_seeds: u32,  // seeds of one tile
+  group_first: u32, // the number of this piece's first group of rows
+  unused: u32,
+}
+
+// Quads of columns of the widest chunk: the weights of every seed are padded to them.
+override QUADS: u32 = 1u;
+override TELEMETRY: bool = false;
+
+@group(0) @binding(0) var<uniform> pass_: Pass;
+@group(0) @binding(1) var<storage, read> seeds: array<Seed>;
+@group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> flags: array<atomic<u32>>;
+@group(0) @binding(4) var<storage, read_write> columns: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read_write> parts: array<Part>;
+@group(1) @binding(0) var<storage, read> x: array<f32>;
+@group(1) @binding(1) var<storage, read_write> y: array<f32>;
+
+fn flag(seed: u32) {
+  atomicOr(&flags[seed / 32u], 1u << (seed % 32u));
+}
+
+// Where the weights of an adapter's hidden value k begin, in quads: QUADS of `down`, then QUADS of `up`.
+fn hidden_at(seed: Seed, k: u32) -> u32 {
+  return seed.weights / 4u + k * 2u * QUADS;
+}

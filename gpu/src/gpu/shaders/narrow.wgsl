@@ -1,0 +1,225 @@
+// Forward for chunks of fewer than 16 columns. A workgroup takes a tile of whole seeds, at most 64 columns, through
+// 128 rows: 32 rows at a time go through shared memory, so that reading and writing is by whole lines however the chunks
+// lie. A subgroup of 32 threads serves one seed on 32 rows: the weights it reads are the same for all of its threads,
+// and none waits for a neighbour whose seed computes while its own does not. Seeds that compute are served first.
+
+const COLUMNS = 64u;
+const ROWS = 32u;
+const BLOCKS = 4u;
+const THREADS = 256u;
+
+// Seeds that each subgroup serves: the seeds of a tile, divided by the eight subgroups.
+override ROUNDS: u32 = 1u;
+
+var<workgroup> tile: array<f32, 2048>;
+var<workgroup> stash: array<vec4<f32>, 256>;
+
+// Both a row and a column of the tile lie in 32 different banks.
+fn at(row: u32, column: u32) -> u32 {
+  return row * COLUMNS + (column ^ row);
+}
+
+struct Served {
+  sum: f32, // of y less the pivot
+  drift: f32,
+}
+
+fn load(seed: Seed, row: u32, column: u32, quad: u32) -> vec4<f32> {
+  var value = vec4(0.0);
+  for (var j = 0u; j < 4u; j++) {
+    if quad * 4u + j < seed.width { value[j] = tile[at(row, column + quad * 4u + j)]; }
+  }
+  return value;
+}
+
+fn adapter(seed: Seed, row: u32, column: u32, f: ptr<function, array<vec4<f32>, 4>>) {
+  var input: array<vec4<f32>, 4>;
+  let rank = (seed.rank + 3u) & ~3u;
+  let biases = hidden_at(seed, rank);
+  for (var q = 0u; q < QUADS; q++) {
+    input[q] = load(seed, row, column, q);
+    (*f)[q] = weights[biases + rank / 4u + q];
+  }
+  for (var k = 0u; k < rank; k += 4u) {
+    let first = hidden_at(seed, k);
+    var hidden = weights[biases + k / 4u];
+    for (var q = 0u; q < QUADS; q++) {
+      hidden += vec4(
+        dot(input[q], weights[first + q]),
+        dot(input[q], weights[first + 2u * QUADS + q]),
+        dot(input[q], weights[first + 4u * QUADS + q]),
+        dot(input[q], weights[first + 6u * QUADS + q]),
+      );
+    }
+    let active_ = gelu(hidden);
+    for (var q = 0u; q < QUADS; q++) {
+      (*f)[q] += active_.x * weights[first + QUADS + q]
+        + active_.y * weights[first + 3u * QUADS + q]
+        + active_.z * weights[first + 5u * QUADS + q]
+        + active_.w * weights[first + 7u * QUADS + q];
+    }
+  }
+}
+
+// y of one seed on one row, from x in the tile, which it replaces.
+fn serve(seed: Seed, row: u32, column: u32, y_at: u32, pivot: f32) -> Served {
+  var f: array<vec4<f32>, 4>;
+  if seed.kind == ADAPTER { adapter(seed, row, column, &f); }
+  var sum = 0.0;
+  var xx = 0.0;
+  var xd = 0.0;
+  var dd = 0.0;
+  for (var q = 0u; q < QUADS; q++) {
+    let value = load(seed, row, column, q);
+    if seed.kind == SCALE {
+      f[q] = weights[seed.weights / 4u + q] * value + weights[seed.weights / 4u + QUADS + q];
+    }
+    for (var j = 0u; j < 4u; j++) {
+      if q * 4u + j >= seed.width { continue; }
+      if seed.kind == GROWN { f[q][j] = y[y_at + q * 4u + j]; }
+      let step = seed.alpha * f[q][j];
+      var result = value[j];
+      if seed.kind != COPY {
+        result += step;
+        tile[at(row, column + q * 4u + j)] = result;
+        xx += value[j] * value[j];
+        xd += value[j] * step;
+        dd += step * step;
+      }
+      sum += result - pivot;
+    }
+  }
+  return Served(sum, row_drift(xx, xd, dd));
+}
+
+@compute @workgroup_size(256)
+fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let first = pass_.seed_first + group.x * pass_.tile_seeds;
+  let count = min(pass_.tile_seeds, pass_.seed_end - first);
+  let start = seeds[first].start;
+  let end = seeds[first + count - 1u].start + seeds[first + count - 1u].width;
+  let computes = seeds[seeds[first].order].kind != COPY;
+  let column = thread % COLUMNS;
+  let inside = column < end - start;
+  let lane = thread / COLUMNS;
+  let own_row = thread % ROWS;
+  var bad = false;
+  var values: Pivoted;
+  var zeros = 0.0;
+  var least = HUGE;
+  var greatest = -HUGE;
+  var sums: array<Pivoted, 8>;
+  var drifts: array<f32, 8>;
+
+  for (var block = 0u; block < BLOCKS; block++) {
+    let row_first = (group.y * BLOCKS + block) * ROWS;
+    if row_first >= pass_.rows { break; }
+    let rows = min(ROWS, pass_.rows - row_first);
+    for (var n = 0u; n < 8u; n++) {
+      let row = lane + n * 4u;
+      if inside && row < rows { tile[at(row, column)] = x[(row_first + row) * pass_.width + start + column]; }
+    }
+    if TELEMETRY || computes {
+      workgroupBarrier();
+      for (var n = 0u; n < ROUNDS; n++) {
+        let place = thread / ROWS + n * 8u;
+        if place >= count || own_row >= rows { continue; }
+        let seed = seeds[seeds[first + place].order];
+        if !TELEMETRY && seed.kind == COPY { continue; }
+        let from_tile = seed.start - start;
+        var pivot = 0.0;
+        if TELEMETRY { pivot = x[group.y * BLOCKS * ROWS * pass_.width + seed.start]; }
+        let served = serve(seed, own_row, from_tile, (row_first + own_row) * pass_.width + seed.start, pivot);
+        if TELEMETRY {
+          drifts[n] += served.drift;
+          sums[n].count += 1.0;
+          sums[n].sum += served.sum;
+          sums[n].squares += served.sum * served.sum;
+        }
+      }
+      workgroupBarrier();
+    }
+    for (var n = 0u; n < 8u; n++) {
+      let row = lane + n * 4u;
+      if inside && row < rows {
+        let value = tile[at(row, column)];
+        y[(row_first + row) * pass_.width + start + column] = value;
+        bad |= not_finite(value);
+        if TELEMETRY {
+          values = counted(values, value);
+          zeros += select(0.0, 1.0, abs(value) < ZERO_BELOW);
+          least = min(least, value);
+          greatest = max(greatest, value);
+        }
+      }
+    }
+    // Without telemetry or a seed that computes, each thread reads only what it wrote itself.
+    if TELEMETRY || computes { workgroupBarrier(); }
+  }
+  if bad { flag_column(first, count, start + column); }
+  if !TELEMETRY { return; }
+
+  // Columns: four lanes become one.
+  let all = moments(values);
+  stash[thread] = vec4(all.count, all.mean, all.moment, zeros);
+  workgroupBarrier();
+  let out = pass_.group_first + group.y;
+  if lane == 0u && inside {
+    var whole = Moments(stash[column].x, stash[column].y, stash[column].z);
+    for (var n = 1u; n < 4u; n++) {
+      let other = stash[column + n * COLUMNS];
+      whole = merged(whole, Moments(other.x, other.y, other.z));
+      zeros += other.w;
+    }
+    columns[out * pass_.width + start + column] = column_part(whole, zeros);
+  }
+  workgroupBarrier();
+  stash[thread] = vec4(least, greatest, stash[thread].w, 0.0);
+  workgroupBarrier();
+  // Seeds: the extremes over their columns.
+  var part: Part;
+  if thread < count {
+    let seed = seeds[first + thread];
+    part.least = HUGE;
+    part.greatest = -HUGE;
+    part.pivot = x[group.y * BLOCKS * ROWS * pass_.width + seed.start];
+    for (var j = 0u; j < seed.width * 4u; j++) {
+      let base = stash[(j / seed.width) * COLUMNS + seed.start - start + j % seed.width];
+      part.least = min(part.least, base.x);
+      part.greatest = max(part.greatest, base.y);
+      part.zeros += base.z;
+    }
+    parts[out * pass_.seeds + first + thread] = part;
+  }
+  // And their rows: 32 threads become one, always in the same order.
+  for (var n = 0u; n < ROUNDS; n++) {
+    storageBarrier();
+    workgroupBarrier();
+    let place = thread / ROWS + n * 8u;
+    let own = moments(sums[n]);
+    stash[thread] = vec4(own.count, own.mean, own.moment, drifts[n]);
+    for (var half = 16u; half > 0u; half /= 2u) {
+      workgroupBarrier();
+      if own_row < half {
+        let a = stash[thread];
+        let b = stash[thread + half];
+        let both = merged(Moments(a.x, a.y, a.z), Moments(b.x, b.y, b.z));
+        stash[thread] = vec4(both.count, both.mean, both.moment, a.w + b.w);
+      }
+    }
+    if own_row == 0u && place < count {
+      let to = out * pass_.seeds + seeds[first + place].order;
+      parts[to].rows = stash[thread].x;
+      parts[to].row_mean = stash[thread].y;
+      parts[to].row_moment = stash[thread].z;
+      parts[to].drift = stash[thread].w;
+    }
+  }
+}
+
+fn flag_column(first: u32, count: u32, column: u32) {
+  for (var n = 0u; n < count; n++) {
+    let seed = seeds[first + n];
+    if column >= seed.start && column < seed.start + seed.width { flag(first + n); }
+  }
+}
