@@ -10,6 +10,8 @@ pub struct KasminaFile {
     pub kernel: Option<String>,
     /// Where layers run that do not say it themselves. Default `auto`.
     pub backend: BackendChoice,
+    /// Threads of each layer on the CPU. Default: as many as the machine has.
+    pub cpu_threads: Option<usize>,
     /// Layers at the same time. Default 16.
     pub layers_max: usize,
     /// Width of a layer. Default 65,536.
@@ -42,6 +44,7 @@ impl Default for KasminaFile {
         Self {
             kernel: None,
             backend: BackendChoice::default(),
+            cpu_threads: None,
             layers_max: 16,
             width_max: 65_536,
             seeds_max: 100_000,
@@ -78,6 +81,7 @@ impl KasminaFile {
             return Err(format!("kasmina.kernel: there is no kernel `{kernel}`; there are: {}", kernels.join(", ")));
         }
         let at_least_one = [
+            ("cpu_threads", self.cpu_threads.unwrap_or(1) as u64),
             ("layers_max", self.layers_max as u64),
             ("width_max", self.width_max as u64),
             ("seeds_max", self.seeds_max as u64),

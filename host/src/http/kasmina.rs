@@ -219,7 +219,7 @@ impl From<KasminaError> for ApiError {
         match why {
             KasminaError::NoLayer(_) | KasminaError::Absent(_) => Self::Absent(told),
             KasminaError::Layer(kasmina::Error::NoSeed { .. }) => Self::Absent(told),
-            KasminaError::Layer(kasmina::Error::Transition { .. })
+            KasminaError::Layer(kasmina::Error::Transition { .. } | kasmina::Error::Command { .. })
             | KasminaError::Exists(_)
             | KasminaError::Conflict(_)
             | KasminaError::Denied(_) => Self::Conflict(told),

@@ -3,14 +3,20 @@
 use super::error::KasminaError;
 use crate::config::BackendChoice;
 use kasmina::backend::Backend;
+use kasmina::cpu::Cpu;
 
-/// The backend of a layer's choice.
+/// The backend of a layer's choice; on the CPU with so many threads, or as many as there are.
 ///
 /// # Errors
 /// When there is no such device.
-pub(super) fn backend(choice: BackendChoice) -> Result<Box<dyn Backend>, KasminaError> {
+pub(super) fn backend(choice: BackendChoice, threads: Option<usize>) -> Result<Box<dyn Backend>, KasminaError> {
     match choice {
-        BackendChoice::Auto | BackendChoice::Cpu => Ok(Box::new(kasmina::reference::Plain::default())),
+        BackendChoice::Auto | BackendChoice::Cpu => Ok(Box::new(Cpu::new(threads))),
         BackendChoice::Gpu => Err(KasminaError::Invalid("backend gpu: this build has none; use cpu or auto".into())),
     }
+}
+
+/// The backend on which seeds are trained apart: a few chunks, for which one thread is enough.
+pub(super) fn nursery() -> Box<dyn Backend> {
+    Box::new(Cpu::new(Some(1)))
 }

@@ -67,7 +67,7 @@ pub struct KernelGovernor {
 }
 
 /// What happened to the changes that were allowed.
-pub type Landed = Result<(), String>;
+pub(crate) type Landed = Result<(), String>;
 
 /// The requests of one boundary, which wait for word of the landing.
 #[derive(Debug)]
@@ -131,8 +131,9 @@ impl KernelGovernor {
 
     /// For a layer that is nowhere kept: what is allowed counts as landed when the rulings are given.
     #[must_use]
-    pub fn at_once(self) -> Self {
-        Self { at_once: true, ..self }
+    pub fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     /// Tell whether the changes that were allowed last have landed, and wait until that is recorded. Each text of the

@@ -165,10 +165,12 @@ impl Kasmina {
         };
         let governor = KernelGovernor::new(Arc::clone(&self.slot), tokio::runtime::Handle::current(), bounds);
         let (library, tamiyos, backend) = (self.library.clone(), Arc::clone(&self.tamiyos), self.limits.backend);
+        let threads = self.limits.cpu_threads;
         let (bus, clock, metrics) = (self.bus.clone(), self.clock.clone(), self.metrics.clone());
         let open = move || {
-            let backend = device::backend(definition.backend.unwrap_or(backend))?;
-            let mut layer = Layer::new(definition.config.clone(), Arc::clone(&library.shared), backend)?;
+            let backend = device::backend(definition.backend.unwrap_or(backend), threads)?;
+            let (config, shared) = (definition.config.clone(), Arc::clone(&library.shared));
+            let mut layer = Layer::new(config, shared, backend, device::nursery())?;
             let kept = folder.boundary().map_err(|why| KasminaError::NotKept {
                 layer: definition.config.id.clone(),
                 why: format!("its boundary cannot be read: {why}"),

@@ -15,7 +15,7 @@ use super::store::LayerFolder;
 use crate::bus::{Bus, topic};
 use crate::clock::Clock;
 use gavel_kernel::json::sha256_hex;
-use kasmina::govern::{Order, Ruling, Tamiyo, Transition};
+use kasmina::govern::{Command, Order, Ruling, Tamiyo, Transition};
 use kasmina::layer::Layer;
 use kasmina::observe::{Evaluation, TaskSignals};
 use kasmina::report::{EpochReport, Rollback};
@@ -201,8 +201,12 @@ impl Worker {
         self.tell(topic::RESPONSES, &format!("layer {}", self.id()), Some(trace), json!(response));
     }
 
-    fn take_on(&mut self, order: kasmina::govern::Command, id: &str) -> Done<()> {
+    fn take_on(&mut self, mut order: Command, id: &str) -> Done<()> {
         if order.order != Order::Rollback {
+            // The library's limit holds for blueprints that come this way too.
+            if let Some(blueprint) = order.blueprint_ir.take() {
+                order.blueprint = Some(self.library.add(blueprint)?);
+            }
             return Ok(self.layer.command(order)?);
         }
         let before = self.layer.save();
