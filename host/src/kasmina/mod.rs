@@ -4,6 +4,7 @@
 //! - `governor`: every transition is a request to a kernel, recorded before it lands.
 //! - `handle`, `worker`: each layer on its own thread, behind a bounded queue; the epoch boundary.
 //! - `store`, `library`: what outlives a restart.
+//! - `rollout`: which layer serves which model.
 //! - `message`: what goes over the bus and over HTTP.
 //! - `standalone`: a kernel for one command (`gavel kasmina train`), with a ledger that can be verified afterwards.
 //! - `tamiyo`: who commands, by name.
@@ -21,6 +22,7 @@ mod handle;
 mod library;
 pub mod message;
 pub mod metrics;
+pub mod rollout;
 mod serving;
 pub mod standalone;
 mod store;
@@ -43,6 +45,7 @@ use handle::Handle;
 use kasmina::layer::Layer;
 use library::SharedLibrary;
 use metrics::LayerMetrics;
+use rollout::Rollouts;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,6 +66,7 @@ pub struct Kasmina {
     bus: Bus,
     clock: Clock,
     metrics: LayerMetrics,
+    rollouts: Arc<Rollouts>,
     layers: RwLock<BTreeMap<String, Arc<Served>>>,
     /// Held while layers are made and removed.
     changing: tokio::sync::Mutex<()>,
@@ -117,8 +121,10 @@ impl Kasmina {
             None => parts.fleet.first(),
         };
         let store = Store::open(parts.data).context("the folder of layers")?;
+        let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone()).context("the rollout")?;
         let kasmina = Self {
             limits: limits.clone(),
+            rollouts,
             slot,
             library: SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?,
             store,
@@ -248,6 +254,9 @@ impl Kasmina {
     pub async fn remove(&self, id: &str, who: &str) -> Done<()> {
         let _changing = self.changing.lock().await;
         let served = self.served(id)?;
+        if let Some(why) = self.needed_by_rollout(id) {
+            return Err(KasminaError::Conflict(why));
+        }
         let epoch = self.status(id).await.map_or(Value::Null, |told| told["epoch"].clone());
         self.record("LAYER_REMOVED", who, "", json!({"layer_id": id, "epoch": epoch})).await?;
         served.handle.close().await;

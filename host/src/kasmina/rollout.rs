@@ -193,7 +193,7 @@ impl Rollouts {
         if !matches!(planned, Planned::Change(Change::Revert)) {
             let mut current = self.current();
             // Unless a gate was quicker.
-            if current.as_ref().is_some_and(|now| now.history().len() == after.history().len() && now.trial().is_some()) {
+            if current.as_ref().is_some_and(|now| now.history().last() == after.history().last()) {
                 *current = before;
             }
         }
