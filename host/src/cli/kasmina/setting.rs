@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// Where a layer runs, and under whose law.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Args {
+pub(super) struct SettingArgs {
     #[command(flatten)]
     pub(super) device: DeviceArgs,
     /// Keep the ledger in this folder; without, it ends with the command.
@@ -69,7 +69,7 @@ impl DeviceArgs {
     }
 }
 
-impl Args {
+impl SettingArgs {
     /// Do something with a governor; say where its ledger lies, if it is kept.
     pub(super) fn governed<T: Send + 'static>(
         &self,

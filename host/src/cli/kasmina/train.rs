@@ -7,7 +7,7 @@ use super::super::Outcome;
 use super::super::output::{line, print_json};
 use super::plan::PlanArgs;
 use super::plot;
-use super::setting::{self, DeviceArgs};
+use super::setting::{DeviceArgs, SettingArgs};
 use super::told::{Run, Told};
 use super::watch::Watch;
 use anyhow::{Context, Result};
@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "compare")]
     save: Option<PathBuf>,
     #[command(flatten)]
-    setting: setting::Args,
+    setting: SettingArgs,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
