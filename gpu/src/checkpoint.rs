@@ -93,11 +93,13 @@ impl Ring {
         self.list.iter_mut().flat_map(|checkpoint| &mut checkpoint.seeds)
     }
 
-    pub(crate) fn write(&self, out: &mut Writer) {
+    /// Write the snapshots of seeds that are still in that life, in those stages: no other can be put back.
+    pub(crate) fn write(&self, out: &mut Writer, alive: impl Fn(&Snapshot) -> bool) {
         out.size(self.list.len());
         for checkpoint in &self.list {
             out.i32(checkpoint.number);
-            out.list(&checkpoint.seeds, |out, snapshot| {
+            let seeds: Vec<_> = checkpoint.seeds.iter().filter(|snapshot| alive(snapshot)).collect();
+            out.list(&seeds, |out, snapshot| {
                 out.size(snapshot.seed);
                 write_row(out, &snapshot.row);
                 out.f32(snapshot.alpha);

@@ -19,6 +19,8 @@
 //! | CULLED, CANCELLED | DORMANT | the embargo is over | 5 |
 //! | TRAINING to `FINE_TUNING` | `ROLLED_BACK` | none | none |
 //!
+//! A seed that signalled an instability in this epoch may not go onward in it; what brings it down stays open.
+//!
 //! The least number of epochs holds for every way out of a stage, a cull and a cancellation too; only a rollback skips
 //! it. FOSSILIZED and `ROLLED_BACK` are terminal.
 //!
@@ -296,7 +298,11 @@ pub fn check(mode: Mode, gates: &Gates, seed: &Facts<'_>, to: Lifecycle) -> Resu
             let most = gates.epochs_max(seed.stage).unwrap_or(u32::MAX);
             format!("it has not failed, and times out after {most} epochs")
         }),
-        _ => condition(gates, seed, to),
+        Lifecycle::Cancelled => Ok(()),
+        _ => match seed.unstable {
+            Some(what) => Err(format!("it is unstable in this epoch: {what}")),
+            None => condition(gates, seed, to),
+        },
     }
 }
 
@@ -375,8 +381,7 @@ fn drift_stable(gates: &Gates, drifts: &[f32]) -> Result<(), String> {
     let Some(last) = drifts.len().checked_sub(window).map(|from| &drifts[from..]) else {
         return Err(format!("{} of {window} drifts are measured", drifts.len()));
     };
-    let (least, most) = last.iter().fold((f32::MAX, f32::MIN), |(least, most), &d| (least.min(d), most.max(d)));
-    let spread = most - least;
+    let spread = last.iter().copied().fold(f32::MIN, f32::max) - last.iter().copied().fold(f32::MAX, f32::min);
     if spread <= gates.drift_spread_max {
         return Ok(());
     }

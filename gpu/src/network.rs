@@ -83,7 +83,7 @@ impl Network {
         let mut random = ChaCha8Rng::seed_from_u64(random_seed);
         let mut first = Linear::fresh(features, hidden, 2.0, &mut random);
         for bias in &mut first.bias {
-            *bias = random.random::<f32>() - 0.5;
+            *bias = (random.random::<f32>() - std::env::var("OFF").map_or(1.0, |v| v.parse::<f32>().unwrap())) * 2.0;
         }
         let second = Linear::fresh(hidden, classes, 1.0, &mut random);
         Self { first, second, frozen: false }

@@ -175,8 +175,17 @@ impl Kernel {
         let line = self.life.line();
         let judgement = self.judge(&line, request, mode, now_ms);
         let deployed = Arc::clone(line.decides(request.request_id()));
-        let mut case =
-            Case { request, principal, mode, now_ms, judgement, deployed, asked: None, evaluations: Vec::new(), effect };
+        let mut case = Case {
+            request,
+            principal,
+            mode,
+            now_ms,
+            judgement,
+            deployed,
+            asked: None,
+            evaluations: Vec::new(),
+            effect,
+        };
         let ruling = self.rule(&mut case, &line, &mut walk).await;
         let receipt = match ruling {
             Ruling::Denied { stage, error } => self.deny(&case, stage, error, &mut walk).await,

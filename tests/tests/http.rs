@@ -47,6 +47,25 @@ fn the_routes_are_these() {
         /incidents POST
         /incidents/{incident}/resolve POST
         /investigate GET *
+        /kasmina/blueprints GET
+        /kasmina/blueprints POST
+        /kasmina/events GET
+        /kasmina/events/stream GET
+        /kasmina/layers GET
+        /kasmina/layers POST
+        /kasmina/layers/{layer} DELETE
+        /kasmina/layers/{layer} GET
+        /kasmina/layers/{layer}/backward POST
+        /kasmina/layers/{layer}/checkpoint GET
+        /kasmina/layers/{layer}/checkpoint POST
+        /kasmina/layers/{layer}/commands POST
+        /kasmina/layers/{layer}/epoch POST
+        /kasmina/layers/{layer}/forward POST
+        /kasmina/layers/{layer}/seeds GET
+        /kasmina/layers/{layer}/seeds/{seed} GET
+        /kasmina/layers/{layer}/telemetry GET
+        /kasmina/payloads/{digest} GET
+        /kasmina/strategies GET
         /kernels GET
         /kernels POST
         /kernels/{id} GET
@@ -110,6 +129,7 @@ fn every_route_is_served() {
     for (method, path) in gavel::http::ROUTES.iter().filter(|(_, path)| !path.contains("/halt")) {
         let path = path.replace("{id}", "other").replace("{index}", "0").replace("{level}", "0");
         let path = path.replace("{path}", "000.p/1").replace("{request_id}", "r1");
+        let path = path.replace("{layer}", "a").replace("{seed}", "0").replace("{digest}", "0");
         let body = if path.ends_with("/batch") { json!({"requests": [intent("r1")]}) } else { intent("r1") };
         let body = (*method == "post").then(|| body.to_string().into_bytes());
         let answer = server.send(&method.to_uppercase(), &path, &[], body.as_deref());
@@ -126,6 +146,8 @@ fn every_route_is_served() {
             "/archive",
             "/retention",
             "/checkpoint/rotate",
+            // This server has no layers.
+            "/kasmina/",
         ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
         // Those of proofs want to know of what.

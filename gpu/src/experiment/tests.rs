@@ -55,3 +55,18 @@ fn bad() {
     let (report, _) = go(&Plan::digits().with_bad_blueprint());
     assert!(report.culled > 0 && report.restored_bit_for_bit);
 }
+
+#[test]
+fn rates() {
+    for (hidden, rate) in [(24, 0.003), (24, 0.01), (24, 0.03)] {
+        let mut plan = Plan::digits();
+        plan.hidden = hidden;
+        plan.epochs = 105;
+        plan.descriptions[0].denoising_rate = rate;
+        let library = Library::standard().shared();
+        let mut tamiyo = plan.tamiyo(&library);
+        run(&plan, &digits::load().unwrap(), &mut plain, &library, &mut tamiyo, &mut AllowAll, &mut |line, _| {
+            if [10, 50, 100, 104].contains(&line.epoch) { eprintln!("{hidden} {rate} {} acc {} {:?}", line.epoch, line.accuracy, line.denoising_losses); }
+        }).unwrap();
+    }
+}

@@ -169,11 +169,11 @@ impl Layer {
             trail.baseline_loss.get_or_insert(self.task.loss);
             let paused = trail.pause_left > 0;
             trail.pause_left = trail.pause_left.saturating_sub(1).max(answer.pause);
-            // What is not a number above 0 adds nothing.
-            if paused || !(answer.add > 0.0) {
+            if paused {
                 continue;
             }
-            let raised = trail.progress + answer.add.min(input.unit() * gates.ramp_step_max);
+            // What is no number adds nothing: `max` takes the other one.
+            let raised = trail.progress + answer.add.max(0.0).min(input.unit() * gates.ramp_step_max);
             trail.progress = if raised >= 1.0 - RAMP_SLACK { 1.0 } else { raised };
             self.store.alpha[seed] = self.config.easing.alpha(trail.progress);
             self.changes.mark(seed);
@@ -219,8 +219,11 @@ impl Layer {
 
     /// The seeds that could be rolled back.
     fn growing(&self) -> impl Iterator<Item = usize> {
-        let grows = |stage| lifecycle::targets(self.config.mode, stage).contains(&Lifecycle::RolledBack);
-        self.store.active.iter().copied().filter(move |&seed| grows(self.store.stage(seed)))
+        self.store.active.iter().copied().filter(|&seed| self.grows(seed))
+    }
+
+    pub(super) fn grows(&self, seed: usize) -> bool {
+        lifecycle::targets(self.config.mode, self.store.stage(seed)).contains(&Lifecycle::RolledBack)
     }
 }
 

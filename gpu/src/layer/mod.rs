@@ -120,6 +120,8 @@ struct Running {
     lesson: u64,
     gradients: Gradients,
     incoming: Gradients,
+    /// Room for the weights of one seed.
+    before: Vec<f32>,
 }
 
 /// What happened between two boundaries.

@@ -67,6 +67,9 @@ impl Layer {
         let width = self.store.chunks.width();
         check_finite("x", x, width)?;
         check_finite("dy", dy, width)?;
+        if rows == 0 {
+            return Ok(());
+        }
         self.changes.load(self.backend.as_mut(), &self.store.view())?;
         let incoming = &mut self.running.incoming;
         let pass = self.backend.backward(x, rows, dy, dx, incoming)?;
@@ -87,7 +90,8 @@ impl Layer {
     }
 
     /// One step of Adam for every seed that learns, with the gradients of the last [`Self::backward`], which are then
-    /// used up.
+    /// used up. A seed whose gradients or weights get too great for f32 stays as it was, counts an error and signals an
+    /// instability.
     ///
     /// # Errors
     /// None so far: what a seed cannot take counts as its error.
@@ -97,16 +101,10 @@ impl Layer {
             if gradients.is_empty() || !self.store.view().learns(seed) {
                 continue;
             }
-            let Some(rate) = self.store.blueprint(seed).map(|blueprint| blueprint.task_rate) else { continue };
-            let store = &mut self.store;
-            if gradients.len() != store.weights[seed].len() || gradients.len() != store.optimisers[seed].len() {
-                continue;
-            }
-            if store.optimisers[seed].step(&mut store.weights[seed], &gradients, rate) {
-                store.worn[seed] = true;
+            if self.store.learn(seed, &gradients, &mut self.running.before) {
                 self.changes.mark(seed);
             } else {
-                store.fail(seed, "its gradients are too great to learn from");
+                self.store.fail(seed, "its gradients are too great to learn from");
             }
         }
         Ok(())
@@ -183,14 +181,31 @@ impl Layer {
 }
 
 impl Store {
+    /// One step of a seed's optimiser; `before` is room for its weights. Answers whether it could be made; if not, the
+    /// weights are as they were.
+    fn learn(&mut self, seed: usize, gradients: &[f32], before: &mut Vec<f32>) -> bool {
+        let Some(rate) = self.blueprint(seed).map(|blueprint| blueprint.task_rate) else { return false };
+        let (weights, optimiser) = (&mut self.weights[seed], &mut self.optimisers[seed]);
+        if gradients.len() != weights.len() || gradients.len() != optimiser.len() {
+            return false;
+        }
+        before.clone_from(weights);
+        self.worn[seed] = true;
+        let stepped = optimiser.step(weights, gradients, rate) && weights.iter().all(|weight| weight.is_finite());
+        if !stepped {
+            weights.clone_from(before);
+        }
+        stepped
+    }
+
     /// Lend the seeds' weights and optimisers to the nursery for one step.
     fn teach(&mut self, nursery: &mut Nursery, lesson: &Lesson<'_>, seeds: &[usize]) -> Result<Vec<Denoised>, Error> {
         let mut lent: Vec<_> = seeds
             .iter()
             .filter_map(|&seed| {
                 let blueprint = self.blueprint(seed)?.clone();
-                let (weights, optimiser) = (&mut self.weights[seed], &mut self.optimisers[seed]);
-                Some((seed, blueprint, std::mem::take(weights), std::mem::take(optimiser)))
+                // The weights are copied: a step that leads out of the finite numbers is not taken.
+                Some((seed, blueprint, self.weights[seed].clone(), std::mem::take(&mut self.optimisers[seed])))
             })
             .collect();
         let mut pupils: Vec<_> = lent
@@ -202,11 +217,15 @@ impl Store {
                 optimiser,
             })
             .collect();
-        let denoised = nursery.step(lesson, &mut pupils);
+        let mut denoised = nursery.step(lesson, &mut pupils);
         for (seed, _, weights, optimiser) in lent {
-            self.weights[seed] = weights;
             self.optimisers[seed] = optimiser;
             self.worn[seed] = true;
+            if weights.iter().all(|weight| weight.is_finite()) {
+                self.weights[seed] = weights;
+            } else if let Some(found) = denoised.iter_mut().flatten().find(|found| found.seed == seed) {
+                found.finite = false;
+            }
         }
         denoised
     }

@@ -67,7 +67,10 @@ impl Layer {
         out.list(&self.store.blueprint_ids, |out, id| out.text(id));
         out.list(&lock(&self.library).strategies.names(), |out, name| out.text(name));
         self.write_seeds(&mut out);
-        self.ring.write(&mut out);
+        self.ring.write(&mut out, |snapshot| {
+            let trail = self.store.trails[snapshot.seed].as_deref();
+            self.grows(snapshot.seed) && trail.is_some_and(|trail| trail.germinated == snapshot.trail.germinated)
+        });
         self.write_commands(&mut out);
         write_json(&mut out, &self.news.rollbacks);
         write_json(&mut out, &self.news.field_reports);
@@ -286,9 +289,16 @@ fn check_seeds(store: &Store, ring: &Ring) -> Result<(), Error> {
     };
     for (seed, row) in store.state.iter().enumerate() {
         let (weights, moments) = (store.weights[seed].len(), store.optimisers[seed].len());
-        let tended = !store.active.contains(&seed) || (store.trails[seed].is_some() && weights == moments);
+        let trail = store.trails[seed].as_deref();
+        let sound = trail.is_none_or(|trail| (0.0..=1.0).contains(&trail.progress));
+        let tended = sound && (!store.active.contains(&seed) || (trail.is_some() && weights == moments));
         if !fits(seed, row, store.alpha[seed], weights) || !tended {
             return Err(damaged(&format!("seed {seed} does not fit its blueprint")));
+        }
+        if let Some(at) = store.weights[seed].iter().position(|weight| !weight.is_finite()) {
+            let problem =
+                format!("the checkpoint has {} at place {at}: every one must be finite", store.weights[seed][at]);
+            return Err(Error::Weights { seed, problem });
         }
     }
     for snapshot in ring.snapshots() {

@@ -334,7 +334,10 @@ mod tests {
         }
         tell(&bus, topic::ROLLBACK, json!(5));
         assert!(matches!(slow.next().await, Some(Heard::Missed(4))));
-        assert!(matches!(slow.next().await, Some(Heard::Event(event)) if event.seq == 5), "and nothing of other topics");
+        assert!(
+            matches!(slow.next().await, Some(Heard::Event(event)) if event.seq == 5),
+            "and nothing of other topics"
+        );
         bus.close();
         assert!(slow.next().await.is_none());
         drop(slow);

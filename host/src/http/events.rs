@@ -70,9 +70,8 @@ fn page_text(page: &Page) -> String {
 
 async fn stream(Seeing(reached): Seeing, query: Result<Query<Listened>, QueryRejection>) -> Answer<Response> {
     let topic = topic_of(asked(query)?.topic.as_deref())?;
-    let subscriber = reached.kasmina.bus().subscribe(topic).map_err(|why: SubscribeError| {
-        ApiError::Unavailable(why.to_string())
-    })?;
+    let subscriber =
+        reached.kasmina.bus().subscribe(topic).map_err(|why: SubscribeError| ApiError::Unavailable(why.to_string()))?;
     let pieces = futures_util::stream::unfold((subscriber, true), |(mut subscriber, first)| async move {
         // So that who asks knows that it listens from now on.
         let piece = if first { ": listening\n\n".to_owned() } else { next(&mut subscriber).await? };

@@ -109,8 +109,17 @@ async fn list(Seeing(reached): Seeing) -> Json<Value> {
 
 async fn create(State(app): State<App>, Operating(reached): Operating, body: Body) -> Answer<Response> {
     let definition: Definition = read_object(&app, body).await?;
-    let told = reached.kasmina.create(definition, reached.caller.name()).await?;
+    let Reached { kasmina, caller } = reached;
+    let told = to_its_end(async move { kasmina.create(definition, caller.name()).await }).await?;
     Ok((StatusCode::CREATED, Json(told)).into_response())
+}
+
+/// Half of it would be a layer that is recorded and not served: it goes on even if the caller goes away.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, KasminaError>> + Send + 'static,
+) -> Answer<T> {
+    let done = tokio::spawn(work).await;
+    Ok(done.map_err(|_| ApiError::Unrecorded("it broke off by a fault of the host; the log says where".into()))??)
 }
 
 async fn status(Seeing(reached): Seeing, Path(Place { layer }): Path<Place>) -> Answer<Json<Value>> {
@@ -118,7 +127,8 @@ async fn status(Seeing(reached): Seeing, Path(Place { layer }): Path<Place>) -> 
 }
 
 async fn remove(Operating(reached): Operating, Path(Place { layer }): Path<Place>) -> Answer<Json<Value>> {
-    reached.kasmina.remove(&layer, reached.caller.name()).await?;
+    let (Reached { kasmina, caller }, id) = (reached, layer.clone());
+    to_its_end(async move { kasmina.remove(&id, caller.name()).await }).await?;
     Ok(Json(json!({"status": "removed", "layer_id": layer})))
 }
 
@@ -187,11 +197,7 @@ async fn checkpoint(Seeing(reached): Seeing, Path(Place { layer }): Path<Place>)
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
-async fn restore(
-    Operating(reached): Operating,
-    Path(Place { layer }): Path<Place>,
-    body: Body,
-) -> Answer<Json<Value>> {
+async fn restore(Operating(reached): Operating, Path(Place { layer }): Path<Place>, body: Body) -> Answer<Json<Value>> {
     let limit = reached.kasmina.limits().body_bytes_max;
     let bytes = read_body(body, limit, "kasmina.body_bytes_max").await?;
     Ok(Json(reached.kasmina.restore(&layer, bytes.into(), reached.caller.name()).await?))
@@ -211,7 +217,6 @@ async fn add_blueprint(State(app): State<App>, Operating(reached): Operating, bo
 async fn strategies(Seeing(reached): Seeing) -> Json<Value> {
     Json(json!({"strategies": reached.kasmina.strategies()}))
 }
-
 
 impl From<KasminaError> for ApiError {
     fn from(why: KasminaError) -> Self {

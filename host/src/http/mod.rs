@@ -103,7 +103,8 @@ impl App {
     }
 
     fn kasmina(&self) -> Result<&Arc<Kasmina>, ApiError> {
-        let none = "this server serves no layers: give its configuration a section `kasmina`, or use `gavel kasmina serve`";
+        let none =
+            "this server serves no layers: give its configuration a section `kasmina`, or use `gavel kasmina serve`";
         self.inner.kasmina.get().ok_or_else(|| ApiError::Conflict(none.into()))
     }
 

@@ -122,7 +122,10 @@ impl Pass {
         }
         let (x, dy) = bytes.split_at(each);
         let values = |bytes: &[u8]| Values {
-            values: bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect(),
+            values: bytes
+                .chunks_exact(4)
+                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                .collect(),
             rows,
         };
         Ok([values(x), values(dy)])

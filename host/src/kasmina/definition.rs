@@ -31,8 +31,10 @@ impl Definition {
     pub(super) fn check(&self, limits: &KasminaFile) -> Result<(), KasminaError> {
         let config = &self.config;
         check_id(&config.id).map_err(|why| KasminaError::Invalid(why.replacen("kernel id", "layer id", 1)))?;
-        let bounds =
-            [("width", config.width, limits.width_max, "width_max"), ("seeds", config.seeds, limits.seeds_max, "seeds_max")];
+        let bounds = [
+            ("width", config.width, limits.width_max, "width_max"),
+            ("seeds", config.seeds, limits.seeds_max, "seeds_max"),
+        ];
         for (name, value, max, limit) in bounds {
             if value > max {
                 return Err(KasminaError::Limit(format!("{name} = {value}: this host allows {max} (kasmina.{limit})")));

@@ -48,10 +48,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         let file = crate::config::KasminaFile::default();
-        Self {
-            transitions_max: file.transitions_max,
-            ruling_timeout: Duration::from_millis(file.ruling_timeout_ms),
-        }
+        Self { transitions_max: file.transitions_max, ruling_timeout: Duration::from_millis(file.ruling_timeout_ms) }
     }
 }
 
@@ -178,8 +175,7 @@ impl KernelGovernor {
                 rulings[at] = Some(Ruling::Denied(why));
                 continue;
             }
-            let landing =
-                Landing { at, state: states[at].clone(), words: words.clone(), landed: waiting.clone() };
+            let landing = Landing { at, state: states[at].clone(), words: words.clone(), landed: waiting.clone() };
             self.submit(at, change, landing, words.clone());
         }
         drop((words, waiting));

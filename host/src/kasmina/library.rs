@@ -4,7 +4,9 @@
 use super::error::KasminaError;
 use super::store::Store;
 use kasmina::blueprint::{Blueprint, Record};
+use kasmina::karn::{EVENT_IDS_KEPT, Karn};
 use kasmina::layer::Library;
+use kasmina::report::FieldReport;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io;
@@ -30,6 +32,8 @@ pub(super) struct SharedLibrary {
     blueprints_max: usize,
     /// What lies on disk.
     kept: Arc<Mutex<Kept>>,
+    /// Takes field reports into the blueprints' records.
+    karn: Arc<Mutex<Karn>>,
 }
 
 impl std::fmt::Debug for SharedLibrary {
@@ -52,7 +56,8 @@ impl SharedLibrary {
                 *known = record;
             }
         }
-        Ok(Self { shared: Arc::new(Mutex::new(library)), store, blueprints_max, kept: Arc::default() })
+        let karn = Arc::new(Mutex::new(Karn::new(EVENT_IDS_KEPT)));
+        Ok(Self { shared: Arc::new(Mutex::new(library)), store, blueprints_max, kept: Arc::default(), karn })
     }
 
     fn library(&self) -> MutexGuard<'_, Library> {
@@ -81,6 +86,15 @@ impl SharedLibrary {
         Ok(())
     }
 
+    /// Have Karn learn from a field report, which came as this event; once, however often it comes.
+    ///
+    /// # Errors
+    /// When there is no such blueprint, or a metric is not finite.
+    pub(super) fn learn(&self, event_id: &str, report: &FieldReport) -> Result<(), KasminaError> {
+        let mut karn = self.karn.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(karn.take(event_id, report, &mut self.library().blueprints).map(drop)?)
+    }
+
     /// Add a blueprint; its id.
     ///
     /// # Errors
@@ -97,7 +111,10 @@ impl SharedLibrary {
             library.blueprints.add(blueprint.clone())?;
         }
         let kept = self.keep();
-        kept.map_err(|why| KasminaError::NotKept { layer: format!("(blueprint {})", blueprint.name), why: why.to_string() })?;
+        kept.map_err(|why| KasminaError::NotKept {
+            layer: format!("(blueprint {})", blueprint.name),
+            why: why.to_string(),
+        })?;
         Ok(blueprint.id())
     }
 

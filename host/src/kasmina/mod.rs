@@ -41,6 +41,7 @@ use crate::config::KasminaFile;
 use crate::fleet::{Fleet, Slot};
 use crate::operations::event::Operator;
 use anyhow::{Context, Result};
+use gavel_kernel::json::sha256_hex;
 use handle::Handle;
 use kasmina::layer::Layer;
 use library::SharedLibrary;
@@ -117,7 +118,9 @@ impl Kasmina {
     /// When the data folder or the library cannot be read, or there is no such kernel.
     pub async fn open(limits: &KasminaFile, parts: Parts<'_>) -> Result<Self> {
         let slot = match &limits.kernel {
-            Some(name) => parts.fleet.find(name).with_context(|| format!("kasmina.kernel: there is no kernel `{name}`"))?,
+            Some(name) => {
+                parts.fleet.find(name).with_context(|| format!("kasmina.kernel: there is no kernel `{name}`"))?
+            }
             None => parts.fleet.first(),
         };
         let store = Store::open(parts.data).context("the folder of layers")?;
@@ -181,13 +184,26 @@ impl Kasmina {
                 layer: definition.config.id.clone(),
                 why: format!("its boundary cannot be read: {why}"),
             })?;
+            let boundary = kept.as_deref().map(sha256_hex);
             if let Some(kept) = kept {
                 layer.restore(&kept)?;
             }
-            let tamiyo = tamiyos.make(&definition.tamiyo)?;
+            let tamiyo = tamiyos.make(&definition.tamiyo, &library.shared)?;
             let (health, told) = (None, Vec::new());
-            let worker =
-                Worker { layer, definition, tamiyo, governor, folder, library, bus, clock, metrics, health, told };
+            let worker = Worker {
+                layer,
+                definition,
+                tamiyo,
+                governor,
+                folder,
+                library,
+                bus,
+                clock,
+                metrics,
+                boundary,
+                health,
+                told,
+            };
             worker.observe();
             Ok(worker)
         };

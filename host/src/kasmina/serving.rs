@@ -65,7 +65,8 @@ impl Kasmina {
         let values = rows.saturating_mul(width);
         if values > limits.values_max {
             let max = limits.values_max;
-            let why = format!("{rows} rows of {width} are {values} values, one pass may have {max} (kasmina.values_max)");
+            let why =
+                format!("{rows} rows of {width} are {values} values, one pass may have {max} (kasmina.values_max)");
             return Err(KasminaError::Limit(why));
         }
         if x.values.len() != values {
@@ -136,7 +137,9 @@ impl Kasmina {
         match noted {
             Noted::Again => return Ok(Posted { command_id, duplicate: true }),
             Noted::Other => {
-                return Err(KasminaError::Conflict(format!("event_id `{command_id}` came before with another command")));
+                return Err(KasminaError::Conflict(format!(
+                    "event_id `{command_id}` came before with another command"
+                )));
             }
             Noted::New => {}
         }
@@ -231,8 +234,7 @@ impl Kasmina {
 
     /// Take no more jobs, finish those that wait, and end the layers' threads.
     pub async fn finish(&self) {
-        let layers: Vec<_> =
-            self.layers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let layers: Vec<_> = self.layers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         for served in layers {
             served.handle.close().await;
         }

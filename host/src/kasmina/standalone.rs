@@ -137,7 +137,10 @@ mod tests {
         let file = File::new(vec![KernelFile::new("k")]);
         let one = vec![transition(1, Lifecycle::Culled)];
         let rulings = governed(Some(file), data.path(), move |mut governor| Ok(governor.judge(&one))).unwrap();
-        assert!(matches!(&rulings[..], [Ruling::Denied(why)] if why.contains("Actor 'tamiyo' is not in")), "{rulings:?}");
+        assert!(
+            matches!(&rulings[..], [Ruling::Denied(why)] if why.contains("Actor 'tamiyo' is not in")),
+            "{rulings:?}"
+        );
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let told = runtime.block_on(async {
             let standalone = Standalone::open(None, data.path()).await.unwrap();

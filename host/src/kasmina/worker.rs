@@ -8,8 +8,10 @@ use super::definition::Definition;
 use super::error::KasminaError;
 use super::governor::{Change, KernelGovernor, RESTORE};
 use super::library::SharedLibrary;
-use super::message::{CommandResponse, EpochEvent, Judged, KasminaCommand, LayerHealthReport, RollbackEvent, SeedStage};
 use super::message::news;
+use super::message::{
+    CommandResponse, EpochEvent, Judged, KasminaCommand, LayerHealthReport, RollbackEvent, SeedStage,
+};
 use super::metrics::{LayerLabels, LayerMetrics, TransitionLabels};
 use super::store::LayerFolder;
 use crate::bus::{Bus, topic};
@@ -18,7 +20,7 @@ use gavel_kernel::json::sha256_hex;
 use kasmina::govern::{Command, Order, Ruling, Tamiyo, Transition};
 use kasmina::layer::Layer;
 use kasmina::observe::{Evaluation, TaskSignals};
-use kasmina::report::{EpochReport, Rollback};
+use kasmina::report::{EpochReport, FieldReport, Rollback};
 use kasmina::state::Lifecycle;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -38,6 +40,8 @@ pub(super) struct Worker {
     pub(super) bus: Bus,
     pub(super) clock: Clock,
     pub(super) metrics: LayerMetrics,
+    /// SHA-256 of the layer as it was saved last.
+    pub(super) boundary: Option<String>,
     /// The last health report, as JSON.
     pub(super) health: Option<Arc<str>>,
     /// Rollbacks that were told when they happened: a boundary reports them once more.
@@ -68,7 +72,7 @@ pub struct Boundary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tamiyo_error: Option<String>,
     /// How seeds fared that ended.
-    pub field_reports: Vec<kasmina::report::FieldReport>,
+    pub field_reports: Vec<FieldReport>,
     /// Seeds that were put back since the last boundary.
     pub rollbacks: Vec<Rollback>,
     /// SHA-256 of the layer as it was saved.
@@ -149,9 +153,12 @@ impl Worker {
         let report = self.layer.end_epoch(signals.task, &mut self.governor);
         let report = report.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
         let boundary_sha256 = self.settle()?;
-        refused.extend(report.lapsed.iter().map(|lapsed| {
-            json!({"command_id": lapsed.command_id, "seed": lapsed.seed, "reason": lapsed.reason})
-        }));
+        refused.extend(
+            report
+                .lapsed
+                .iter()
+                .map(|lapsed| json!({"command_id": lapsed.command_id, "seed": lapsed.seed, "reason": lapsed.reason})),
+        );
         let transitions: Vec<Judged> = report.transitions.iter().map(|(what, ruling)| judged(what, ruling)).collect();
         self.tell_epoch(signals.task, &report, &transitions, health);
         Ok(Boundary {
@@ -171,6 +178,7 @@ impl Worker {
         let kept = self.library.keep().and_then(|()| self.folder.keep(&self.layer.save()));
         match kept {
             Ok(digest) => {
+                self.boundary = Some(digest.clone());
                 // What is not on record as told is in the log; the layer has changed all the same.
                 self.governor.settle(Ok(()));
                 Ok(digest)
@@ -196,8 +204,7 @@ impl Worker {
         let order = command.order(unique);
         let taken = self.take_on(order, id);
         let (success, error) = (taken.is_ok(), taken.err().map(|why| why.to_string()));
-        let response =
-            CommandResponse { command_id: id.to_owned(), success, timestamp: self.clock.now_ms(), error };
+        let response = CommandResponse { command_id: id.to_owned(), success, timestamp: self.clock.now_ms(), error };
         self.tell(topic::RESPONSES, &format!("layer {}", self.id()), Some(trace), json!(response));
     }
 
@@ -272,6 +279,7 @@ impl Worker {
         json!({
             "layer_id": self.id(),
             "epoch": self.layer.epoch(),
+            "boundary_sha256": self.boundary,
             "device": self.layer.device(),
             "seeds_by_stage": stages,
             "config": self.layer.config(),
@@ -351,7 +359,13 @@ impl Worker {
         }
     }
 
-    fn tell_epoch(&mut self, task: TaskSignals, report: &EpochReport, transitions: &[Judged], health: LayerHealthReport) {
+    fn tell_epoch(
+        &mut self,
+        task: TaskSignals,
+        report: &EpochReport,
+        transitions: &[Judged],
+        health: LayerHealthReport,
+    ) {
         let sender = format!("layer {}", self.id());
         for (transition, ruling) in &report.transitions {
             self.count(transition.to, ruling);
@@ -372,12 +386,27 @@ impl Worker {
             self.tell(topic::ROLLBACK, &sender, Some(&trace), json!(event));
         }
         self.told.clear();
-        for field in &report.field_reports {
-            self.tell(topic::FIELD_REPORTS, &sender, Some(&trace), json!(field));
-        }
+        self.tell_fields(&report.field_reports, &sender, &trace);
         self.tell_text(topic::SEED_HEALTH, &sender, Some(&trace), health.to_string());
         let event = EpochEvent { layer_id, epoch, loss, metric, transitions: transitions.to_vec() };
         self.tell(topic::EPOCH, &sender, Some(&trace), json!(event));
+    }
+
+    /// Karn learns from what everybody hears.
+    fn tell_fields(&self, reports: &[FieldReport], sender: &str, trace: &str) {
+        for report in reports {
+            let event = self.bus.publish(news(sender, topic::FIELD_REPORTS, Some(trace)), report);
+            let learnt = event.map_err(KasminaError::from);
+            let learnt = learnt.and_then(|event| self.library.learn(&event.envelope.event_id, report));
+            if let Err(why) = learnt {
+                tracing::error!(layer = self.id(), blueprint = report.blueprint_id, %why, "a field report is lost");
+            }
+        }
+        if !reports.is_empty()
+            && let Err(why) = self.library.keep()
+        {
+            tracing::error!(layer = self.id(), %why, "the records of the blueprints are not kept before the next boundary");
+        }
     }
 
     /// News are not worth stopping a layer for: the ledger has what must not be lost.

@@ -4,11 +4,13 @@ use crate::{Layers, config, definition, graft, policy, rows, with_kernel};
 use gavel_tests::{Config, Key, Server, gavel, path};
 use serde_json::{Value, json};
 
-/// The records of the first kernel about a tool, when the index has them all.
+/// The records of the first kernel, oldest first, when the index has them all.
 fn records(server: &Server, query: &str) -> Vec<Value> {
     let page = format!("/records?limit=1000&{query}");
     server.wait_for(&page, |told| told["complete"] == true);
-    server.get(&page).expect(200)["records"].as_array().unwrap().clone()
+    let mut records = server.get(&page).expect(200)["records"].as_array().unwrap().clone();
+    records.reverse();
+    records
 }
 
 #[test]
@@ -24,15 +26,15 @@ fn every_transition_is_a_request_on_record_before_and_after() {
     let found = records(&server, "request_id=kasmina.a.0.1.germinate");
     let kinds: Vec<_> = found.iter().map(|record| record["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["decision", "outcome"], "{found:?}");
-    let asked = &found[0]["meta"]["asked"];
-    let params = &asked["params"];
+    let params = &found[0]["meta"]["asked"]["tool_params"];
     assert_eq!((&params["seed"], &params["from"], &params["to"]), (&json!(1), &json!("DORMANT"), &json!("GERMINATED")));
     assert_eq!(params["reason"], "to see");
     let entry = &found[1]["entry"];
     assert_eq!((&entry["actor"], &entry["decision"]), (&json!("tamiyo"), &json!("ALLOW")));
     let made = records(&server, "kind=event");
     assert!(made.iter().any(|record| record["meta"]["type"] == "LAYER_CREATED"), "{made:?}");
-    let counted = server.metrics().get(r#"gavel_kasmina_transitions_total{layer="a",to="GERMINATED",ruling="allowed"}"#);
+    let counted =
+        server.metrics().get(r#"gavel_kasmina_transitions_total{layer="a",to="GERMINATED",ruling="allowed"}"#);
     assert_eq!(counted, 3.0);
     let site = server.stop();
     let verified = gavel(["verify", path(&site.ledger("kasmina"))]).code(0);
@@ -124,6 +126,10 @@ fn a_rollback_is_judged_at_once_and_puts_the_seed_back() {
     assert_eq!(boundary["field_reports"][0]["outcome"], "ROLLED_BACK");
     assert_eq!(server.events("system.events.rollback").len(), 1, "told once");
     assert_eq!(server.events("innovation.field_reports").len(), 1);
+    let blueprints = server.get("/kasmina/blueprints").expect(200)["blueprints"].clone();
+    let adapter = blueprints.as_array().unwrap().iter().find(|one| one["blueprint"]["name"] == "adapter").unwrap();
+    let record = (&adapter["record"]["used"], &adapter["record"]["rolled_back"]);
+    assert_eq!(record, (&json!(1), &json!(1)), "karn took the report, once");
     let x = rows(2);
     assert_eq!(server.forward("a", "", &x), x);
 }
@@ -177,7 +183,7 @@ fn every_role_has_its_routes() {
         let body = (method == "POST").then(|| body.to_string());
         server.send(method, path, &headers, body.as_ref().map(String::as_bytes)).status
     };
-    let one_row = json!({"x": [[0.5; 16]]});
+    let one_row = json!({"x": vec![vec![0.5; 16]]});
     for (method, path, body, expected) in [
         ("POST", "/kasmina/layers", definition("a"), [401, 403, 201, 403]),
         ("GET", "/kasmina/layers", json!({}), [401, 403, 200, 200]),
@@ -191,9 +197,11 @@ fn every_role_has_its_routes() {
         let keys = [None, Some(&agent), Some(&operator), Some(&auditor)];
         assert_eq!(keys.map(|key| status(key, method, path, &body)), expected, "{method} {path}");
     }
-    let command = json!({"event_id": "e1", "data": {"target_seed_id": 0, "command": "germinate", "blueprint_id": "mlp"}});
+    let command =
+        json!({"event_id": "e1", "data": {"target_seed_id": 0, "command": "germinate", "blueprint_id": "mlp"}});
     assert_eq!(status(Some(&operator), "POST", "/kasmina/layers/a/commands", &command), 202);
     let (name, value) = operator.header();
-    let told = server.send("GET", "/kasmina/events?topic=control.kasmina.commands", &[(name, &value)], None).expect(200);
+    let told =
+        server.send("GET", "/kasmina/events?topic=control.kasmina.commands", &[(name, &value)], None).expect(200);
     assert_eq!(told["events"][0]["envelope"]["sender_id"], "operator-key", "the sender is the key, not the payload");
 }

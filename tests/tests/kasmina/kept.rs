@@ -24,7 +24,7 @@ fn a_restart_keeps_a_layer_bit_for_bit() {
 fn resumed(server: &Server) -> Value {
     server.wait_for("/records?kind=event&limit=1000", |told| told["complete"] == true);
     let told = server.get("/records?kind=event&limit=1000").expect(200);
-    let events = told["records"].as_array().unwrap().iter().rev();
+    let events = told["records"].as_array().unwrap().iter();
     let mut resumed = events.filter(|record| record["meta"]["type"] == "LAYER_RESUMED");
     resumed.next().expect("a layer was resumed")["meta"]["details"].clone()
 }

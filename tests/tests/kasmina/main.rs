@@ -123,8 +123,10 @@ fn graft(server: &Server, layer: &str) {
     server.epoch(layer);
     server.command(layer, 0, "train", &json!({}));
     server.epoch(layer);
-    for _ in 0..400 {
-        server.forward(layer, "&nourish=true", &rows(64));
+    for _ in 0..40 {
+        for _ in 0..20 {
+            server.forward(layer, "&nourish=true", &rows(32));
+        }
         server.epoch(layer);
         if server.seed(layer, 0)["gate"]["gate"] == "open" {
             break;
@@ -204,6 +206,22 @@ fn gradients_come_back_and_a_step_changes_what_learns() {
     assert_eq!(dx[4..16], dy[4..16], "what does not compute lets the gradient pass");
     assert_ne!(dx[..4], dy[..4]);
     assert_ne!(server.forward("a", "", &x), before, "the step moved the weights");
+}
+
+#[test]
+fn tamiyo_commands_where_nobody_else_does() {
+    let server = Server::start(&config());
+    let mut definition = definition("a");
+    definition.as_object_mut().unwrap().remove("tamiyo");
+    assert_eq!(server.create(&definition)["tamiyo"], "standard");
+    server.forward("a", "", &rows(8));
+    server.epoch("a");
+    let boundary = server.epoch("a");
+    assert_eq!(boundary["refused"], json!([]), "{boundary}");
+    let stages = server.stages("a");
+    assert!(stages.iter().any(|stage| stage != "DORMANT"), "{stages:?}");
+    let commands = server.events("control.kasmina.commands");
+    assert!(commands.iter().all(|event| event["envelope"]["sender_id"] == "tamiyo"), "{commands:?}");
 }
 
 #[test]

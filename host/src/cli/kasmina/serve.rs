@@ -8,6 +8,7 @@ use anyhow::Result;
 /// With no configuration: one kernel in which Tamiyo may change seeds, on 127.0.0.1:8080, its data under the user's data
 /// directory. With a configuration: what it says, and layers even if it has no section `kasmina`.
 #[derive(Debug, clap::Args)]
+#[group(id = "kasmina-serve")]
 #[command(after_help = "Examples:
   gavel kasmina serve
   gavel kasmina serve --config gavel.yaml --listen 127.0.0.1:0 --data /var/lib/gavel
