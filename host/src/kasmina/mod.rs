@@ -6,6 +6,7 @@
 //! - `store`, `library`: what outlives a restart.
 //! - `rollout`: which layer serves which model.
 //! - `message`: what goes over the bus and over HTTP.
+//! - `component`: strategies and Tamiyos that are WebAssembly components.
 //! - `standalone`: a kernel for one command (`gavel kasmina train`), with a ledger that can be verified afterwards.
 //! - `tamiyo`: who commands, by name.
 //!
@@ -14,6 +15,8 @@
 //! - A layer is on disk as it was after its last boundary, whole; a restart continues there, bit for bit.
 //! - No pass runs on a worker of the runtime; no layer waits for another.
 
+pub mod component;
+mod convert;
 mod definition;
 mod device;
 mod error;
