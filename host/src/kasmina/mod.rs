@@ -180,7 +180,7 @@ impl Kasmina {
         let threads = self.limits.cpu_threads;
         let (bus, clock, metrics) = (self.bus.clone(), self.clock.clone(), self.metrics.clone());
         let open = move || {
-            let backend = device::backend(definition.backend.unwrap_or(backend), threads)?;
+            let backend = device::backend(definition.device(backend), threads)?;
             let (config, shared) = (definition.config.clone(), Arc::clone(&library.shared));
             let mut layer = Layer::new(config, shared, backend, device::nursery())?;
             let kept = folder.boundary().map_err(|why| KasminaError::NotKept {
@@ -236,6 +236,7 @@ impl Kasmina {
     /// # Errors
     /// When it is there already, a value is not accepted, or it cannot be kept or recorded; then there is none.
     pub async fn create(&self, definition: Definition, who: &str) -> Done<Value> {
+        let definition = definition.with_flags();
         let _changing = self.changing.lock().await;
         let id = definition.config.id.clone();
         definition.check(&self.limits)?;

@@ -1,5 +1,6 @@
 //! `gavel kasmina`: layers that grow, on the command line. One file for each command.
 
+mod inspect;
 mod plan;
 mod plot;
 mod serve;
@@ -16,6 +17,7 @@ use clap::Subcommand;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel kasmina train --plot growth.svg
+  gavel kasmina inspect
   gavel kasmina serve")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -25,12 +27,14 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    Inspect(inspect::Args),
     Serve(serve::Args),
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     match &args.command {
         Command::Train(args) => train::run(args, as_json),
+        Command::Inspect(args) => inspect::run(args, as_json),
         Command::Serve(args) => serve::run(args, as_json),
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct PlanArgs {
     /// Give the seeds a blueprint that harms, and see that it is culled and nothing of it is left.
     #[arg(long, conflicts_with = "compare")]
     bad_blueprint: bool,
-    /// The grafting strategy, instead of the plan's.
-    #[arg(long, value_name = "NAME")]
+    /// The grafting strategy, instead of the plan's: its name, or the file of a component (.wasm).
+    #[arg(long, value_name = "NAME|FILE")]
     strategy: Option<String>,
     /// Turn features off: `chunks` (one seed, five stages), `strategies` (a plain ramp). Separate by commas.
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
@@ -39,6 +39,12 @@ impl PlanArgs {
     /// Whether the blueprint is the bad one.
     pub(super) fn is_bad(&self) -> bool {
         self.bad_blueprint
+    }
+
+    /// The component that is the grafting strategy, if it is one.
+    pub(super) fn component(&self) -> Option<&Path> {
+        let named = self.strategy.as_deref().map(Path::new)?;
+        named.extension().is_some_and(|extension| extension == "wasm").then_some(named)
     }
 
     /// The plans, each with its name; the name of a single one is empty.
@@ -59,7 +65,7 @@ impl PlanArgs {
                 "--without {name}: give chunks or strategies"
             );
         }
-        if let Some(strategy) = &self.strategy {
+        if let Some(strategy) = self.strategy.as_ref().filter(|_| self.component().is_none()) {
             plan.layer.strategy.clone_from(strategy);
             plan.tamiyo.strategy = None;
         }

@@ -2,12 +2,18 @@
 
 use crate::config::{self, File};
 use crate::kasmina::KernelGovernor;
+use crate::kasmina::component::{self, ComponentStrategy, ComponentTamiyo, StrategyFile, TamiyoFile};
 use crate::host::ledger_dir;
 use crate::kasmina::standalone::{configuration, governed};
 use anyhow::{Context, Result, bail};
 use kasmina::backend::Backend;
 use kasmina::device::{self, Preference};
-use std::path::PathBuf;
+use kasmina::experiment::Plan;
+use kasmina::govern::Tamiyo;
+use kasmina::layer::Library;
+use kasmina::strategy::Strategy;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// Where a layer runs, and under whose law.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,6 +72,45 @@ impl DeviceArgs {
     /// A backend.
     pub(super) fn open(preference: &Preference, threads: Option<usize>) -> Result<Box<dyn Backend>, kasmina::Error> {
         device::choose(preference, threads, kasmina::gpu::Options::default())
+    }
+}
+
+/// What commands and what blends, where components do.
+#[derive(Debug)]
+pub(super) struct Components {
+    strategy: Option<ComponentStrategy>,
+    tamiyo: Option<ComponentTamiyo>,
+}
+
+impl Components {
+    /// Load the components of these files.
+    pub(super) fn load(strategy: Option<&Path>, tamiyo: Option<&Path>) -> Result<Self> {
+        if strategy.is_none() && tamiyo.is_none() {
+            return Ok(Self { strategy: None, tamiyo: None });
+        }
+        let sandbox = component::sandbox()?;
+        let strategy = strategy.map(|path| component::load_strategy(&sandbox, &StrategyFile::at(path))).transpose()?;
+        let tamiyo = tamiyo.map(|path| component::load_tamiyo(&sandbox, &TamiyoFile::at(path))).transpose()?;
+        Ok(Self { strategy, tamiyo })
+    }
+
+    /// The plan with the component as its strategy, which joins the library.
+    pub(super) fn strategy_of(&self, plan: &Plan, library: &mut Library) -> Plan {
+        let mut plan = plan.clone();
+        if let Some(strategy) = &self.strategy {
+            library.strategies.add(Box::new(strategy.clone()));
+            strategy.name().clone_into(&mut plan.layer.strategy);
+            plan.tamiyo.strategy = None;
+        }
+        plan
+    }
+
+    /// Who commands a run.
+    pub(super) fn tamiyo_of(&self, plan: &Plan, library: &Arc<Mutex<Library>>) -> Box<dyn Tamiyo> {
+        match &self.tamiyo {
+            Some(tamiyo) => Box::new(tamiyo.clone()),
+            None => Box::new(plan.tamiyo(library)),
+        }
     }
 }
 

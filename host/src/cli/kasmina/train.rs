@@ -7,7 +7,7 @@ use super::super::Outcome;
 use super::super::output::{line, print_json};
 use super::plan::PlanArgs;
 use super::plot;
-use super::setting::{DeviceArgs, SettingArgs};
+use super::setting::{Components, DeviceArgs, SettingArgs};
 use super::told::{Run, Told};
 use super::watch::Watch;
 use anyhow::{Context, Result};
@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
   gavel kasmina train --plot growth.svg --data ./growth
   gavel kasmina train --bad-blueprint
   gavel kasmina train --plan a.yaml --compare b.yaml --plot both.svg
+  gavel kasmina train --strategy patient-ramp.wasm --tamiyo cautious-tamiyo.wasm
   gavel kasmina train --show-plan")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -45,6 +46,9 @@ pub(super) struct Args {
     /// Save the grown layer into this file; `gavel kasmina inspect` shows it.
     #[arg(long, value_name = "FILE", conflicts_with = "compare")]
     save: Option<PathBuf>,
+    /// A component that commands, in Tamiyo's place (.wasm).
+    #[arg(long, value_name = "FILE")]
+    tamiyo: Option<PathBuf>,
     #[command(flatten)]
     setting: SettingArgs,
 }
@@ -56,8 +60,10 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         line(&serde_json::to_string_pretty(&plans[0].1)?)?;
         return Ok(Outcome::Yes);
     }
+    let components = Components::load(args.plans.component(), args.tamiyo.as_deref())?;
     let job = Job {
         plans,
+        components,
         data: digits::load()?,
         preference: args.setting.device.preference()?,
         threads: args.setting.device.threads(),
@@ -91,6 +97,7 @@ fn sizes(data: &Dataset) -> [usize; 3] {
 /// What is to be run.
 struct Job {
     plans: Vec<(String, Plan)>,
+    components: Components,
     data: Dataset,
     preference: Preference,
     threads: Option<usize>,
@@ -104,13 +111,15 @@ impl Job {
     }
 
     fn one(&self, name: &str, plan: &Plan, governor: &mut dyn Governor) -> Result<Run> {
-        let library = Library::standard().shared();
-        let mut tamiyo = plan.tamiyo(&library);
+        let mut library = Library::standard();
+        let plan = &self.components.strategy_of(plan, &mut library);
+        let library = library.shared();
+        let mut tamiyo = self.components.tamiyo_of(plan, &library);
         let mut watch = Watch::new(name, plan.epochs, self.is_quiet);
         let mut saved = None;
         let mut backend = || DeviceArgs::open(&self.preference, self.threads);
         let report =
-            experiment::run(plan, &self.data, &mut backend, &library, &mut tamiyo, governor, &mut |line, layer| {
+            experiment::run(plan, &self.data, &mut backend, &library, &mut *tamiyo, governor, &mut |line, layer| {
                 watch.see(line);
                 if self.keeps_layer && line.epoch + 1 == plan.epochs {
                     saved = Some(layer.save());
