@@ -14,6 +14,8 @@ pub const CLASSES: usize = 10;
 
 const IMAGES: usize = 1797;
 const PIXEL_MAX: u8 = 16;
+/// Pixels are counted in half their range, so that most features lie in [-1, 1].
+const PIXEL_UNIT: f32 = 8.0;
 const ROW_BYTES: usize = PIXELS + 1;
 const SHA256: &str = "68aea062d35a127749050fa0e52dca09d6569ac08092c925610e0954e172dde2";
 const PACKED: &[u8] = include_bytes!("../data/digits.bin");
@@ -89,7 +91,8 @@ impl Dataset {
     }
 }
 
-/// The digits: 64 features in [0, 1], ten classes, 1067 rows for training, 371 for validation, 359 held out.
+/// The digits: 64 features, each a pixel in half its range less its mean over the training rows; ten classes; 1067 rows
+/// for training, 371 for validation, 359 held out.
 ///
 /// # Errors
 /// If the embedded file is not the one that was exported.
@@ -114,7 +117,7 @@ fn read(packed: &[u8]) -> Result<Dataset, Error> {
     let mut parts = [Split::default(), Split::default(), Split::default()];
     for bytes in packed.chunks_exact(ROW_BYTES) {
         let part = &mut parts[part_of(bytes)];
-        part.x.extend(bytes[..PIXELS].iter().map(|&pixel| f32::from(pixel) / std::env::var("DIV").map_or(4.0, |v| v.parse().unwrap())));
+        part.x.extend(bytes[..PIXELS].iter().map(|&pixel| f32::from(pixel) / PIXEL_UNIT));
         part.labels.push(bytes[PIXELS]);
     }
     centre(&mut parts);
@@ -154,9 +157,11 @@ mod tests {
         digits.check().unwrap();
         let rows = [&digits.training, &digits.validation, &digits.held_out].map(Split::rows);
         assert_eq!(rows, [1067, 371, 359]);
+        let mean = digits.training.x.iter().sum::<f32>() / 1067.0;
+        assert!(mean.abs() < 1e-3, "{mean}");
         for split in [&digits.training, &digits.validation, &digits.held_out] {
             assert!((0..10).all(|digit| split.labels.iter().filter(|&&label| label == digit).count() > 20));
-            assert!(split.x.iter().all(|&value| (0.0..=1.0).contains(&value)));
+            assert!(split.x.iter().all(|&value| (-2.0..=2.0).contains(&value)));
         }
     }
 

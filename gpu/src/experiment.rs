@@ -22,12 +22,16 @@ use crate::digits::{Dataset, Split};
 use crate::govern::{Governor, Ruling, Tamiyo, Transition};
 use crate::karn::Karn;
 use crate::layer::{Layer, Library};
-use crate::network::{Network, Scores, batches, gather, scores, slope};
+use crate::network::{Network, Scores, add_noise, batches, gather, scores, slope};
 use crate::observe::{Evaluation, TaskSignals};
 use crate::report::{EpochReport, FieldReport, Landed, Rollback};
 use crate::state::Lifecycle;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Epochs with the layer are numbered from here on where noise and order are drawn, so that they repeat none of the host
+/// network's own training.
+const BASELINE_EPOCHS_MAX: u64 = 1 << 32;
 
 /// Makes a backend: a run needs two, one for the layer and one for its nursery.
 pub type MakeBackend<'a> = &'a mut dyn FnMut() -> Result<Box<dyn Backend>, Error>;
@@ -146,11 +150,13 @@ pub fn run(
     })
 }
 
-/// A run under way. The host network is frozen, so its hidden activations are computed once.
+/// A run under way. The host network is frozen, so the hidden activations of the validation and the held-out rows are
+/// computed once.
 struct Run<'a> {
     plan: &'a Plan,
     network: Network,
     layer: Layer,
+    /// Features; the other two hold hidden activations.
     training: Split,
     validation: Split,
     held_out: Split,
@@ -161,8 +167,8 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(plan: &'a Plan, data: &Dataset, network: Network, layer: Layer) -> Self {
         let hidden = |split: &Split| Split { x: network.hidden(&split.x), labels: split.labels.clone() };
-        let (training, validation, held_out) =
-            (hidden(&data.training), hidden(&data.validation), hidden(&data.held_out));
+        let (validation, held_out) = (hidden(&data.validation), hidden(&data.held_out));
+        let training = data.training.clone();
         let (karn, field_reports) = (Karn::default(), Vec::new());
         Self { plan, network, layer, training, validation, held_out, karn, field_reports }
     }
@@ -200,11 +206,13 @@ impl<'a> Run<'a> {
 
     /// All batches of an epoch; the mean loss over them, and how many there were.
     fn train(&mut self, epoch: u64) -> Result<(f64, usize), Error> {
-        let width = self.network.hidden_width();
-        let all = batches(self.training.rows(), self.plan.batch, self.plan.random_seed, epoch);
+        let features = self.training.x.len() / self.training.rows();
+        let all = batches(self.training.rows(), self.plan.batch, self.plan.random_seed, BASELINE_EPOCHS_MAX + epoch);
         let mut sum = 0.0;
-        for rows in &all {
-            let (x, labels) = gather(&self.training, rows, width);
+        for (number, rows) in all.iter().enumerate() {
+            let (mut x, labels) = gather(&self.training, rows, features);
+            add_noise(&mut x, self.plan.network.noise, self.plan.random_seed, BASELINE_EPOCHS_MAX + epoch, number);
+            let x = self.network.hidden(&x);
             let mut y = vec![0.0; x.len()];
             self.layer.forward(&x, rows.len(), &mut y)?;
             let logits = self.network.logits(&y);

@@ -7,6 +7,7 @@
 
 pub mod adam;
 pub mod backend;
+pub mod bench;
 pub mod blueprint;
 #[doc(hidden)]
 pub mod check;

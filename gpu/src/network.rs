@@ -34,11 +34,14 @@ pub struct Training {
     pub epochs_max: u64,
     /// How many epochs without a better validation loss end it.
     pub patience: u64,
+    /// Standard deviation of the noise on every feature of a training row, drawn anew for every batch. The layer's seeds
+    /// are trained on rows with the same noise: without it they learn the rows by heart.
+    pub noise: f32,
 }
 
 impl Default for Training {
     fn default() -> Self {
-        Self { trained: Trained::Readout, rate: 0.005, epochs_max: 400, patience: 20 }
+        Self { trained: Trained::Readout, rate: 0.005, epochs_max: 400, patience: 20, noise: 0.25 }
     }
 }
 
@@ -77,13 +80,14 @@ pub struct Network {
 }
 
 impl Network {
-    /// Fresh weights from a random seed: He's for the hidden units, with biases in (-½, ½).
+    /// Fresh weights from a random seed: He's for the hidden units, with biases in (-1, 0], so that each is at rest for
+    /// more than half of all inputs about 0.
     #[must_use]
     pub fn new(features: usize, hidden: usize, classes: usize, random_seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(random_seed);
         let mut first = Linear::fresh(features, hidden, 2.0, &mut random);
         for bias in &mut first.bias {
-            *bias = (random.random::<f32>() - std::env::var("OFF").map_or(1.0, |v| v.parse::<f32>().unwrap())) * 2.0;
+            *bias = -random.random::<f32>();
         }
         let second = Linear::fresh(hidden, classes, 1.0, &mut random);
         Self { first, second, frozen: false }
@@ -163,8 +167,9 @@ impl Network {
         let mut optimisers = Optimisers::of(self);
         let mut best = (f64::INFINITY, 0, self.clone());
         for epoch in 1..=training.epochs_max {
-            for rows in batches(data.training.rows(), batch, random_seed, epoch) {
-                let (x, labels) = gather(&data.training, &rows, data.features);
+            for (number, rows) in batches(data.training.rows(), batch, random_seed, epoch).iter().enumerate() {
+                let (mut x, labels) = gather(&data.training, rows, data.features);
+                add_noise(&mut x, training.noise, random_seed, epoch, number);
                 self.learn(&x, &labels, training, &mut optimisers);
             }
             let loss = scores(&self.logits(&self.hidden(&data.validation.x)), &data.validation.labels).loss;
@@ -200,6 +205,9 @@ impl Training {
         let refuse = |key, value: String, problem: &str| Err(Error::Config { key, value, problem: problem.to_owned() });
         if !(self.rate > 0.0 && self.rate.is_finite()) {
             return refuse("network.rate", self.rate.to_string(), "it must be above 0");
+        }
+        if !(self.noise >= 0.0 && self.noise.is_finite()) {
+            return refuse("network.noise", self.noise.to_string(), "it must be 0 or above");
         }
         if self.epochs_max == 0 || self.patience == 0 {
             let value = format!("{} and {}", self.epochs_max, self.patience);
@@ -347,6 +355,24 @@ pub fn batches(rows: usize, batch: usize, random_seed: u64, epoch: u64) -> Vec<V
 pub fn gather(split: &Split, rows: &[usize], features: usize) -> (Vec<f32>, Vec<u8>) {
     let x = rows.iter().flat_map(|&row| &split.x[row * features..(row + 1) * features]).copied().collect();
     (x, rows.iter().map(|&row| split.labels[row]).collect())
+}
+
+/// Put normal noise on the features of one batch, named by epoch and number.
+pub fn add_noise(x: &mut [f32], deviation: f32, random_seed: u64, epoch: u64, number: usize) {
+    if deviation == 0.0 {
+        return;
+    }
+    let mut key = [0; 32];
+    for (place, part) in
+        key.chunks_exact_mut(8).zip([random_seed, epoch, number as u64, u64::from_le_bytes(*b"features")])
+    {
+        place.copy_from_slice(&part.to_le_bytes());
+    }
+    let mut random = ChaCha8Rng::from_seed(key);
+    for value in x {
+        let unit: f32 = StandardNormal.sample(&mut random);
+        *value += deviation * unit;
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]

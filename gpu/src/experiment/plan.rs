@@ -59,11 +59,17 @@ impl Plan {
     }
 
     /// The same with one blueprint only, that harms: it denoises as well as any, so that it comes through its training,
-    /// but the task moves its weights with steps far too great.
+    /// but the task moves its weights with steps far too great. One seed grows at a time, for two that harm can make up
+    /// for one another, and then neither looks bad; after two that failed Karn gives the blueprint up. Its drift never
+    /// settles, so that gate is opened: what is shown is the verdict of the evaluation.
     #[must_use]
     pub fn with_bad_blueprint(mut self) -> Self {
         let bad = Blueprint { task_rate: 3.0, ..Blueprint::new(BAD_BLUEPRINT, Function::Adapter { rank: 16 }) };
         self.tamiyo.blueprints = vec![bad.name.clone()];
+        self.tamiyo.growing_max = 1;
+        self.tamiyo.ranking.hope_min = 0.7;
+        self.layer.gates.drift_spread_max = 2.0;
+        self.epochs = 450;
         self.descriptions = vec![bad];
         self
     }

@@ -1,7 +1,13 @@
 //! The host network by itself: its gradients, its training, its determinism.
 
 use super::*;
+use crate::backend::{Backend, Changed, View};
+use crate::blueprint::{Blueprint, Function};
+use crate::chunks::Chunks;
 use crate::digits;
+use crate::reference::Plain;
+use crate::state::{Lifecycle, SeedState};
+use std::sync::Arc;
 
 fn small() -> (Network, Vec<f32>, Vec<u8>) {
     let mut random = ChaCha8Rng::seed_from_u64(3);
@@ -79,4 +85,87 @@ fn logits_that_are_not_numbers_are_wrong_and_the_loss_says_so() {
     assert!(scores(&[1e30, -1e30], &[1]).loss > 100.0);
     // A tie goes to the lesser class, so that the answer is one.
     assert_eq!(scores(&[1.0, 1.0, 1.0, 1.0], &[0, 1]).right, [true, false]);
+}
+
+/// A layer of two seeds in the middle of a network, and the loss of both together.
+struct Whole {
+    network: Network,
+    weights: Vec<Vec<f32>>,
+    x: Vec<f32>,
+    labels: Vec<u8>,
+}
+
+impl Whole {
+    fn new() -> Self {
+        let (network, x, labels) = small();
+        let mut random = ChaCha8Rng::seed_from_u64(9);
+        let mut normal = |length: usize| (0..length).map(|_| StandardNormal.sample(&mut random)).collect();
+        let weights = functions().iter().map(|function| normal(function.weights(3))).collect();
+        Self { network, weights, x, labels }
+    }
+
+    fn with_layer<T>(&self, rows: usize, pass: impl FnOnce(&mut Plain, usize) -> T) -> T {
+        let mut state = [SeedState::DORMANT; 2];
+        for (number, row) in state.iter_mut().enumerate() {
+            row.enter(Lifecycle::FineTuning);
+            row.blueprint = i32::try_from(number).unwrap();
+        }
+        let blueprints = functions().map(|function| Arc::new(Blueprint::new("any", function)));
+        let chunks = Chunks::new(6, 2).unwrap();
+        let view = View { chunks, state: &state, alpha: &[0.5, 0.75], weights: &self.weights, blueprints: &blueprints };
+        let mut backend = Plain::default();
+        backend.load(&view, Changed::All).unwrap();
+        pass(&mut backend, rows)
+    }
+
+    fn after(&self, hidden: &[f32]) -> Vec<f32> {
+        let mut after = vec![0.0; hidden.len()];
+        self.with_layer(self.labels.len(), |layer, rows| layer.forward(hidden, rows, &mut after, None).unwrap());
+        after
+    }
+
+    fn loss(&self) -> f64 {
+        scores(&self.network.logits(&self.after(&self.network.hidden(&self.x))), &self.labels).loss
+    }
+}
+
+fn functions() -> [Function; 2] {
+    [Function::Adapter { rank: 4 }, Function::ResidualScale]
+}
+
+#[test]
+fn the_gradients_of_a_network_with_a_layer_inside_agree_with_finite_differences() {
+    let whole = Whole::new();
+    let hidden = whole.network.hidden(&whole.x);
+    let after = whole.after(&hidden);
+    let dlogits = slope(&whole.network.logits(&after), &whole.labels);
+    let dy = whole.network.logits_back(&dlogits);
+    let (mut dhidden, mut of_seeds) = (vec![0.0; dy.len()], Vec::new());
+    whole.with_layer(whole.labels.len(), |layer, rows| {
+        layer.backward(&hidden, rows, &dy, &mut dhidden, &mut of_seeds).unwrap();
+    });
+    let of_network = whole.network.gradients(&whole.x, &hidden, &after, &dlogits, &dhidden);
+    type Part = fn(&mut Whole) -> &mut Vec<f32>;
+    let parts: [(Part, &[f32]); 5] = [
+        (|whole| &mut whole.network.first.matrix, &of_network.first.0),
+        (|whole| &mut whole.network.first.bias, &of_network.first.1),
+        (|whole| &mut whole.weights[0], &of_seeds[0]),
+        (|whole| &mut whole.weights[1], &of_seeds[1]),
+        (|whole| &mut whole.network.second.matrix, &of_network.second.0),
+    ];
+    for (number, (part, found)) in parts.into_iter().enumerate() {
+        assert_eq!(found.len(), part(&mut Whole::new()).len());
+        for (at, &found) in found.iter().enumerate() {
+            let moved = |by: f32| {
+                let mut moved = Whole::new();
+                part(&mut moved)[at] += by;
+                moved.loss()
+            };
+            let expected = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+            assert!(
+                (f64::from(found) - expected).abs() < 3e-3,
+                "part {number}, weight {at}: {found} against {expected}"
+            );
+        }
+    }
 }

@@ -126,8 +126,7 @@ fn a_whole_life_is_reported_and_recorded() {
     assert!(report.eval.gradient_norm_variance > 0.0);
     let library = lock(rig.layer.library());
     let record = library.blueprints.record(&report.blueprint_id).unwrap();
-    assert_eq!((record.used, record.fossilized), (1, 1));
-    assert!((record.mean_gain - 0.25).abs() < 1e-12);
+    assert_eq!((record.used, record.ended()), (1, 0), "how it ended is Karn's to count");
 }
 
 #[test]

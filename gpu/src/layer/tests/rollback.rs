@@ -1,7 +1,7 @@
 //! Rollbacks: back to the last checkpoint, bit for bit, at once.
 
 use super::*;
-use crate::blueprint::{Outcome, Record};
+use crate::blueprint::Outcome;
 
 fn learn(rig: &mut Rig) {
     let x = rig.rows(3);
@@ -133,7 +133,5 @@ fn a_waiting_command_lapses_and_one_can_be_a_rollback() {
     assert_eq!(report.rollbacks.iter().map(|rollback| rollback.seed).collect::<Vec<_>>(), [0, 1]);
     assert_eq!((report.lapsed[0].seed, report.lapsed[0].to), (0, Lifecycle::Cancelled));
     assert_eq!(report.transitions.len(), 1);
-    let library = lock(rig.layer.library());
-    let record = library.blueprints.all().find(|(_, blueprint, _)| blueprint.name == "residual_scale").unwrap().2;
-    assert_eq!(*record, Record { used: 2, rolled_back: 2, ..Record::default() });
+    assert_eq!(report.field_reports.len(), 2);
 }
