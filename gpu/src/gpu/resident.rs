@@ -37,8 +37,11 @@ impl Resident {
         };
         let weights: Result<Vec<_>, _> =
             table.banks.iter().map(|bank| take("weights", bytes(bank.weights.len()), storage)).collect();
-        let gradients: Result<Vec<_>, _> =
-            table.banks.iter().map(|bank| take("gradients", bytes(bank.gradients), storage | Usage::COPY_SRC)).collect();
+        let gradients: Result<Vec<_>, _> = table
+            .banks
+            .iter()
+            .map(|bank| take("gradients", bytes(bank.gradients), storage | Usage::COPY_SRC))
+            .collect();
         let resident = Self {
             seeds: take("the table of seeds", size_of_val(table.rows.as_slice()) as u64, storage)?,
             members: take("the list of seeds", bytes(table.members.len()), storage)?,

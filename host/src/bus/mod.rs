@@ -281,17 +281,17 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn bus(limits: EventsFile) -> Bus {
-        Bus::open(None, &limits, Clock::manual(7)).unwrap()
+    fn bus(limits: &EventsFile) -> Bus {
+        Bus::open(None, limits, Clock::manual(7)).unwrap()
     }
 
-    fn tell(bus: &Bus, topic: &'static str, data: Value) -> Arc<Event> {
-        bus.publish(News { sender: "layer a", topic, schema: "test/1", trace: None }, &data).unwrap()
+    fn tell(bus: &Bus, topic: &'static str, data: &Value) -> Arc<Event> {
+        bus.publish(News { sender: "layer a", topic, schema: "test/1", trace: None }, data).unwrap()
     }
 
     #[test]
     fn an_event_is_stamped_by_the_host_and_begins_a_trace() {
-        let event = tell(&bus(EventsFile::default()), topic::EPOCH, json!({"epoch": 3}));
+        let event = tell(&bus(&EventsFile::default()), topic::EPOCH, &json!({"epoch": 3}));
         let Envelope { event_id, sender_id, timestamp, trace_id } = &event.envelope;
         assert_eq!((sender_id.as_str(), *timestamp, trace_id), ("layer a", 7, event_id));
         let told: Value = serde_json::from_str(&event.text).unwrap();
@@ -301,9 +301,9 @@ mod tests {
 
     #[test]
     fn the_history_is_bounded_and_says_what_is_gone() {
-        let bus = bus(EventsFile { history: 3, ..EventsFile::default() });
+        let bus = bus(&EventsFile { history: 3, ..EventsFile::default() });
         for number in 0..5 {
-            tell(&bus, if number % 2 == 0 { topic::EPOCH } else { topic::ROLLBACK }, json!(number));
+            tell(&bus, if number % 2 == 0 { topic::EPOCH } else { topic::ROLLBACK }, &json!(number));
         }
         let numbers = |page: &Page| page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
         let all = bus.history(None, 0, 10);
@@ -317,22 +317,22 @@ mod tests {
 
     #[test]
     fn the_history_is_bounded_by_bytes_too() {
-        let bus = bus(EventsFile { history_bytes_max: 400, ..EventsFile::default() });
+        let bus = bus(&EventsFile { history_bytes_max: 400, ..EventsFile::default() });
         for _ in 0..4 {
-            tell(&bus, topic::EPOCH, json!("x".repeat(100)));
+            tell(&bus, topic::EPOCH, &json!("x".repeat(100)));
         }
         assert_eq!(bus.history(None, 0, 10).events.len(), 1);
     }
 
     #[tokio::test]
     async fn a_subscriber_that_lags_is_told_how_many_it_missed() {
-        let bus = bus(EventsFile { queue: 2, subscribers_max: 1, ..EventsFile::default() });
+        let bus = bus(&EventsFile { queue: 2, subscribers_max: 1, ..EventsFile::default() });
         let mut slow = bus.subscribe(Some(topic::EPOCH)).unwrap();
         assert_eq!(bus.subscribe(None).err(), Some(SubscribeError::TooMany(1)));
         for number in 0..5 {
-            tell(&bus, topic::EPOCH, json!(number));
+            tell(&bus, topic::EPOCH, &json!(number));
         }
-        tell(&bus, topic::ROLLBACK, json!(5));
+        tell(&bus, topic::ROLLBACK, &json!(5));
         assert!(matches!(slow.next().await, Some(Heard::Missed(4))));
         assert!(
             matches!(slow.next().await, Some(Heard::Event(event)) if event.seq == 5),
@@ -350,7 +350,7 @@ mod tests {
         let limits = EventsFile { reference_above_bytes: 100, ..EventsFile::default() };
         let bus = Bus::open(Some(folder.path()), &limits, Clock::manual(7)).unwrap();
         let large = json!({"text": "x".repeat(200)});
-        let event = tell(&bus, topic::SEED_HEALTH, large.clone());
+        let event = tell(&bus, topic::SEED_HEALTH, &large);
         let told: Value = serde_json::from_str(&event.text).unwrap();
         assert_eq!(told["data"]["bytes"], json!(large.to_string().len()));
         let digest = told["data"]["ref"].as_str().unwrap();

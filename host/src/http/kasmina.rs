@@ -222,8 +222,9 @@ impl From<KasminaError> for ApiError {
     fn from(why: KasminaError) -> Self {
         let told = why.to_string();
         match why {
-            KasminaError::NoLayer(_) | KasminaError::Absent(_) => Self::Absent(told),
-            KasminaError::Layer(kasmina::Error::NoSeed { .. }) => Self::Absent(told),
+            KasminaError::NoLayer(_) | KasminaError::Absent(_) | KasminaError::Layer(kasmina::Error::NoSeed { .. }) => {
+                Self::Absent(told)
+            }
             KasminaError::Layer(kasmina::Error::Transition { .. } | kasmina::Error::Command { .. })
             | KasminaError::Exists(_)
             | KasminaError::Conflict(_)

@@ -103,13 +103,13 @@ impl Pass {
     pub(super) async fn read(self, kasmina: &Arc<Kasmina>, body: Body, both: bool) -> Answer<[Values; 2]> {
         let bytes = read_body(body, kasmina.limits().body_bytes_max, "kasmina.body_bytes_max").await?;
         let read = tokio::task::spawn_blocking(move || match self.rows {
-            Some(rows) => self.from_bytes(&bytes, rows, both),
-            None => self.from_json(&bytes, both),
+            Some(rows) => self.read_bytes(&bytes, rows, both),
+            None => self.read_json(&bytes, both),
         });
         read.await.map_err(|why| ApiError::Unreadable(why.to_string()))?
     }
 
-    fn from_bytes(self, bytes: &Bytes, rows: usize, both: bool) -> Answer<[Values; 2]> {
+    fn read_bytes(self, bytes: &Bytes, rows: usize, both: bool) -> Answer<[Values; 2]> {
         let parts = if both { 2 } else { 1 };
         let each = rows.saturating_mul(self.width).saturating_mul(size_of::<f32>());
         if each.saturating_mul(parts) != bytes.len() || each == 0 {
@@ -131,7 +131,7 @@ impl Pass {
         Ok([values(x), values(dy)])
     }
 
-    fn from_json(self, bytes: &Bytes, both: bool) -> Answer<[Values; 2]> {
+    fn read_json(self, bytes: &Bytes, both: bool) -> Answer<[Values; 2]> {
         let Rows { x, dy } =
             serde_json::from_slice(bytes).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
         let dy = match (dy, both) {

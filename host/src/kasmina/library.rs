@@ -99,7 +99,7 @@ impl SharedLibrary {
     ///
     /// # Errors
     /// When a value of it is out of range, there are too many, or it cannot be kept.
-    pub(super) fn add(&self, blueprint: Blueprint) -> Result<String, KasminaError> {
+    pub(super) fn add(&self, blueprint: &Blueprint) -> Result<String, KasminaError> {
         blueprint.check()?;
         {
             let mut library = self.library();

@@ -216,7 +216,7 @@ impl Kasmina {
     /// When it cannot be used, or there are too many.
     pub async fn add_blueprint(&self, blueprint: Blueprint) -> Done<String> {
         let library = self.library.clone();
-        let added = tokio::task::spawn_blocking(move || library.add(blueprint)).await;
+        let added = tokio::task::spawn_blocking(move || library.add(&blueprint)).await;
         added.map_err(|why| KasminaError::Invalid(why.to_string()))?
     }
 

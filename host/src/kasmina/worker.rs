@@ -144,7 +144,7 @@ impl Worker {
         for order in orders {
             let (id, seed) = (order.id.clone(), order.seed);
             let message = KasminaCommand::of(self.id(), &order);
-            self.tell(topic::COMMANDS, "tamiyo", Some(&id), with_id(&message, &id));
+            self.tell(topic::COMMANDS, "tamiyo", Some(&id), &with_id(&message, &id));
             if let Err(why) = self.take_on(order, &id) {
                 refused.push(json!({"command_id": id, "seed": seed, "reason": why.to_string()}));
             }
@@ -160,7 +160,7 @@ impl Worker {
                 .map(|lapsed| json!({"command_id": lapsed.command_id, "seed": lapsed.seed, "reason": lapsed.reason})),
         );
         let transitions: Vec<Judged> = report.transitions.iter().map(|(what, ruling)| judged(what, ruling)).collect();
-        self.tell_epoch(signals.task, &report, &transitions, health);
+        self.tell_epoch(signals.task, &report, &transitions, &health);
         Ok(Boundary {
             layer_id: self.id().to_owned(),
             epoch: report.epoch,
@@ -205,14 +205,14 @@ impl Worker {
         let taken = self.take_on(order, id);
         let (success, error) = (taken.is_ok(), taken.err().map(|why| why.to_string()));
         let response = CommandResponse { command_id: id.to_owned(), success, timestamp: self.clock.now_ms(), error };
-        self.tell(topic::RESPONSES, &format!("layer {}", self.id()), Some(trace), json!(response));
+        self.tell(topic::RESPONSES, &format!("layer {}", self.id()), Some(trace), &json!(response));
     }
 
     fn take_on(&mut self, mut order: Command, id: &str) -> Done<()> {
         if order.order != Order::Rollback {
             // The library's limit holds for blueprints that come this way too.
             if let Some(blueprint) = order.blueprint_ir.take() {
-                order.blueprint = Some(self.library.add(blueprint)?);
+                order.blueprint = Some(self.library.add(&blueprint)?);
             }
             order.strategy = self.definition.flags.strategy(order.strategy);
             return Ok(self.layer.command(order)?);
@@ -227,7 +227,7 @@ impl Worker {
 
     /// Put a seed back at once.
     fn roll_back(&mut self, seed: usize, reason: &str, trace: &str) -> Done<()> {
-        let (epoch, from) = (self.layer.epoch(), self.layer.state().get(seed).map(|state| *state));
+        let (epoch, from) = (self.layer.epoch(), self.layer.state().get(seed).copied());
         let ruling = self.layer.rollback(seed, reason, &mut self.governor);
         let ruling = ruling.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
         let denied = denial(&ruling);
@@ -249,7 +249,7 @@ impl Worker {
             allowed,
             denied: denied.clone(),
         };
-        self.tell(topic::ROLLBACK, &format!("layer {}", self.id()), Some(trace), json!(event));
+        self.tell(topic::ROLLBACK, &format!("layer {}", self.id()), Some(trace), &json!(event));
         denied.map_or(Ok(()), |why| Err(KasminaError::Denied(why)))
     }
 
@@ -365,7 +365,7 @@ impl Worker {
         task: TaskSignals,
         report: &EpochReport,
         transitions: &[Judged],
-        health: LayerHealthReport,
+        health: &LayerHealthReport,
     ) {
         let sender = format!("layer {}", self.id());
         for (transition, ruling) in &report.transitions {
@@ -373,7 +373,7 @@ impl Worker {
         }
         self.observe();
         // Numbers, stages and their names: they have a JSON form.
-        let health: Arc<str> = serde_json::to_string(&health).unwrap_or_default().into();
+        let health: Arc<str> = serde_json::to_string(health).unwrap_or_default().into();
         self.health = Some(Arc::clone(&health));
         let TaskSignals { loss, metric } = task;
         let (layer_id, epoch) = (self.id().to_owned(), report.epoch);
@@ -384,13 +384,13 @@ impl Worker {
             }
             let Rollback { seed, epoch, reason, .. } = rollback.clone();
             let event = RollbackEvent { layer_id: layer_id.clone(), seed, epoch, reason, allowed: true, denied: None };
-            self.tell(topic::ROLLBACK, &sender, Some(&trace), json!(event));
+            self.tell(topic::ROLLBACK, &sender, Some(&trace), &json!(event));
         }
         self.told.clear();
         self.tell_fields(&report.field_reports, &sender, &trace);
         self.tell_text(topic::SEED_HEALTH, &sender, Some(&trace), health.to_string());
         let event = EpochEvent { layer_id, epoch, loss, metric, transitions: transitions.to_vec() };
-        self.tell(topic::EPOCH, &sender, Some(&trace), json!(event));
+        self.tell(topic::EPOCH, &sender, Some(&trace), &json!(event));
     }
 
     /// Karn learns from what everybody hears.
@@ -415,7 +415,7 @@ impl Worker {
     }
 
     /// News are not worth stopping a layer for: the ledger has what must not be lost.
-    fn tell(&self, topic: &'static str, sender: &str, trace: Option<&str>, data: Value) {
+    fn tell(&self, topic: &'static str, sender: &str, trace: Option<&str>, data: &Value) {
         self.tell_text(topic, sender, trace, data.to_string());
     }
 

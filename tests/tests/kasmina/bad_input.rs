@@ -36,7 +36,11 @@ fn a_layer_that_cannot_be_is_not_made() {
         ),
         (with("depth", json!(3)), 400, "unknown field `depth`"),
         (with("width", json!("wide")), 400, "config.width"),
-        (json!({"config": {"id": "b"}, "tamiyo": "urza"}), 422, "tamiyo `urza` is not known; known are: none, standard"),
+        (
+            json!({"config": {"id": "b"}, "tamiyo": "urza"}),
+            422,
+            "tamiyo `urza` is not known; known are: none, standard",
+        ),
         (json!({"config": {"id": "b"}, "backend": "abacus"}), 400, "unknown variant `abacus`"),
     ] {
         let told = server.post("/kasmina/layers", &definition).error(status);
