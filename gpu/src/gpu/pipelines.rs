@@ -101,6 +101,8 @@ impl Entry {
 pub(super) struct Pipelines {
     /// Uniform, seeds, weights, flags, columns, parts.
     pub(super) pass_layout: wgpu::BindGroupLayout,
+    /// x, y, and the first piece of x.
+    pub(super) fused_layout: wgpu::BindGroupLayout,
     /// x, y.
     pub(super) pair_layout: wgpu::BindGroupLayout,
     /// Uniform, seeds, members, weights, scratch, gradients.
@@ -119,6 +121,7 @@ pub(super) struct Pipelines {
 impl Pipelines {
     pub(super) fn new(device: &wgpu::Device) -> Self {
         let pass_layout = layout(device, true, &[Uniform, READ, READ, WRITE, WRITE, WRITE]);
+        let fused_layout = layout(device, false, &[READ, WRITE, READ]);
         let pair_layout = layout(device, false, &[READ, WRITE]);
         let steps_layout = layout(device, true, &[Uniform, READ, READ, READ, WRITE, WRITE]);
         let triple_layout = layout(device, false, &[READ, READ, WRITE]);
@@ -139,6 +142,7 @@ impl Pipelines {
             copy: one("copy", sources::COPY, &[&pair_layout]),
             steps,
             pass_layout,
+            fused_layout,
             pair_layout,
             steps_layout,
             triple_layout,
@@ -167,7 +171,7 @@ impl Pipelines {
             if kernel == Kernel::Narrow {
                 constants.push(("ROUNDS", constant(kernel.tile_seeds(widest).div_ceil(8))));
             }
-            pipeline(device, &module, kernel.name(), &[&self.pass_layout, &self.pair_layout], &constants)
+            pipeline(device, &module, kernel.name(), &[&self.pass_layout, &self.fused_layout], &constants)
         };
         Fused { plain: form(0.0), telemetry: form(1.0) }
     }

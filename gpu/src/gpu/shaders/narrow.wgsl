@@ -20,7 +20,7 @@ fn at(row: u32, column: u32) -> u32 {
 }
 
 struct Served {
-  sum: f32, // of y less the pivot
+  pairs: f32, // sum of the products of all pairs of columns of y, each less its pivot
   drift: f32,
 }
 
@@ -62,13 +62,12 @@ fn adapter(seed: Seed, row: u32, column: u32, f: ptr<function, array<vec4<f32>, 
 }
 
 // y of one seed on one row, from x in the tile, which it replaces.
-fn serve(seed: Seed, row: u32, column: u32, y_at: u32, pivot: f32) -> Served {
+fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> Served {
   var f: array<vec4<f32>, 4>;
   if seed.kind == ADAPTER { adapter(seed, row, column, &f); }
+  var pairs = 0.0;
   var sum = 0.0;
-  var xx = 0.0;
-  var xd = 0.0;
-  var dd = 0.0;
+  var sums: vec4<f32>;
   for (var q = 0u; q < QUADS; q++) {
     let value = load(seed, row, column, q);
     if seed.kind == SCALE {
@@ -82,14 +81,16 @@ fn serve(seed: Seed, row: u32, column: u32, y_at: u32, pivot: f32) -> Served {
       if seed.kind != COPY {
         result += step;
         tile[at(row, column + q * 4u + j)] = result;
-        xx += value[j] * value[j];
-        xd += value[j] * step;
-        dd += step * step;
+        sums += vec4(value[j] * value[j], value[j] * result, result * result, step * step);
       }
-      sum += result - pivot;
+      if TELEMETRY {
+        let apart = result - pivot_of(seed.start + q * 4u + j);
+        pairs += apart * sum;
+        sum += apart;
+      }
     }
   }
-  return Served(sum, row_drift(xx, xd, dd));
+  return Served(2.0 * pairs, row_drift(sums));
 }
 
 @compute @workgroup_size(256)
@@ -108,40 +109,38 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   var zeros = 0.0;
   var least = HUGE;
   var greatest = -HUGE;
-  var sums: array<Pivoted, 8>;
+  var pairs: array<f32, 8>;
   var drifts: array<f32, 8>;
+  var rows: array<f32, 8>;
 
   for (var block = 0u; block < BLOCKS; block++) {
     let row_first = (group.y * BLOCKS + block) * ROWS;
     if row_first >= pass_.rows { break; }
-    let rows = min(ROWS, pass_.rows - row_first);
+    let live = min(ROWS, pass_.rows - row_first);
     for (var n = 0u; n < 8u; n++) {
       let row = lane + n * 4u;
-      if inside && row < rows { tile[at(row, column)] = x[(row_first + row) * pass_.width + start + column]; }
+      if inside && row < live { tile[at(row, column)] = x[(row_first + row) * pass_.width + start + column]; }
     }
     if TELEMETRY || computes {
       workgroupBarrier();
       for (var n = 0u; n < ROUNDS; n++) {
         let place = thread / ROWS + n * 8u;
-        if place >= count || own_row >= rows { continue; }
+        if place >= count || own_row >= live { continue; }
         let seed = seeds[seeds[first + place].order];
         if !TELEMETRY && seed.kind == COPY { continue; }
         let from_tile = seed.start - start;
-        var pivot = 0.0;
-        if TELEMETRY { pivot = x[group.y * BLOCKS * ROWS * pass_.width + seed.start]; }
-        let served = serve(seed, own_row, from_tile, (row_first + own_row) * pass_.width + seed.start, pivot);
+        let served = serve(seed, own_row, from_tile, (row_first + own_row) * pass_.width + seed.start);
         if TELEMETRY {
           drifts[n] += served.drift;
-          sums[n].count += 1.0;
-          sums[n].sum += served.sum;
-          sums[n].squares += served.sum * served.sum;
+          pairs[n] += served.pairs;
+          rows[n] += 1.0;
         }
       }
       workgroupBarrier();
     }
     for (var n = 0u; n < 8u; n++) {
       let row = lane + n * 4u;
-      if inside && row < rows {
+      if inside && row < live {
         let value = tile[at(row, column)];
         y[(row_first + row) * pass_.width + start + column] = value;
         bad |= not_finite(value);
@@ -160,7 +159,10 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   if !TELEMETRY { return; }
 
   // Columns: four lanes become one.
-  let all = moments(values);
+  var origin = 0.0;
+  if inside { origin = pivot_of(start + column); }
+  if inside && lane == 0u { keep_pivot(group.y, start + column, origin); }
+  let all = moments(values, origin);
   stash[thread] = vec4(all.count, all.mean, all.moment, zeros);
   workgroupBarrier();
   let out = pass_.group_first + group.y;
@@ -182,7 +184,6 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     let seed = seeds[first + thread];
     part.least = HUGE;
     part.greatest = -HUGE;
-    part.pivot = x[group.y * BLOCKS * ROWS * pass_.width + seed.start];
     for (var j = 0u; j < seed.width * 4u; j++) {
       let base = stash[(j / seed.width) * COLUMNS + seed.start - start + j % seed.width];
       part.least = min(part.least, base.x);
@@ -196,23 +197,16 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     storageBarrier();
     workgroupBarrier();
     let place = thread / ROWS + n * 8u;
-    let own = moments(sums[n]);
-    stash[thread] = vec4(own.count, own.mean, own.moment, drifts[n]);
+    stash[thread] = vec4(rows[n], pairs[n], drifts[n], 0.0);
     for (var half = 16u; half > 0u; half /= 2u) {
       workgroupBarrier();
-      if own_row < half {
-        let a = stash[thread];
-        let b = stash[thread + half];
-        let both = merged(Moments(a.x, a.y, a.z), Moments(b.x, b.y, b.z));
-        stash[thread] = vec4(both.count, both.mean, both.moment, a.w + b.w);
-      }
+      if own_row < half { stash[thread] += stash[thread + half]; }
     }
     if own_row == 0u && place < count {
       let to = out * pass_.seeds + seeds[first + place].order;
       parts[to].rows = stash[thread].x;
-      parts[to].row_mean = stash[thread].y;
-      parts[to].row_moment = stash[thread].z;
-      parts[to].drift = stash[thread].w;
+      parts[to].pairs = stash[thread].y;
+      parts[to].drift = stash[thread].z;
     }
   }
 }

@@ -84,13 +84,15 @@ fn grow(seed: Seed, quad: u32, row: u32, y_at: vec2<u32>, a: vec4<f32>, b: vec4<
   return f;
 }
 
-// What one thread gathers of its two rows: sums of x·x, x·d, d·d, and of y less the pivot.
+// What one thread gathers of its two rows a and b, in half of the columns.
 struct Rows {
-  a: vec4<f32>,
+  a: vec4<f32>,     // sums of x·x, x·y, y·y and d·d
   b: vec4<f32>,
+  sums: vec2<f32>,  // of y less the pivots
+  pairs: vec2<f32>, // of the products of all pairs of columns of y, each less its pivot
 }
 
-fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, pivot: f32, rows: ptr<function, Rows>) {
+fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, rows: ptr<function, Rows>) {
   let row = thread % 32u;
   let base = row_first * pass_.width + seed.start;
   let y_at = vec2(
@@ -113,8 +115,13 @@ fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, pivot: f32,
         tile[row * STRIDE + q * 4u + j] = result.x;
         tile[(row + 32u) * STRIDE + q * 4u + j] = result.y;
       }
-      (*rows).a += vec4(a[j] * a[j], a[j] * step.x, step.x * step.x, result.x - pivot);
-      (*rows).b += vec4(b[j] * b[j], b[j] * step.y, step.y * step.y, result.y - pivot);
+      if TELEMETRY {
+        (*rows).a += vec4(a[j] * a[j], a[j] * result.x, result.x * result.x, step.x * step.x);
+        (*rows).b += vec4(b[j] * b[j], b[j] * result.y, result.y * result.y, step.y * step.y);
+        let apart = result - pivot_of(seed.start + quad * 4u + j);
+        (*rows).pairs += apart * (*rows).sums;
+        (*rows).sums += apart;
+      }
     }
   }
 }
@@ -146,14 +153,12 @@ fn wide(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var least = HUGE;
   var greatest = -HUGE;
   var rows: Rows;
-  var pivot = 0.0;
-  if TELEMETRY { pivot = x[row_first * pass_.width + seed.start]; }
   for (var c = 0u; c < seed.width; c += COLUMNS) {
     workgroupBarrier();
     // What fits into the tile whole is there already.
     if seed.kind != ADAPTER || seed.width > COLUMNS { bring(seed, c, row_first, thread); }
     workgroupBarrier();
-    if TELEMETRY || seed.kind != COPY { serve(seed, c, row_first, thread, pivot, &rows); }
+    if TELEMETRY || seed.kind != COPY { serve(seed, c, row_first, thread, &rows); }
     workgroupBarrier();
     let column = c + thread % COLUMNS;
     let inside = column < seed.width;
@@ -175,7 +180,10 @@ fn wide(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if TELEMETRY {
       all_zeros += zeros;
-      let own = moments(values);
+      var origin = 0.0;
+      if inside { origin = pivot_of(seed.start + column); }
+      if inside && lane == 0u { keep_pivot(group.y, seed.start + column, origin); }
+      let own = moments(values, origin);
       stash[thread] = vec4(own.count, own.mean, own.moment, zeros);
       workgroupBarrier();
       if lane == 0u && inside {
@@ -186,29 +194,31 @@ fn wide(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
   if bad { flag(number); }
-  if TELEMETRY { report(number, seed, group.y, thread, live, pivot, rows, vec3(least, greatest, all_zeros)); }
+  if TELEMETRY { report(number, seed, group.y, thread, live, rows, vec3(least, greatest, all_zeros)); }
 }
 
 // Bring together what 64 threads know of one seed, always in the same order.
-fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, pivot: f32, rows: Rows, values: vec3<f32>) {
-  let row = thread % 32u;
-  // Two threads have half of the columns of the same two rows.
+fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, rows: Rows, values: vec3<f32>) {
+  // Two threads have half of the columns of the same two rows: each hands one of them over.
+  let first = thread < 32u;
+  let partner = (thread + 32u) % 64u;
   workgroupBarrier();
-  stash[thread] = select(rows.a, rows.b, thread < 32u);
+  stash[thread] = select(rows.a, rows.b, first);
+  hidden[thread] = select(rows.sums.x, rows.sums.y, first);
+  hidden[64u + thread] = select(rows.pairs.x, rows.pairs.y, first);
   workgroupBarrier();
-  let whole = select(rows.b, rows.a, thread < 32u) + stash[(thread + 32u) % 64u];
+  let whole = select(rows.b, rows.a, first) + stash[partner];
+  let across = select(rows.sums.y, rows.sums.x, first) * hidden[partner];
+  let pairs = 2.0 * (select(rows.pairs.y, rows.pairs.x, first) + hidden[64u + partner] + across);
   workgroupBarrier();
-  let exists = thread < live;
-  let drift = select(0.0, row_drift(whole.x, whole.y, whole.z), exists && seed.kind != COPY);
-  stash[thread] = vec4(select(0.0, 1.0, exists), whole.w, 0.0, drift);
+  if thread < live {
+    stash[thread] = vec4(1.0, pairs, select(row_drift(whole), 0.0, seed.kind == COPY), 0.0);
+  } else {
+    stash[thread] = vec4(0.0);
+  }
   for (var half = 32u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if thread < half {
-      let a = stash[thread];
-      let b = stash[thread + half];
-      let both = merged(Moments(a.x, a.y, a.z), Moments(b.x, b.y, b.z));
-      stash[thread] = vec4(both.count, both.mean, both.moment, a.w + b.w);
-    }
+    if thread < half { stash[thread] += stash[thread + half]; }
   }
   workgroupBarrier();
   let of_rows = stash[0];
@@ -225,6 +235,6 @@ fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, pivot: f3
   if thread == 0u {
     let extremes = stash[0];
     parts[(pass_.group_first + group) * pass_.seeds + number] =
-      Part(of_rows.x, of_rows.y, of_rows.z, of_rows.w, extremes.x, extremes.y, extremes.z, pivot);
+      Part(of_rows.x, of_rows.y, of_rows.z, extremes.x, extremes.y, extremes.z, 0.0, 0.0);
   }
 }
