@@ -56,7 +56,7 @@ fn a_buffer_beyond_the_limit_is_split() {
     for (width, seeds, limit) in [(203, 15, 24 << 10), (203, 7, 96 << 10)] {
         let options = Options { binding_bytes_max: Some(limit), ..Options::default() };
         let Some(mut gpu) = open(options) else { return };
-        check(&mut gpu, &case(width, seeds, 300, Mix::Stages), &Errors::LIMITS);
+        check(&mut gpu, &case(width, seeds, 300, Mix::All(Function::Mlp)), &Errors::LIMITS);
         assert!(gpu.tensor(300).unwrap().pieces() > 1);
         assert!(gpu.layer().unwrap().0.banks.len() > 1, "the weights are in several banks too");
     }

@@ -15,7 +15,7 @@ struct Seed {
 // The sums that one group of rows leaves of one seed: eight floats, as `PART_BYTES` says on the host.
 struct Part {
   rows: f32,
-  pairs: f32,    // sum over rows of the products of all pairs of columns, each less its pivot
+  pairs: f32,    // sum over rows of the products of all pairs of columns, each less its mean in this group
   drift: f32,    // sum over rows of 1 - cos(x, y)
   least: f32,
   greatest: f32,
@@ -102,7 +102,13 @@ fn moments(sums: Pivoted, origin: f32) -> Moments {
   return Moments(sums.count, mean, max(sums.squares - sums.sum * sums.sum / count, 0.0));
 }
 
-// A seed's column in one group of rows: mean from the pivot, and squared deviations, whose sign says that the column is dead.
+// A sum, and the sum of the products of all pairs that were added: (a + b)² without a² and b². The difference of a square
+// and a sum of squares would have few digits where one column varies much more than the others.
+fn with_pair(sums: vec2<f32>, other: vec2<f32>) -> vec2<f32> {
+  return vec2(sums.x + other.x, sums.y + other.y + sums.x * other.x);
+}
+
+// A seed's column in one group of rows: mean from the batch's pivot, and squared deviations, whose sign says that the column is dead.
 fn column_part(all: Moments, zeros: f32) -> vec2<f32> {
   let dead = all.count > 0.0 && zeros == all.count;
   return vec2(all.mean, select(all.moment, bitcast<f32>(bitcast<u32>(all.moment) | 0x80000000u), dead));

@@ -14,17 +14,12 @@ struct Merge {
 @group(0) @binding(3) var<storage, read> parts: array<Part>;
 @group(0) @binding(4) var<storage, read_write> telemetry: array<array<f32, 8>>;
 
-// What some columns of a chunk have together. Pairs are summed as they come, for the difference of the square of a sum and
-// the sum of squares has few digits where one column varies much more than the others.
+// What some columns of a chunk have together.
 struct Columns {
   all: Moments,         // from the pivot of the first column
-  means: vec2<f32>,     // sum of the means from their pivots, and of the products of pairs of them
-  deviations: vec2<f32>, // likewise
+  means: vec2<f32>,      // sum and pairs of their means, from those of the first group of rows
+  deviations: vec2<f32>, // sum and pairs of their standard deviations
   dead: f32,
-}
-
-fn with_pair(sums: vec2<f32>, other: vec2<f32>) -> vec2<f32> {
-  return vec2(sums.x + other.x, sums.y + other.y + sums.x * other.x);
 }
 
 fn together(a: Columns, b: Columns) -> Columns {
@@ -34,6 +29,7 @@ fn together(a: Columns, b: Columns) -> Columns {
 }
 
 var<workgroup> stash: array<Columns, 64>;
+var<workgroup> pairs: array<f32, 64>;
 
 fn pivot(column: u32) -> f32 {
   return columns[merge_.groups * merge_.width + column].x;
@@ -49,7 +45,21 @@ fn column_of(number: u32, at: u32, start: u32) -> Columns {
   }
   let deviation = sqrt(all.moment / all.count);
   let mean = all.mean + (pivot(at) - pivot(start));
-  return Columns(Moments(all.count, mean, all.moment), vec2(all.mean, 0.0), vec2(deviation, 0.0), dead);
+  return Columns(Moments(all.count, mean, all.moment), vec2(all.mean - columns[at].x, 0.0), vec2(deviation, 0.0), dead);
+}
+
+// The products of pairs in some groups of rows, from the means of the first group.
+fn pairs_of(number: u32, seed: Seed, lane: u32) -> f32 {
+  var sum = 0.0;
+  for (var g = lane; g < merge_.groups; g += merge_.lanes) {
+    var between = vec2(0.0);
+    for (var at = seed.start; at < seed.start + seed.width; at++) {
+      between = with_pair(between, vec2(columns[g * merge_.width + at].x - columns[at].x, 0.0));
+    }
+    let part = parts[g * merge_.seeds + number];
+    sum += part.pairs + part.rows * between.y;
+  }
+  return sum;
 }
 
 @compute @workgroup_size(64)
@@ -62,16 +72,20 @@ fn merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     for (var j = lane; j < seed.width; j += merge_.lanes) {
       own = together(own, column_of(number, seed.start + j, seed.start));
     }
+    pairs[thread] = pairs_of(number, seed, lane);
   }
   stash[thread] = own;
   workgroupBarrier();
   if lane == 0u && number < merge_.seeds {
-    for (var n = 1u; n < merge_.lanes; n++) { own = together(own, stash[thread + n]); }
-    telemetry[number] = conclude(number, own);
+    for (var n = 1u; n < merge_.lanes; n++) { 
+      own = together(own, stash[thread + n]);
+      pairs[thread] += pairs[thread + n];
+    }
+    telemetry[number] = conclude(number, own, pairs[thread]);
   }
 }
 
-fn conclude(number: u32, own: Columns) -> array<f32, 8> {
+fn conclude(number: u32, own: Columns, all_pairs: f32) -> array<f32, 8> {
   let seed = seeds[number];
   var whole: Part;
   whole.least = HUGE;
@@ -79,14 +93,13 @@ fn conclude(number: u32, own: Columns) -> array<f32, 8> {
   for (var g = 0u; g < merge_.groups; g++) {
     let part = parts[g * merge_.seeds + number];
     whole.rows += part.rows;
-    whole.pairs += part.pairs;
     whole.drift += part.drift;
     whole.zeros += part.zeros;
     whole.least = min(whole.least, part.least);
     whole.greatest = max(whole.greatest, part.greatest);
   }
-  let above = whole.pairs / whole.rows - 2.0 * own.means.y;
-  let below = 2.0 * own.deviations.y;
+  let above = all_pairs / whole.rows - own.means.y;
+  let below = own.deviations.y;
   var correlation = 0.0;
   if below > 0.0 { correlation = clamp(above / below, -1.0, 1.0); }
   return array<f32, 8>(

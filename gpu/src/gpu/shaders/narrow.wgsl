@@ -13,15 +13,15 @@ override ROUNDS: u32 = 1u;
 
 var<workgroup> tile: array<f32, 2048>;
 var<workgroup> stash: array<vec4<f32>, 256>;
+// Of each column: its first value of y in this group of rows, and its mean from there.
+var<workgroup> pivots: array<f32, 64>;
+var<workgroup> means: array<f32, 64>;
+// Of each seed: the product of all pairs of these means.
+var<workgroup> centres: array<f32, 64>;
 
 // Both a row and a column of the tile lie in 32 different banks.
 fn at(row: u32, column: u32) -> u32 {
   return row * COLUMNS + (column ^ row);
-}
-
-struct Served {
-  pairs: f32, // sum of the products of all pairs of columns of y, each less its pivot
-  drift: f32,
 }
 
 fn load(seed: Seed, row: u32, column: u32, quad: u32) -> vec4<f32> {
@@ -61,12 +61,10 @@ fn adapter(seed: Seed, row: u32, column: u32, f: ptr<function, array<vec4<f32>, 
   }
 }
 
-// y of one seed on one row, from x in the tile, which it replaces.
-fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> Served {
+// y of one seed on one row, from x in the tile, which it replaces. Answers 1 - cos(x, y).
+fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> f32 {
   var f: array<vec4<f32>, 4>;
   if seed.kind == ADAPTER { adapter(seed, row, column, &f); }
-  var pairs = 0.0;
-  var sum = 0.0;
   var sums: vec4<f32>;
   for (var q = 0u; q < QUADS; q++) {
     let value = load(seed, row, column, q);
@@ -77,20 +75,21 @@ fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> Served {
       if q * 4u + j >= seed.width { continue; }
       if seed.kind == GROWN { f[q][j] = y[y_at + q * 4u + j]; }
       let step = seed.alpha * f[q][j];
-      var result = value[j];
-      if seed.kind != COPY {
-        result += step;
-        tile[at(row, column + q * 4u + j)] = result;
-        sums += vec4(value[j] * value[j], value[j] * result, result * result, step * step);
-      }
-      if TELEMETRY {
-        let apart = result - pivot_of(seed.start + q * 4u + j);
-        pairs += apart * sum;
-        sum += apart;
-      }
+      let result = value[j] + step;
+      tile[at(row, column + q * 4u + j)] = result;
+      sums += vec4(value[j] * value[j], value[j] * result, result * result, step * step);
     }
   }
-  return Served(2.0 * pairs, row_drift(sums));
+  return row_drift(sums);
+}
+
+// The products of all pairs of a seed's columns on one row, each less its pivot.
+fn pairs_of(seed: Seed, row: u32, column: u32) -> f32 {
+  var pairs = vec2(0.0);
+  for (var j = 0u; j < seed.width; j++) {
+    pairs = with_pair(pairs, vec2(tile[at(row, column + j)] - pivots[column + j], 0.0));
+  }
+  return pairs.y;
 }
 
 @compute @workgroup_size(256)
@@ -127,16 +126,21 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
         let place = thread / ROWS + n * 8u;
         if place >= count || own_row >= live { continue; }
         let seed = seeds[seeds[first + place].order];
-        if !TELEMETRY && seed.kind == COPY { continue; }
-        let from_tile = seed.start - start;
-        let served = serve(seed, own_row, from_tile, (row_first + own_row) * pass_.width + seed.start);
-        if TELEMETRY {
-          drifts[n] += served.drift;
-          pairs[n] += served.pairs;
-          rows[n] += 1.0;
-        }
+        if seed.kind == COPY { continue; }
+        drifts[n] += serve(seed, own_row, seed.start - start, (row_first + own_row) * pass_.width + seed.start);
       }
       workgroupBarrier();
+    }
+    if TELEMETRY {
+      if block == 0u && thread < end - start { pivots[thread] = tile[at(0u, thread)]; }
+      workgroupBarrier();
+      for (var n = 0u; n < ROUNDS; n++) {
+        let place = thread / ROWS + n * 8u;
+        if place >= count || own_row >= live { continue; }
+        let seed = seeds[seeds[first + place].order];
+        pairs[n] += pairs_of(seed, own_row, seed.start - start);
+        rows[n] += 1.0;
+      }
     }
     for (var n = 0u; n < 8u; n++) {
       let row = lane + n * 4u;
@@ -162,7 +166,9 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   var origin = 0.0;
   if inside { origin = pivot_of(start + column); }
   if inside && lane == 0u { keep_pivot(group.y, start + column, origin); }
-  let all = moments(values, origin);
+  var nearby = 0.0;
+  if inside { nearby = pivots[column]; }
+  let all = moments(values, nearby);
   stash[thread] = vec4(all.count, all.mean, all.moment, zeros);
   workgroupBarrier();
   let out = pass_.group_first + group.y;
@@ -173,6 +179,8 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
       whole = merged(whole, Moments(other.x, other.y, other.z));
       zeros += other.w;
     }
+    means[column] = whole.mean;
+    whole.mean += nearby - origin;
     columns[out * pass_.width + start + column] = column_part(whole, zeros);
   }
   workgroupBarrier();
@@ -190,6 +198,11 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
       part.greatest = max(part.greatest, base.y);
       part.zeros += base.z;
     }
+    var pairs_of_means = vec2(0.0);
+    for (var j = 0u; j < seed.width; j++) {
+      pairs_of_means = with_pair(pairs_of_means, vec2(means[seed.start - start + j], 0.0));
+    }
+    centres[thread] = pairs_of_means.y;
     parts[out * pass_.seeds + first + thread] = part;
   }
   // And their rows: 32 threads become one, always in the same order.
@@ -203,9 +216,10 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
       if own_row < half { stash[thread] += stash[thread + half]; }
     }
     if own_row == 0u && place < count {
-      let to = out * pass_.seeds + seeds[first + place].order;
+      let seed = seeds[first + place].order;
+      let to = out * pass_.seeds + seed;
       parts[to].rows = stash[thread].x;
-      parts[to].pairs = stash[thread].y;
+      parts[to].pairs = stash[thread].y - stash[thread].x * centres[seed - first];
       parts[to].drift = stash[thread].z;
     }
   }
