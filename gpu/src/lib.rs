@@ -5,13 +5,15 @@
 //! denial leaves the seed as it was. It opens no socket and reads no clock.
 
 pub mod backend;
+#[doc(hidden)]
+pub mod bench;
 pub mod blueprint;
 #[doc(hidden)]
 pub mod check;
 pub mod chunks;
 pub mod cpu;
-mod error;
 pub mod device;
+mod error;
 pub mod govern;
 pub mod gpu;
 pub mod observe;

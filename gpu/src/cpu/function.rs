@@ -368,4 +368,3 @@ impl<S: Simd> Drift<S> {
         })
     }
 }
-

@@ -65,7 +65,9 @@ impl Cpu {
             ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()
         });
         let pool = pool.and_then(|built| {
-            built.inspect_err(|error| tracing::warn!(%error, threads, "no threads for the cpu backend: it runs on one")).ok()
+            built
+                .inspect_err(|error| tracing::warn!(%error, threads, "no threads for the cpu backend: it runs on one"))
+                .ok()
         });
         Self { arch: Arch::new(), pool, layer: None }
     }
@@ -213,7 +215,8 @@ impl Layer {
         let new: Result<Vec<_>, Error> = seeds.iter().map(|&seed| grow(view, seed)).collect();
         let mut stale = vec![false; self.tiles.len()];
         for (&seed, new) in seeds.iter().zip(new?) {
-            stale[self.tiles.partition_point(|tile| tile.seeds.end <= seed)] |= new.is_some() != self.grown[seed].is_some();
+            stale[self.tiles.partition_point(|tile| tile.seeds.end <= seed)] |=
+                new.is_some() != self.grown[seed].is_some();
             self.grown[seed] = new;
         }
         for (tile, _) in self.tiles.iter_mut().zip(stale).filter(|(_, stale)| *stale) {
@@ -247,6 +250,11 @@ fn grow(view: &View<'_>, seed: usize) -> Result<Option<Box<Grown>>, Error> {
         return problem(format!("its alpha is {alpha}: it must be finite"));
     }
     Ok(view.computing(seed).map(|blueprint| {
-        Box::new(Grown { function: blueprint.function, alpha, learns: view.learns(seed), weights: weights.clone().into() })
+        Box::new(Grown {
+            function: blueprint.function,
+            alpha,
+            learns: view.learns(seed),
+            weights: weights.clone().into(),
+        })
     }))
 }

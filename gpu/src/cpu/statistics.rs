@@ -255,7 +255,11 @@ impl Sums {
         let kind = |kind: usize| &self.columns.floats()[kind * self.stride..][..self.width];
         let column = |at: usize| {
             let (sum, squares) = (f64::from(kind(SUM)[at]), f64::from(kind(SQUARES)[at]));
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows of a block; f32 is enough")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count of rows of a block; f32 is enough"
+            )]
             Column {
                 mean: f64::from(kind(PIVOT)[at]) + sum / rows,
                 deviations: (squares - sum * sum / rows).max(0.0) as f32,
@@ -291,7 +295,12 @@ impl Partial {
     }
 
     /// Put in a seed's statistics made anew in f64, from the rows of its x and y.
-    pub(super) fn mend<'a>(&mut self, chunk: usize, seed: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone) {
+    pub(super) fn mend<'a>(
+        &mut self,
+        chunk: usize,
+        seed: usize,
+        rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone,
+    ) {
         let number = count(self.rows);
         let columns = &mut self.columns[seed * chunk..(seed + 1) * chunk];
         for (at, column) in columns.iter_mut().enumerate() {
@@ -322,7 +331,8 @@ impl Partial {
                 between += apart;
                 column.mean += apart * share;
                 #[allow(clippy::cast_possible_truncation, reason = "f32 is enough for it")]
-                let deviations = (f64::from(column.deviations) + f64::from(other.deviations) + apart * apart * weight) as f32;
+                let deviations =
+                    (f64::from(column.deviations) + f64::from(other.deviations) + apart * apart * weight) as f32;
                 column.deviations = deviations;
                 column.zeros += other.zeros;
             }

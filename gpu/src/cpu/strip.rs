@@ -129,7 +129,9 @@ pub(super) fn lower<S: Simd>(panel: &[f32], to: &mut [&mut [f32]], start: usize)
             let [a, b, c, d] = rows else { continue };
             let (a, b) = (quads_mut(&mut a[start..start + width]), quads_mut(&mut b[start..start + width]));
             let (c, d) = (quads_mut(&mut c[start..start + width]), quads_mut(&mut d[start..start + width]));
-            for (block, ((a, b), (c, d))) in panel.chunks_exact(4 * height).zip(a.iter_mut().zip(b).zip(c.iter_mut().zip(d))) {
+            for (block, ((a, b), (c, d))) in
+                panel.chunks_exact(4 * height).zip(a.iter_mut().zip(b).zip(c.iter_mut().zip(d)))
+            {
                 let four = |column: usize| {
                     let at = column * height + 4 * at;
                     [block[at], block[at + 1], block[at + 2], block[at + 3]]

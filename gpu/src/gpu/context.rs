@@ -58,7 +58,9 @@ impl Context {
         let limits = adapter.limits();
         if limits.max_compute_workgroup_storage_size < WORKGROUP_BYTES_MIN {
             let has = limits.max_compute_workgroup_storage_size;
-            return Err(fail(format!("workgroups have {has} bytes of shared memory, {WORKGROUP_BYTES_MIN} are needed")));
+            return Err(fail(format!(
+                "workgroups have {has} bytes of shared memory, {WORKGROUP_BYTES_MIN} are needed"
+            )));
         }
         let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);

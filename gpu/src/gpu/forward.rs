@@ -60,7 +60,13 @@ impl Layer {
     }
 
     /// The plan for so many rows, the last of `plans`; made if it is not there.
-    pub(super) fn plan(&mut self, context: &Context, table: &Table, rows: usize, options: &Options) -> Result<(), Error> {
+    pub(super) fn plan(
+        &mut self,
+        context: &Context,
+        table: &Table,
+        rows: usize,
+        options: &Options,
+    ) -> Result<(), Error> {
         if let Some(at) = self.plans.iter().position(|plan| plan.rows == rows) {
             let plan = self.plans.remove(at);
             self.plans.push(plan);
@@ -351,7 +357,9 @@ impl Gpu {
         let pieces = to.pieces.len();
         if let Some(layer) = &self.layer {
             add_found(&self.context, &mut self.pool, &mut encoder, &mut download, layer, marked.len())?;
-            if whole.is_some() && let Some(plan) = layer.plans.last() {
+            if whole.is_some()
+                && let Some(plan) = layer.plans.last()
+            {
                 let bytes = (size_of::<SeedTelemetry>() * chunks.seeds()) as u64;
                 download.add(&self.context, &mut self.pool, &mut encoder, &plan.telemetry.buffer, bytes)?;
             }

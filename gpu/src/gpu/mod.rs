@@ -159,7 +159,9 @@ impl Gpu {
         if self.context.is_lost() {
             return self.reconnect();
         }
-        if self.layer.is_none() && let Some(table) = &self.table {
+        if self.layer.is_none()
+            && let Some(table) = &self.table
+        {
             self.layer = Some(Layer::new(&self.context, table)?);
         }
         Ok(())
@@ -167,7 +169,10 @@ impl Gpu {
 
     fn reconnect(&mut self) -> Result<(), Error> {
         let name = self.context.about.name.clone();
-        tracing::warn!(device = name, "the device was lost; it is opened anew, and the layer loaded from the host's copy");
+        tracing::warn!(
+            device = name,
+            "the device was lost; it is opened anew, and the layer loaded from the host's copy"
+        );
         self.layer = None;
         self.pool.clear();
         let options = Options { adapter: Some(name), ..self.options.clone() };

@@ -130,7 +130,7 @@ impl Plan {
     }
 
     /// Where the parameters of the check of a piece begin.
-    pub(super) fn check_offset(&self, piece: usize) -> u32 {
+    pub(super) fn check_offset(piece: usize) -> u32 {
         number(piece * PARAMETERS_STRIDE)
     }
 
@@ -172,7 +172,9 @@ fn dispatches(table: &Table, pieces: &[Range<usize>]) -> (Vec<Dispatch>, Vec<Pas
         }
         group_first += groups;
     }
-    passes.iter_mut().for_each(|pass| pass.groups = number(group_first));
+    for pass in &mut passes {
+        pass.groups = number(group_first);
+    }
     (all, passes, group_first)
 }
 

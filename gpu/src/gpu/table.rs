@@ -143,7 +143,8 @@ impl Table {
             start: number(self.chunks.start_of(seed)),
             width: number(width),
             kind: function.map_or(COPY, |function| self.kernel.kind(function)),
-            rank: function.map_or(0, |function| if let Function::Adapter { rank } = function { number(rank) } else { 0 }),
+            rank: function
+                .map_or(0, |function| if let Function::Adapter { rank } = function { number(rank) } else { 0 }),
             weights: number(bank.weights.len()),
             gradient: if learns { number(bank.gradients) } else { NONE },
             alpha: 0.0,

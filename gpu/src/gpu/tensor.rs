@@ -75,7 +75,13 @@ impl Cut {
 }
 
 /// Takes tensors from a pool, and moves them.
-pub(super) fn take(context: &Context, pool: &mut Pool, cut: Cut, rows: usize, connection: u64) -> Result<Tensor, Error> {
+pub(super) fn take(
+    context: &Context,
+    pool: &mut Pool,
+    cut: Cut,
+    rows: usize,
+    connection: u64,
+) -> Result<Tensor, Error> {
     let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
     let piece = |rows| pool.take(&context.memory, "a tensor", cut.bytes(&rows), usage);
     let pieces: Result<Vec<_>, _> = cut.pieces(rows).map(piece).collect();

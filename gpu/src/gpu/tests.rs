@@ -113,7 +113,7 @@ fn seeds_that_are_not_finite_are_named() {
     let Some(mut gpu) = open(Options::default()) else { return };
     for (width, seeds) in [(203, 41), (300, 7)] {
         let mut sample = case(width, seeds, 70, Mix::Stages).make();
-        let computing = (0..seeds).filter(|&seed| sample.view().computing(seed).is_some()).next_back().unwrap();
+        let computing = (0..seeds).rfind(|&seed| sample.view().computing(seed).is_some()).unwrap();
         sample.weights[computing].fill(f32::NAN);
         sample.x[65 * width + sample.chunks.start_of(2)] = f32::INFINITY;
         gpu.load(&sample.view(), Changed::All).unwrap();
