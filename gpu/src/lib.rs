@@ -7,6 +7,7 @@
 
 pub mod adam;
 pub mod backend;
+#[doc(hidden)]
 pub mod bench;
 pub mod blueprint;
 #[doc(hidden)]
