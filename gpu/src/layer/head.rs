@@ -73,10 +73,14 @@ mod tests {
 
     #[test]
     fn a_layer_made_by_a_head_takes_what_the_head_is_of() {
-        for config in [Config { id: "a".to_owned(), width: 21, seeds: 5, ..Config::default() }, Config::legacy("b", 3)] {
+        for config in [Config { id: "a".to_owned(), width: 21, seeds: 5, ..Config::default() }, Config::legacy("b", 3)]
+        {
             let saved = layer(config.clone()).save();
             let head = Head::read(&saved).unwrap();
-            assert_eq!((head.id.as_str(), head.width, head.seeds, head.mode), (&*config.id, config.width, config.seeds, config.mode));
+            assert_eq!(
+                (head.id.as_str(), head.width, head.seeds, head.mode),
+                (&*config.id, config.width, config.seeds, config.mode)
+            );
             assert_eq!(head.epoch, 0);
             layer(head.config()).restore(&saved).unwrap();
         }
@@ -85,7 +89,10 @@ mod tests {
     #[test]
     fn what_is_no_saved_layer_is_refused() {
         let mut saved = layer(Config::default()).save();
-        assert_eq!(Head::read(b"no").unwrap_err().to_string(), "checkpoint: it is damaged: it is shorter than its digest");
+        assert_eq!(
+            Head::read(b"no").unwrap_err().to_string(),
+            "checkpoint: it is damaged: it is shorter than its digest"
+        );
         let error = Head::read(&[7; 100]).unwrap_err().to_string();
         assert_eq!(error, "checkpoint: it does not begin as a saved layer does");
         saved[20] ^= 1;

@@ -76,7 +76,8 @@ mod tests {
             let mut flags = Flags::default();
             assert!(flags.turn_off(name));
             let written = serde_json::to_value(flags).unwrap();
-            let off: Vec<&String> = written.as_object().unwrap().iter().filter(|at| at.1 == false).map(|at| at.0).collect();
+            let off: Vec<&String> =
+                written.as_object().unwrap().iter().filter(|at| at.1 == false).map(|at| at.0).collect();
             assert_eq!(off, [name]);
         }
         assert!(!Flags::default().turn_off("chunk"));

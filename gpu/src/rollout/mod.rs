@@ -10,10 +10,8 @@
 //! changes but by [`Rollout::apply`], which writes each change into the history. The clock is the caller's: all times
 //! are milliseconds since 1970. Absent here: who may change it, where it is recorded, and the layers themselves.
 
-
 mod flags;
 mod health;
-
 
 pub use flags::Flags;
 pub use health::{Gates, Health, Sample};

@@ -109,7 +109,11 @@ fn what_cannot_be_changed_now_is_refused_and_changes_nothing() {
         (&idle, &same, "candidate = old: it is the incumbent: name another layer"),
         (&idle, &Change::Grow, "candidate = none: nothing is being tried: start a rollout first"),
         (&idle, &Change::Promote, "candidate = none: nothing is being tried: start a rollout first"),
-        (&idle, &Change::Revert, "candidate = none: nothing is being tried and nothing was promoted: there is nothing to go back to"),
+        (
+            &idle,
+            &Change::Revert,
+            "candidate = none: nothing is being tried and nothing was promoted: there is nothing to go back to",
+        ),
         (&idle, &zero, "schedule.canary = 0: it is a share, above 0 and at most 1"),
         (&idle, &never, "schedule.every_ms = 0: it must be at least 1"),
         (&idle, &back, "schedule.step = -0.1: it is a share, from 0 to 1"),

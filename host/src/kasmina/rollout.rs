@@ -398,7 +398,11 @@ impl Kasmina {
         let current = self.rollouts.current();
         let rollout = current.as_ref()?;
         let tried = rollout.trial().map(|trial| trial.candidate.as_str());
-        let roles = [("incumbent", Some(rollout.incumbent())), ("candidate", tried), ("previous incumbent", rollout.previous())];
+        let roles = [
+            ("incumbent", Some(rollout.incumbent())),
+            ("candidate", tried),
+            ("previous incumbent", rollout.previous()),
+        ];
         let (role, _) = roles.into_iter().find(|(_, id)| *id == Some(layer))?;
         Some(format!("layer '{layer}' is the rollout's {role}: it can be removed when it is no longer"))
     }

@@ -47,7 +47,11 @@ const SEEDS_LISTED_MAX: usize = 32;
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let Some(path) = &args.file else {
         let told = machine(args)?;
-        if as_json { print_json(&told)? } else { print_machine(&told, args.width)? }
+        if as_json {
+            print_json(&told)?
+        } else {
+            print_machine(&told, args.width)?
+        }
         return Ok(Outcome::Yes);
     };
     let bytes = read(path, LAYER_BYTES_MAX)?;
@@ -65,11 +69,19 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         Ok(head) => saved(&head, &bytes, library)?,
         Err(why) => {
             let why = format!("{}: {why}", path.display());
-            if as_json { print_json(&json!({"ok": false, "error": why}))? } else { line(&why)? }
+            if as_json {
+                print_json(&json!({"ok": false, "error": why}))?
+            } else {
+                line(&why)?
+            }
             return Ok(Outcome::No);
         }
     };
-    if as_json { print_json(&told)? } else { print_saved(&told)? }
+    if as_json {
+        print_json(&told)?
+    } else {
+        print_saved(&told)?
+    }
     Ok(Outcome::Yes)
 }
 
@@ -185,9 +197,18 @@ fn saved(head: &Head, bytes: &[u8], library: Library) -> Result<Value> {
 
 fn print_saved(told: &Value) -> Result<()> {
     let (layer, chunks) = (&told["layer"], &told["chunks"]);
-    line(&format!("layer       {}, {} columns, {} seeds", shown(text(layer, "id"), 60), layer["width"], layer["seeds"]))?;
+    line(&format!(
+        "layer       {}, {} columns, {} seeds",
+        shown(text(layer, "id"), 60),
+        layer["width"],
+        layer["seeds"]
+    ))?;
     let same = chunks["wider"] == 0;
-    let wide = if same { String::new() } else { format!("{} of {} columns, the others of ", chunks["wider"], chunks["widest"]) };
+    let wide = if same {
+        String::new()
+    } else {
+        format!("{} of {} columns, the others of ", chunks["wider"], chunks["widest"])
+    };
     line(&format!("chunks      {wide}{} columns", chunks["narrow"]))?;
     line(&format!("epochs      {}", layer["epoch"]))?;
     let task = &layer["task"];
@@ -195,7 +216,10 @@ fn print_saved(told: &Value) -> Result<()> {
     line(&format!("task        loss {:.4}, metric {:.4} at the last boundary", number("loss"), number("metric")))?;
     line(&format!("weights     {}", told["weights"]))?;
     let stages = told["seeds_by_stage"].as_object().into_iter().flatten();
-    line(&format!("seeds       {}", stages.map(|(stage, count)| format!("{count} {stage}")).collect::<Vec<_>>().join(", ")))?;
+    line(&format!(
+        "seeds       {}",
+        stages.map(|(stage, count)| format!("{count} {stage}")).collect::<Vec<_>>().join(", ")
+    ))?;
     if items(told, "seeds").next().is_some() {
         line("\n  seed  stage          epochs  alpha  weights  errors  blueprint, strategy")?;
     }
@@ -204,7 +228,9 @@ fn print_saved(told: &Value) -> Result<()> {
         let (blueprint, strategy) = (shown(text(seed, "blueprint"), 32), shown(text(seed, "strategy"), 32));
         let [number, epochs, weights, errors] =
             ["seed", "epochs_in_state", "weights", "errors"].map(|key| seed[key].to_string());
-        line(&format!("  {number:>4}  {stage:<13} {epochs:>7}  {alpha:>5.3} {weights:>8} {errors:>7}  {blueprint}, {strategy}"))?;
+        line(&format!(
+            "  {number:>4}  {stage:<13} {epochs:>7}  {alpha:>5.3} {weights:>8} {errors:>7}  {blueprint}, {strategy}"
+        ))?;
     }
     match items(told, "seeds").count().saturating_sub(SEEDS_LISTED_MAX) {
         0 => Ok(()),

@@ -108,14 +108,8 @@ mod tests {
     use super::*;
     use kasmina::lifecycle::Mode;
 
-    const NONE: PlanArgs = PlanArgs {
-        plan: None,
-        compare: None,
-        epochs: None,
-        bad_blueprint: false,
-        strategy: None,
-        without: Vec::new(),
-    };
+    const NONE: PlanArgs =
+        PlanArgs { plan: None, compare: None, epochs: None, bad_blueprint: false, strategy: None, without: Vec::new() };
 
     #[test]
     fn the_command_line_changes_the_plan() {
@@ -151,7 +145,11 @@ mod tests {
             let error = PlanArgs { plan: Some(path.clone()), ..NONE }.read().unwrap_err();
             format!("{error:#}").replace(folder.path().to_str().unwrap(), "")
         };
-        assert!(why("epochz: 3\n").starts_with("/plan.yaml: unknown key `epochz`, did you mean `epochs`"), "{}", why("epochz: 3\n"));
+        assert!(
+            why("epochz: 3\n").starts_with("/plan.yaml: unknown key `epochz`, did you mean `epochs`"),
+            "{}",
+            why("epochz: 3\n")
+        );
         assert_eq!(why("epochs: 0\n"), "the plan has 0 epochs: give 1 to 1000000");
         assert!(why("hidden: 3\n").contains("4 seeds cannot tile a layer of width 3"), "{}", why("hidden: 3\n"));
         assert!(why("epochs: [1\n").starts_with("/plan.yaml: "));

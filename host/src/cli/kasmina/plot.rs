@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn of_a_huge_layer_the_busiest_seeds_are_drawn() {
-        let stages = (0..50).map(|epoch| (0..1_000).map(|seed| if epoch < seed % 40 { Culled } else { Dormant }).collect());
+        let stages =
+            (0..50).map(|epoch| (0..1_000).map(|seed| if epoch < seed % 40 { Culled } else { Dormant }).collect());
         let seeds = busiest(&Drawn { stages: stages.collect(), ..Drawn::default() });
         assert_eq!(seeds.len(), SEEDS_MAX);
         assert!(seeds.is_sorted() && seeds.iter().all(|seed| seed % 40 == 39), "{seeds:?}");
@@ -351,14 +352,27 @@ mod tests {
         use Lifecycle::*;
         let n = 420usize;
         let plan = [(0usize, 5usize), (1, 20), (3, 35), (6, 60)];
-        let ages = [(Germinated, 2usize), (Training, 100), (Grafting, 50), (Stabilization, 20), (Evaluating, 30), (FineTuning, 50)];
+        let ages = [
+            (Germinated, 2usize),
+            (Training, 100),
+            (Grafting, 50),
+            (Stabilization, 20),
+            (Evaluating, 30),
+            (FineTuning, 50),
+        ];
         let stage_of = |seed: usize, epoch: usize| {
             let Some(&(_, start)) = plan.iter().find(|p| p.0 == seed) else { return Dormant };
-            if epoch < start { return Dormant; }
+            if epoch < start {
+                return Dormant;
+            }
             let mut age = epoch - start;
             for (stage, len) in ages {
-                if seed == 6 && stage == FineTuning { return if age < 5 { Culled } else { Dormant }; }
-                if age < len { return stage; }
+                if seed == 6 && stage == FineTuning {
+                    return if age < 5 { Culled } else { Dormant };
+                }
+                if age < len {
+                    return stage;
+                }
                 age -= len;
             }
             Fossilized
@@ -374,12 +388,30 @@ mod tests {
         let run = |name: &str, k: f64| Drawn {
             name: name.to_owned(),
             baseline: 0.714,
-            accuracy: (0..n).map(|e| 0.714 + k * (1.0 - (-(e.saturating_sub(110) as f64) / 60.0).exp()) + 0.004 * ((e * 7919) % 13) as f64 / 13.0).collect(),
+            accuracy: (0..n)
+                .map(|e| {
+                    0.714
+                        + k * (1.0 - (-(e.saturating_sub(110) as f64) / 60.0).exp())
+                        + 0.004 * ((e * 7919) % 13) as f64 / 13.0
+                })
+                .collect(),
             alphas: (0..n).map(|e| (0..8).map(|s| alpha(s, e)).collect()).collect(),
             stages: (0..n).map(|e| (0..8).map(|s| stage_of(s, e)).collect()).collect(),
         };
-        write(Path::new("/tmp/g-plot1.svg"), "A network that grows: handwritten digits", "8 seeds of 4 columns, adapter-8, drift_controlled; 420 epochs; cpu (AVX2, 2 threads)", &[run("A", 0.18)]).unwrap();
-        write(Path::new("/tmp/g-plot2.svg"), "A network that grows: handwritten digits", "8 seeds of 4 columns", &[run("plan A", 0.18), run("plan B", 0.10)]).unwrap();
+        write(
+            Path::new("/tmp/g-plot1.svg"),
+            "A network that grows: handwritten digits",
+            "8 seeds of 4 columns, adapter-8, drift_controlled; 420 epochs; cpu (AVX2, 2 threads)",
+            &[run("A", 0.18)],
+        )
+        .unwrap();
+        write(
+            Path::new("/tmp/g-plot2.svg"),
+            "A network that grows: handwritten digits",
+            "8 seeds of 4 columns",
+            &[run("plan A", 0.18), run("plan B", 0.10)],
+        )
+        .unwrap();
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What a training run is set in: its device, the kernel that governs it, and who commands.
 
 use crate::config::{self, File};
+use crate::host::ledger_dir;
 use crate::kasmina::KernelGovernor;
 use crate::kasmina::component::{self, ComponentStrategy, ComponentTamiyo, StrategyFile, TamiyoFile};
-use crate::host::ledger_dir;
 use crate::kasmina::standalone::{configuration, governed};
 use anyhow::{Context, Result, bail};
 use kasmina::backend::Backend;
@@ -71,7 +71,7 @@ impl DeviceArgs {
 
     /// A backend.
     pub(super) fn open(preference: &Preference, threads: Option<usize>) -> Result<Box<dyn Backend>, kasmina::Error> {
-        device::choose(preference, threads, kasmina::gpu::Options::default())
+        device::choose(preference, threads, &kasmina::gpu::Options::default())
     }
 }
 

@@ -90,7 +90,8 @@ impl Told {
 impl Run {
     fn what(&self) -> String {
         let Plan { layer, hidden, .. } = &self.plan;
-        let name = if self.watch.drawn.name.is_empty() { String::new() } else { format!("{}: ", self.watch.drawn.name) };
+        let name =
+            if self.watch.drawn.name.is_empty() { String::new() } else { format!("{}: ", self.watch.drawn.name) };
         let (seeds, strategy, backend) = (layer.seeds, &layer.strategy, self.report.device.backend);
         let seeds = if seeds == 1 { "1 seed".to_owned() } else { format!("{seeds} seeds") };
         format!("{name}{seeds} in {hidden} hidden units, {}, {strategy}, on {backend}", self.grown())
@@ -114,7 +115,8 @@ impl Run {
     fn as_json(&self) -> Result<Value> {
         let stages: BTreeMap<&str, usize> =
             self.watch.ended().into_iter().map(|(stage, count)| (stage.name(), count)).collect();
-        let blueprints = self.blueprints.iter().map(|(name, id, record)| json!({"name": name, "id": id, "record": record}));
+        let blueprints =
+            self.blueprints.iter().map(|(name, id, record)| json!({"name": name, "id": id, "record": record}));
         Ok(json!({
             "name": self.watch.drawn.name,
             "plan": serde_json::to_value(&self.plan)?,
