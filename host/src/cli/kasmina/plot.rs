@@ -133,14 +133,12 @@ fn alphas(area: &Area<'_>, heading: &str, run: &Drawn, seeds: &[usize]) -> Resul
     let (plot, legend) = headed(area, heading)?;
     let mut chart = axes(&plot, run.alphas.len(), 0.0..1.04, |value| format!("{value:.1}"))?;
     let mut entries = Vec::new();
-    for (order, &seed) in seeds.iter().enumerate() {
+    for (order, (group, points)) in together(run, seeds).into_iter().enumerate() {
         let colour = COLOURS[order % COLOURS.len()];
-        let at = |epoch: usize| f64::from(run.alphas[epoch].get(seed).copied().unwrap_or_default());
-        let points: Vec<_> = thinned(run.alphas.len()).map(|epoch| (position(epoch + 1), at(epoch))).collect();
         // The second eight have the same colours, thinner.
         let width = if order < COLOURS.len() { 2 } else { 1 };
-        chart.draw_series(LineSeries::new(bends(&points), colour.stroke_width(width)))?;
-        entries.push((colour, format!("seed {seed}")));
+        chart.draw_series(LineSeries::new(points, colour.stroke_width(width)))?;
+        entries.push((colour, named(&group)));
     }
     if entries.is_empty() {
         entries.push((FAINT, "no seed grew".to_owned()));
@@ -170,6 +168,32 @@ fn stages(area: &Area<'_>, heading: &str, run: &Drawn, seeds: &[usize]) -> Resul
     seen.dedup();
     let entries: Vec<_> = seen.into_iter().map(|stage| (colour_of(stage), stage.name().to_owned())).collect();
     keys(&legend, &entries)
+}
+
+/// The seeds whose blends took the same way, with that way: one line would hide the others.
+fn together(run: &Drawn, seeds: &[usize]) -> Vec<(Vec<usize>, Vec<(f64, f64)>)> {
+    let mut groups: Vec<(Vec<usize>, Vec<(f64, f64)>)> = Vec::new();
+    for &seed in seeds {
+        let at = |epoch: usize| f64::from(run.alphas[epoch].get(seed).copied().unwrap_or_default());
+        let points: Vec<_> = thinned(run.alphas.len()).map(|epoch| (position(epoch + 1), at(epoch))).collect();
+        let points = bends(&points);
+        match groups.iter_mut().find(|(_, other)| *other == points) {
+            Some((group, _)) => group.push(seed),
+            None => groups.push((vec![seed], points)),
+        }
+    }
+    groups
+}
+
+/// Seeds that a legend has room to name one by one.
+const NAMED_MAX: usize = 6;
+
+fn named(seeds: &[usize]) -> String {
+    let mut names: Vec<String> = seeds.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if seeds.len() > NAMED_MAX {
+        names.push("…".to_owned());
+    }
+    format!("seed{} {}", if seeds.len() > 1 { "s" } else { "" }, names.join(", "))
 }
 
 /// The runs of epochs that a seed was in one stage; DORMANT is the ground and not drawn.
@@ -348,70 +372,12 @@ mod tests {
     }
 
     #[test]
-    fn dump_sample() {
-        use Lifecycle::*;
-        let n = 420usize;
-        let plan = [(0usize, 5usize), (1, 20), (3, 35), (6, 60)];
-        let ages = [
-            (Germinated, 2usize),
-            (Training, 100),
-            (Grafting, 50),
-            (Stabilization, 20),
-            (Evaluating, 30),
-            (FineTuning, 50),
-        ];
-        let stage_of = |seed: usize, epoch: usize| {
-            let Some(&(_, start)) = plan.iter().find(|p| p.0 == seed) else { return Dormant };
-            if epoch < start {
-                return Dormant;
-            }
-            let mut age = epoch - start;
-            for (stage, len) in ages {
-                if seed == 6 && stage == FineTuning {
-                    return if age < 5 { Culled } else { Dormant };
-                }
-                if age < len {
-                    return stage;
-                }
-                age -= len;
-            }
-            Fossilized
-        };
-        let alpha = |seed: usize, epoch: usize| match stage_of(seed, epoch) {
-            Grafting => {
-                let start = plan.iter().find(|p| p.0 == seed).unwrap().1 + 102;
-                ((epoch - start) as f32 / 30.0).min(1.0)
-            }
-            Stabilization | Evaluating | FineTuning | Fossilized => 1.0,
-            _ => 0.0,
-        };
-        let run = |name: &str, k: f64| Drawn {
-            name: name.to_owned(),
-            baseline: 0.714,
-            accuracy: (0..n)
-                .map(|e| {
-                    0.714
-                        + k * (1.0 - (-(e.saturating_sub(110) as f64) / 60.0).exp())
-                        + 0.004 * ((e * 7919) % 13) as f64 / 13.0
-                })
-                .collect(),
-            alphas: (0..n).map(|e| (0..8).map(|s| alpha(s, e)).collect()).collect(),
-            stages: (0..n).map(|e| (0..8).map(|s| stage_of(s, e)).collect()).collect(),
-        };
-        write(
-            Path::new("/tmp/g-plot1.svg"),
-            "A network that grows: handwritten digits",
-            "8 seeds of 4 columns, adapter-8, drift_controlled; 420 epochs; cpu (AVX2, 2 threads)",
-            &[run("A", 0.18)],
-        )
-        .unwrap();
-        write(
-            Path::new("/tmp/g-plot2.svg"),
-            "A network that grows: handwritten digits",
-            "8 seeds of 4 columns",
-            &[run("plan A", 0.18), run("plan B", 0.10)],
-        )
-        .unwrap();
+    fn seeds_that_are_blended_alike_share_a_line() {
+        let alphas = (0..9_u8).map(|epoch| [0.1, 0.1, 0.2].map(|step| step * f32::from(epoch)).to_vec()).collect();
+        let run = Drawn { alphas, ..Drawn::default() };
+        let groups: Vec<String> = together(&run, &[0, 1, 2]).iter().map(|(group, _)| named(group)).collect();
+        assert_eq!(groups, ["seeds 0, 1", "seed 2"]);
+        assert_eq!(named(&[1, 2, 3, 4, 5, 6, 7]), "seeds 1, 2, 3, 4, 5, 6, …");
     }
 
     #[test]
