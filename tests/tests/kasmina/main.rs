@@ -3,11 +3,16 @@
 //! What belongs here: the routes below `/kasmina`, what they leave in the ledger, what outlives a restart, and what a
 //! denial leaves as it was. What a layer computes is tested in the crate `kasmina`.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test that finds nothing has failed")]
+#![allow(clippy::float_cmp, reason = "counts, and values that must be the same bits")]
+#![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
+
 mod bad_input;
 mod events;
 mod governed;
 mod kept;
 
+use expect_test::expect;
 use gavel_tests::{Config, Response, Server, Site};
 use serde_json::{Value, json};
 
@@ -137,6 +142,34 @@ fn graft(server: &Server, layer: &str) {
         server.epoch(layer);
     }
     assert_eq!(server.stages(layer)[0], "GRAFTING", "{}", server.seed(layer, 0));
+}
+
+#[test]
+fn the_routes_are_these() {
+    let routes = gavel::http::ROUTES.iter().filter(|(_, path)| path.starts_with("/kasmina/"));
+    let mut shown: Vec<String> = routes.map(|(method, path)| format!("{path} {}", method.to_uppercase())).collect();
+    shown.sort();
+    expect![[r#"
+        /kasmina/blueprints GET
+        /kasmina/blueprints POST
+        /kasmina/events GET
+        /kasmina/events/stream GET
+        /kasmina/layers GET
+        /kasmina/layers POST
+        /kasmina/layers/{layer} DELETE
+        /kasmina/layers/{layer} GET
+        /kasmina/layers/{layer}/backward POST
+        /kasmina/layers/{layer}/checkpoint GET
+        /kasmina/layers/{layer}/checkpoint POST
+        /kasmina/layers/{layer}/commands POST
+        /kasmina/layers/{layer}/epoch POST
+        /kasmina/layers/{layer}/forward POST
+        /kasmina/layers/{layer}/seeds GET
+        /kasmina/layers/{layer}/seeds/{seed} GET
+        /kasmina/layers/{layer}/telemetry GET
+        /kasmina/payloads/{digest} GET
+        /kasmina/strategies GET"#]]
+    .assert_eq(&shown.join("\n"));
 }
 
 #[test]
