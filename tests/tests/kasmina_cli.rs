@@ -22,7 +22,7 @@ layer:
     stabilization_epochs_min: 2
     evaluating_epochs_min: 2
     fine_tuning_epochs_min: 2
-    denoising_loss_max: 1000
+    denoising_loss_max: 0.0124
     ramp_steps: 3
     drift_window: 2
     drift_spread_max: 10
@@ -213,9 +213,28 @@ fn a_machine_is_inspected() {
     assert!(text.starts_with("chosen      cpu: ") && text.contains("strategies  fixed_ramp, "), "{text}");
 }
 
+/// Every row has its error; what a row is worth on this machine is not asked.
+#[test]
+fn rows_of_a_bench_carry_their_errors() {
+    let shape = ["kasmina", "bench", "--json", "--backend", "cpu", "--shape", "16x64x8", "--rounds", "1"];
+    let output = gavel(shape);
+    if output.code == Some(2) {
+        // The one thing that can go wrong on a busy machine: then it must say so and print no figures.
+        assert!(output.stderr.contains("the measurement is wrong, run it again"), "{}", output.stderr);
+        assert_eq!(output.stdout, "");
+        return;
+    }
+    let rows = output.code(0).json()["rows"].take();
+    let passes: Vec<&Value> = rows.as_array().unwrap().iter().filter(|row| row["what"] == "pass").collect();
+    assert_eq!(passes.len(), 6, "dormant, 30 % and all, with telemetry and without: {rows}");
+    assert!(passes.iter().all(|row| row["error_y"].as_f64().is_some_and(|error| error < 1e-6)), "{rows}");
+    let wrong = gavel(["kasmina", "bench", "--shape", "16x64x65"]).code(2).stderr;
+    assert!(wrong.contains("1 to 64 seeds"), "{wrong}");
+}
+
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["train", "inspect", "serve"] {
+    for command in ["train", "bench", "inspect", "serve"] {
         let help = gavel(["kasmina", command, "--help"]).code(0).stdout;
         assert!(help.contains(&format!("gavel kasmina {command}")) && help.contains("Examples:"), "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: a line is too long");

@@ -1,5 +1,6 @@
 //! `gavel kasmina`: layers that grow, on the command line. One file for each command.
 
+mod bench;
 mod inspect;
 mod plan;
 mod plot;
@@ -17,6 +18,7 @@ use clap::Subcommand;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel kasmina train --plot growth.svg
+  gavel kasmina bench --backend cpu
   gavel kasmina inspect
   gavel kasmina serve")]
 pub(super) struct Args {
@@ -27,6 +29,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    Bench(bench::Args),
     Inspect(inspect::Args),
     Serve(serve::Args),
 }
@@ -34,6 +37,7 @@ enum Command {
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     match &args.command {
         Command::Train(args) => train::run(args, as_json),
+        Command::Bench(args) => bench::run(args, as_json),
         Command::Inspect(args) => inspect::run(args, as_json),
         Command::Serve(args) => serve::run(args, as_json),
     }
