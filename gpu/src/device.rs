@@ -27,13 +27,13 @@ pub enum Preference {
 ///
 /// # Errors
 /// If a GPU is asked for and none suits.
-pub fn choose(preference: &Preference, threads: Option<usize>, options: Options) -> Result<Box<dyn Backend>, Error> {
+pub fn choose(preference: &Preference, threads: Option<usize>, options: &Options) -> Result<Box<dyn Backend>, Error> {
     match preference {
         Preference::Cpu => Ok(Box::new(Cpu::new(threads))),
         Preference::Gpu { adapter } => {
-            Ok(Box::new(Gpu::new(Options { adapter: adapter.clone(), software: true, ..options })?))
+            Ok(Box::new(Gpu::new(Options { adapter: adapter.clone(), software: true, ..options.clone() })?))
         }
-        Preference::Auto => match Gpu::new(Options { adapter: None, software: false, ..options }) {
+        Preference::Auto => match Gpu::new(Options { adapter: None, software: false, ..options.clone() }) {
             Ok(gpu) => Ok(Box::new(gpu)),
             Err(error) => {
                 tracing::info!(reason = %error, "no gpu is used: the layer runs on the cpu");
@@ -55,21 +55,21 @@ mod tests {
 
     #[test]
     fn the_processor_is_there_for_whoever_asks() {
-        let device = choose(&Preference::Cpu, Some(1), Options::default()).unwrap().device();
+        let device = choose(&Preference::Cpu, Some(1), &Options::default()).unwrap().device();
         assert_eq!(device.backend, "cpu");
     }
 
     #[test]
     fn a_software_gpu_is_not_taken_unasked() {
         let hardware = list().iter().any(|adapter| adapter.hardware);
-        let device = choose(&Preference::Auto, Some(1), Options::default()).unwrap().device();
+        let device = choose(&Preference::Auto, Some(1), &Options::default()).unwrap().device();
         assert_eq!(device.backend, if hardware { "wgpu" } else { "cpu" });
     }
 
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_that_names_it() {
         let preference = Preference::Gpu { adapter: Some("Voodoo 2".to_owned()) };
-        let Err(error) = choose(&preference, None, Options::default()) else { panic!("there is none") };
+        let Err(error) = choose(&preference, None, &Options::default()) else { panic!("there is none") };
         assert!(error.to_string().contains("`Voodoo 2`"), "{error}");
     }
 

@@ -7,6 +7,7 @@
 
 pub mod adam;
 pub mod backend;
+#[doc(hidden)]
 pub mod bench;
 pub mod blueprint;
 #[doc(hidden)]
@@ -29,6 +30,7 @@ pub mod nursery;
 pub mod observe;
 pub mod reference;
 pub mod report;
+pub mod rollout;
 pub mod state;
 pub mod strategy;
 pub mod tamiyo;

@@ -68,7 +68,9 @@ impl Gpu {
                 marked.iter_mut().zip(marks(values)).for_each(|(all, new)| *all |= new);
             }
         })?;
-        [from, back, to].into_iter().for_each(|tensor| self.recycle(tensor));
+        for tensor in [from, back, to] {
+            self.recycle(tensor);
+        }
         Ok(())
     }
 
@@ -105,7 +107,7 @@ impl Gpu {
         }
         pass.set_pipeline(&pipelines.check);
         for (piece, dx) in dx.pieces.iter().enumerate() {
-            pass.set_bind_group(0, &plan.check, &[plan.check_offset(piece)]);
+            pass.set_bind_group(0, &plan.check, &[Plan::check_offset(piece)]);
             pass.set_bind_group(1, layer.bound(&[dx]), &[]);
             pass.dispatch_workgroups(plan.check_groups(piece), 1, 1);
         }

@@ -88,6 +88,10 @@ impl Context {
 
     /// The error of what failed since the last call, if anything did.
     pub(super) fn check(&self, what: &str) -> Result<(), Error> {
+        if self.has_failed() {
+            // A loss is told when the device is polled; until then its buffers are merely said to be invalid.
+            drop(self.device.poll(wgpu::PollType::Poll));
+        }
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let (failed, out_of_memory) = (faults.failed.take(), std::mem::take(&mut faults.out_of_memory));
         if let Some(reason) = &faults.lost {
@@ -97,6 +101,11 @@ impl Context {
             return Err(Error::OutOfMemory { device: self.about.name.clone(), what: what.to_owned(), bytes: 0 });
         }
         failed.map_or(Ok(()), |problem| Err(self.error(format!("{what}: {problem}"))))
+    }
+
+    fn has_failed(&self) -> bool {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.failed.is_some() || faults.out_of_memory
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -112,8 +112,9 @@ impl Layer {
     ) -> Result<(), Error> {
         self.plan(context, table, x.rows, options)?;
         let staged = self.plans.last().is_some_and(|plan| plan.before.is_some());
+        let Some(batch) = x.pieces.first() else { return Ok(()) };
         for (x, y) in x.pieces.iter().zip(&y.pieces) {
-            self.bind(context, &context.pipelines.pair_layout, &[x, y]);
+            self.bind(context, &context.pipelines.fused_layout, &[x, y, batch]);
             if staged {
                 self.bind(context, &context.pipelines.triple_layout, &[x, x, y]);
             }
@@ -129,7 +130,7 @@ impl Layer {
         (x, y): (&Tensor, &Tensor),
         telemetry: bool,
     ) {
-        let Some(plan) = self.plans.last() else { return };
+        let (Some(plan), Some(batch)) = (self.plans.last(), x.pieces.first()) else { return };
         for call in plan.before.iter().flat_map(|program| &program.calls) {
             let (x, y) = (&x.pieces[call.piece], &y.pieces[call.piece]);
             pass.set_pipeline(context.pipelines.step(call.entry));
@@ -142,7 +143,7 @@ impl Layer {
         for dispatch in &plan.dispatches {
             let (x, y) = (&x.pieces[dispatch.piece], &y.pieces[dispatch.piece]);
             pass.set_bind_group(0, &plan.banks[dispatch.bank], &[dispatch.offset]);
-            pass.set_bind_group(1, self.bound(&[x, y]), &[]);
+            pass.set_bind_group(1, self.bound(&[x, y, batch]), &[]);
             pass.dispatch_workgroups(dispatch.groups.0, dispatch.groups.1, 1);
         }
     }

@@ -1,5 +1,6 @@
 //! The shaders, made ready: which bindings each has, and the constants that it is compiled with.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use wgpu::BufferBindingType::{Storage, Uniform};
 
 /// The shaders, put together as `build.rs` has checked them.
@@ -101,6 +102,8 @@ impl Entry {
 pub(super) struct Pipelines {
     /// Uniform, seeds, weights, flags, columns, parts.
     pub(super) pass_layout: wgpu::BindGroupLayout,
+    /// x, y, and the first piece of x.
+    pub(super) fused_layout: wgpu::BindGroupLayout,
     /// x, y.
     pub(super) pair_layout: wgpu::BindGroupLayout,
     /// Uniform, seeds, members, weights, scratch, gradients.
@@ -114,11 +117,25 @@ pub(super) struct Pipelines {
     pub(super) check: wgpu::ComputePipeline,
     pub(super) copy: wgpu::ComputePipeline,
     steps: Vec<wgpu::ComputePipeline>,
+    /// Those that depend on the tiling, with the constants that they were made for.
+    fused: Mutex<Vec<(Constants, Arc<Fused>)>>,
+}
+
+/// Tilings whose kernels are kept.
+const FUSED_KEPT_MAX: usize = 32;
+
+/// What a fused kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Constants {
+    kernel: Kernel,
+    quads: usize,
+    rounds: usize,
 }
 
 impl Pipelines {
     pub(super) fn new(device: &wgpu::Device) -> Self {
         let pass_layout = layout(device, true, &[Uniform, READ, READ, WRITE, WRITE, WRITE]);
+        let fused_layout = layout(device, false, &[READ, WRITE, READ]);
         let pair_layout = layout(device, false, &[READ, WRITE]);
         let steps_layout = layout(device, true, &[Uniform, READ, READ, READ, WRITE, WRITE]);
         let triple_layout = layout(device, false, &[READ, READ, WRITE]);
@@ -138,7 +155,9 @@ impl Pipelines {
             check: one("check", sources::CHECK, &[&check_layout, &values_layout]),
             copy: one("copy", sources::COPY, &[&pair_layout]),
             steps,
+            fused: Mutex::default(),
             pass_layout,
+            fused_layout,
             pair_layout,
             steps_layout,
             triple_layout,
@@ -154,7 +173,22 @@ impl Pipelines {
     }
 
     /// The fused kernel for chunks of at most `widest` columns.
-    pub(super) fn fused(&self, device: &wgpu::Device, kernel: Kernel, widest: usize) -> Fused {
+    pub(super) fn fused(&self, device: &wgpu::Device, kernel: Kernel, widest: usize) -> Arc<Fused> {
+        let rounds = kernel.tile_seeds(widest).div_ceil(8);
+        let constants = Constants { kernel, quads: widest.div_ceil(4), rounds };
+        let mut kept = self.fused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, fused)) = kept.iter().find(|(made_for, _)| *made_for == constants) {
+            return Arc::clone(fused);
+        }
+        if kept.len() >= FUSED_KEPT_MAX {
+            kept.remove(0);
+        }
+        let fused = Arc::new(self.compile(device, constants));
+        kept.push((constants, Arc::clone(&fused)));
+        fused
+    }
+
+    fn compile(&self, device: &wgpu::Device, Constants { kernel, quads, rounds }: Constants) -> Fused {
         let source = match kernel {
             Kernel::Narrow => sources::NARROW,
             Kernel::Wide => sources::WIDE,
@@ -163,11 +197,11 @@ impl Pipelines {
         #[allow(clippy::cast_precision_loss, reason = "a width is below 2^32")]
         let constant = |value: usize| value as f64;
         let form = |telemetry: f64| {
-            let mut constants = vec![("QUADS", constant(widest.div_ceil(4))), ("TELEMETRY", telemetry)];
+            let mut constants = vec![("QUADS", constant(quads)), ("TELEMETRY", telemetry)];
             if kernel == Kernel::Narrow {
-                constants.push(("ROUNDS", constant(kernel.tile_seeds(widest).div_ceil(8))));
+                constants.push(("ROUNDS", constant(rounds)));
             }
-            pipeline(device, &module, kernel.name(), &[&self.pass_layout, &self.pair_layout], &constants)
+            pipeline(device, &module, kernel.name(), &[&self.pass_layout, &self.fused_layout], &constants)
         };
         Fused { plain: form(0.0), telemetry: form(1.0) }
     }

@@ -33,7 +33,7 @@ struct Pass {
     seeds: u32,
     tile_seeds: u32,
     group_first: u32,
-    unused: u32,
+    groups: u32,
 }
 
 /// `Part` of `common.wgsl`, in bytes.
@@ -74,6 +74,8 @@ impl Plan {
     pub(super) fn rows_max(table: &Table, cut: Cut, binding_bytes_max: u64) -> usize {
         let row = (8 * cut.width).max(PART_BYTES * table.chunks.seeds());
         let groups = usize::try_from(binding_bytes_max).unwrap_or(usize::MAX) / row;
+        // Behind the groups' own sums stand the pivots.
+        let groups = groups.saturating_sub(1);
         let group_rows = table.kernel.group_rows();
         let piece_groups = cut.piece_rows.div_ceil(group_rows);
         // Whole pieces, or as many groups of one piece.
@@ -91,13 +93,13 @@ impl Plan {
         let pieces: Vec<_> = cut.pieces(rows).collect();
         let (dispatches, passes, groups) = dispatches(table, &pieces);
         let (memory, seeds) = (&context.memory, table.chunks.seeds());
-        let columns = memory.take("telemetry of columns", (8 * groups * cut.width) as u64, Usage::STORAGE)?;
+        let columns = memory.take("telemetry of columns", (8 * (groups + 1) * cut.width) as u64, Usage::STORAGE)?;
         let parts = memory.take("telemetry of seeds", (PART_BYTES * groups * seeds) as u64, Usage::STORAGE)?;
         let telemetry =
             memory.take("telemetry", (size_of::<SeedTelemetry>() * seeds) as u64, Usage::STORAGE | Usage::COPY_SRC)?;
         let parameters = uniform(context, &passes)?;
         let lanes = table.chunks.widest().next_power_of_two().min(64);
-        let merging = uniform(context, &[[number(cut.width), number(seeds), number(groups), number(lanes)]])?;
+        let merging = uniform(context, &[[cut.width, seeds, groups, lanes].map(number)])?;
         let checking = uniform(context, &check_parameters(table, &pieces))?;
         let (device, pipelines) = (&context.device, &context.pipelines);
         let banks = resident.weights.iter().map(|weights| {
@@ -128,7 +130,7 @@ impl Plan {
     }
 
     /// Where the parameters of the check of a piece begin.
-    pub(super) fn check_offset(&self, piece: usize) -> u32 {
+    pub(super) fn check_offset(piece: usize) -> u32 {
         number(piece * PARAMETERS_STRIDE)
     }
 
@@ -164,11 +166,14 @@ fn dispatches(table: &Table, pieces: &[Range<usize>]) -> (Vec<Dispatch>, Vec<Pas
                     seeds: number(table.chunks.seeds()),
                     tile_seeds: number(tile),
                     group_first: number(group_first),
-                    unused: 0,
+                    groups: 0,
                 });
             }
         }
         group_first += groups;
+    }
+    for pass in &mut passes {
+        pass.groups = number(group_first);
     }
     (all, passes, group_first)
 }

@@ -6,6 +6,7 @@ use super::pipelines::Fused;
 use super::table::{Change, Table};
 use crate::Error;
 use std::ops::Range;
+use std::sync::Arc;
 use wgpu::BufferUsages as Usage;
 
 /// Gaps between changed weights that are written over rather than around, in floats: a write costs as much as this.
@@ -21,7 +22,7 @@ pub(super) struct Resident {
     pub(super) gradients: Vec<Allocation>,
     /// One bit for each seed.
     pub(super) flags: Allocation,
-    pub(super) fused: Fused,
+    pub(super) fused: Arc<Fused>,
 }
 
 impl Resident {

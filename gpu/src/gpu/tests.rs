@@ -45,18 +45,18 @@ fn it_agrees_with_the_reference() {
 #[test]
 fn chunks_of_every_width_agree_with_the_reference() {
     let Some(mut gpu) = open(Options::default()) else { return };
-    for widest in (1..=20).chain([31, 32, 33, 63, 64, 65, 97]) {
-        for ragged in [0, 3] {
-            check(&mut gpu, &case((11 * widest) - ragged, 11, 130, Mix::Stages), &Errors::LIMITS);
-        }
+    for widest in [1, 2, 3, 4, 7, 9, 15, 16, 17, 32, 33, 65] {
+        let ragged = if widest > 1 { 3 } else { 0 };
+        check(&mut gpu, &case(11 * widest - ragged, 11, 130, Mix::Stages), &Errors::LIMITS);
     }
 }
 
 #[test]
 fn a_buffer_beyond_the_limit_is_split() {
-    let Some(mut gpu) = open(Options { binding_bytes_max: Some(48 << 10), ..Options::default() }) else { return };
-    for (width, seeds) in [(203, 41), (203, 7)] {
-        check(&mut gpu, &case(width, seeds, 300, Mix::Stages), &Errors::LIMITS);
+    for (width, seeds, limit) in [(203, 15, 24 << 10), (203, 7, 96 << 10)] {
+        let options = Options { binding_bytes_max: Some(limit), ..Options::default() };
+        let Some(mut gpu) = open(options) else { return };
+        check(&mut gpu, &case(width, seeds, 300, Mix::All(Function::Mlp)), &Errors::LIMITS);
         assert!(gpu.tensor(300).unwrap().pieces() > 1);
         assert!(gpu.layer().unwrap().0.banks.len() > 1, "the weights are in several banks too");
     }
@@ -113,7 +113,7 @@ fn seeds_that_are_not_finite_are_named() {
     let Some(mut gpu) = open(Options::default()) else { return };
     for (width, seeds) in [(203, 41), (300, 7)] {
         let mut sample = case(width, seeds, 70, Mix::Stages).make();
-        let computing = (0..seeds).filter(|&seed| sample.view().computing(seed).is_some()).next_back().unwrap();
+        let computing = (0..seeds).rfind(|&seed| sample.view().computing(seed).is_some()).unwrap();
         sample.weights[computing].fill(f32::NAN);
         sample.x[65 * width + sample.chunks.start_of(2)] = f32::INFINITY;
         gpu.load(&sample.view(), Changed::All).unwrap();

@@ -28,6 +28,7 @@ impl Gpu {
         for (x, y) in pairs {
             // It also checks the tensors, and makes the plan and all bindings ready.
             drop(self.encode_forward(x, y, true, false)?);
+            self.bind_copy(x, y);
         }
         if !self.context.has_timestamps {
             return Ok(None);
@@ -66,12 +67,20 @@ impl Gpu {
         Ok(Some(elapsed * f64::from(self.context.queue.get_timestamp_period()) * 1e-9))
     }
 
+    fn bind_copy(&mut self, x: &Tensor, y: &Tensor) {
+        let Some(layer) = &mut self.layer else { return };
+        for (x, y) in x.pieces.iter().zip(&y.pieces) {
+            layer.bind(&self.context, &self.context.pipelines.pair_layout, &[x, y]);
+        }
+    }
+
     /// Submit a copy of x into y by quads, and return at once.
     ///
     /// # Errors
     /// As [`Self::forward_on`].
     pub fn copy_on(&mut self, x: &Tensor, y: &Tensor) -> Result<(), Error> {
         drop(self.encode_forward(x, y, false, false)?);
+        self.bind_copy(x, y);
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

@@ -25,6 +25,7 @@
 mod boundary;
 mod commands;
 mod config;
+mod head;
 mod landing;
 mod observation;
 mod passes;
@@ -35,6 +36,7 @@ mod tests;
 pub(crate) mod trail;
 
 pub use config::Config;
+pub use head::Head;
 
 use crate::Error;
 use crate::backend::{Backend, Device, Gradients, View};

@@ -198,7 +198,7 @@ impl Saved {
 }
 
 /// Everything before the digest, if the digest is right.
-fn authentic(bytes: &[u8]) -> Result<&[u8], Error> {
+pub(super) fn authentic(bytes: &[u8]) -> Result<&[u8], Error> {
     let Some((body, digest)) = bytes.split_last_chunk::<DIGEST_BYTES>() else {
         return Err(damaged("it is shorter than its digest"));
     };
@@ -215,7 +215,7 @@ fn authentic(bytes: &[u8]) -> Result<&[u8], Error> {
     }
 }
 
-fn damaged(how: &str) -> Error {
+pub(super) fn damaged(how: &str) -> Error {
     Error::Checkpoint(format!("it is damaged: {how}"))
 }
 

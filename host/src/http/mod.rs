@@ -18,6 +18,7 @@ mod policies;
 mod prove;
 mod rate;
 mod records;
+mod rollout;
 mod routes;
 mod serve;
 mod tlog;

@@ -81,14 +81,14 @@ pub(super) async fn backward(
 
 /// The shape of a question and of its answer.
 #[derive(Clone, Copy)]
-struct Pass {
+pub(super) struct Pass {
     width: usize,
     /// For bytes: so many rows.
     rows: Option<usize>,
 }
 
 impl Pass {
-    fn of(kasmina: &Arc<Kasmina>, layer: &str, headers: &HeaderMap, rows: Option<usize>) -> Answer<Self> {
+    pub(super) fn of(kasmina: &Arc<Kasmina>, layer: &str, headers: &HeaderMap, rows: Option<usize>) -> Answer<Self> {
         let width = kasmina.width(layer)?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         match (kind.starts_with(BYTES), rows) {
@@ -100,7 +100,7 @@ impl Pass {
     }
 
     /// The values of a body: x, and dy where it has both. Read where it holds up nobody.
-    async fn read(self, kasmina: &Arc<Kasmina>, body: Body, both: bool) -> Answer<[Values; 2]> {
+    pub(super) async fn read(self, kasmina: &Arc<Kasmina>, body: Body, both: bool) -> Answer<[Values; 2]> {
         let bytes = read_body(body, kasmina.limits().body_bytes_max, "kasmina.body_bytes_max").await?;
         let read = tokio::task::spawn_blocking(move || match self.rows {
             Some(rows) => self.read_bytes(&bytes, rows, both),
@@ -152,7 +152,7 @@ impl Pass {
         Ok(Values { rows: rows.len(), values: rows.into_iter().flatten().collect() })
     }
 
-    async fn answer(self, name: &'static str, values: Vec<f32>) -> Answer<Response> {
+    pub(super) async fn answer(self, name: &'static str, values: Vec<f32>) -> Answer<Response> {
         let written = tokio::task::spawn_blocking(move || {
             if self.rows.is_some() {
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, batch, evidence, fleet, guard, kasmina, operations, policies, prove, records, tlog, upkeep};
+use super::{App, batch, evidence, fleet, guard, kasmina, operations, policies, prove, records, rollout, tlog, upkeep};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::evidence::Export;
@@ -130,6 +130,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/kasmina/blueprints"),
     ("post", "/kasmina/blueprints"),
     ("get", "/kasmina/strategies"),
+    ("get", "/kasmina/rollout"),
+    ("put", "/kasmina/rollout"),
+    ("post", "/kasmina/rollout/promote"),
+    ("post", "/kasmina/rollout/revert"),
+    ("get", "/kasmina/models/{model}"),
+    ("post", "/kasmina/models/{model}/forward"),
+    ("post", "/kasmina/models/{model}/metric"),
     ("get", "/kasmina/events"),
     ("get", "/kasmina/events/stream"),
     ("get", "/kasmina/payloads/{digest}"),
@@ -169,6 +176,7 @@ pub fn router(app: App) -> Router {
         .route("/restart", post(operations::restart))
         .merge(fleet::router())
         .merge(kasmina::router())
+        .merge(rollout::router())
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

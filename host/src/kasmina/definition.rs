@@ -3,6 +3,7 @@
 use super::error::KasminaError;
 use crate::config::{BackendChoice, KasminaFile, check_id};
 use kasmina::layer;
+use kasmina::rollout::Flags;
 use serde::{Deserialize, Serialize};
 
 /// A layer's definition.
@@ -17,6 +18,9 @@ pub struct Definition {
     /// Where it runs. Default: as the host's configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendChoice>,
+    /// Which features it uses. Default: all. What `chunks` and `strategies` leave of `config` is what is kept.
+    #[serde(default)]
+    pub flags: Flags,
 }
 
 fn standard() -> String {
@@ -24,6 +28,16 @@ fn standard() -> String {
 }
 
 impl Definition {
+    /// What the flags leave of it.
+    pub(super) fn with_flags(self) -> Self {
+        Self { config: self.flags.configure(self.config), ..self }
+    }
+
+    /// Where it runs, on a host with this default.
+    pub(super) fn device(&self, default: BackendChoice) -> BackendChoice {
+        if self.flags.gpu { self.backend.unwrap_or(default) } else { BackendChoice::Cpu }
+    }
+
     /// Check it against the limits of the host.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub(super) fn backend(choice: BackendChoice, threads: Option<usize>) -> Result<B
         BackendChoice::Cpu => Preference::Cpu,
         BackendChoice::Gpu => Preference::Gpu { adapter: None },
     };
-    Ok(choose(&preference, threads, Options::default())?)
+    Ok(choose(&preference, threads, &Options::default())?)
 }
 
 /// The backend on which seeds are trained apart: a few chunks, for which one thread is enough.

@@ -4,6 +4,7 @@
 //! - `governor`: every transition is a request to a kernel, recorded before it lands.
 //! - `handle`, `worker`: each layer on its own thread, behind a bounded queue; the epoch boundary.
 //! - `store`, `library`: what outlives a restart.
+//! - `rollout`: which layer serves which model.
 //! - `message`: what goes over the bus and over HTTP.
 //! - `component`: strategies and Tamiyos that are WebAssembly components.
 //! - `standalone`: a kernel for one command (`gavel kasmina train`), with a ledger that can be verified afterwards.
@@ -24,6 +25,7 @@ mod handle;
 mod library;
 pub mod message;
 pub mod metrics;
+pub mod rollout;
 mod serving;
 pub mod standalone;
 mod store;
@@ -48,6 +50,7 @@ use handle::Handle;
 use kasmina::layer::Layer;
 use library::SharedLibrary;
 use metrics::LayerMetrics;
+use rollout::Rollouts;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,6 +71,7 @@ pub struct Kasmina {
     bus: Bus,
     clock: Clock,
     metrics: LayerMetrics,
+    rollouts: Arc<Rollouts>,
     layers: RwLock<BTreeMap<String, Arc<Served>>>,
     /// Held while layers are made and removed.
     changing: tokio::sync::Mutex<()>,
@@ -129,8 +133,10 @@ impl Kasmina {
         let library = SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?;
         // Before the layers, whose seeds may name them.
         parts.strategies.into_iter().for_each(|strategy| library.add_strategy(Box::new(strategy)));
+        let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone()).context("the rollout")?;
         let kasmina = Self {
             limits: limits.clone(),
+            rollouts,
             slot,
             library,
             store,
@@ -180,7 +186,7 @@ impl Kasmina {
         let threads = self.limits.cpu_threads;
         let (bus, clock, metrics) = (self.bus.clone(), self.clock.clone(), self.metrics.clone());
         let open = move || {
-            let backend = device::backend(definition.backend.unwrap_or(backend), threads)?;
+            let backend = device::backend(definition.device(backend), threads)?;
             let (config, shared) = (definition.config.clone(), Arc::clone(&library.shared));
             let mut layer = Layer::new(config, shared, backend, device::nursery())?;
             let kept = folder.boundary().map_err(|why| KasminaError::NotKept {
@@ -236,6 +242,7 @@ impl Kasmina {
     /// # Errors
     /// When it is there already, a value is not accepted, or it cannot be kept or recorded; then there is none.
     pub async fn create(&self, definition: Definition, who: &str) -> Done<Value> {
+        let definition = definition.with_flags();
         let _changing = self.changing.lock().await;
         let id = definition.config.id.clone();
         definition.check(&self.limits)?;
@@ -273,6 +280,9 @@ impl Kasmina {
     pub async fn remove(&self, id: &str, who: &str) -> Done<()> {
         let _changing = self.changing.lock().await;
         let served = self.served(id)?;
+        if let Some(why) = self.needed_by_rollout(id) {
+            return Err(KasminaError::Conflict(why));
+        }
         let epoch = self.status(id).await.map_or(Value::Null, |told| told["epoch"].clone());
         self.record("LAYER_REMOVED", who, "", json!({"layer_id": id, "epoch": epoch})).await?;
         served.handle.close().await;

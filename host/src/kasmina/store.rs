@@ -1,5 +1,6 @@
 //! Where layers lie in the data folder: `kasmina/layers/ID/definition.json` says what a layer is, `boundary` beside it is
-//! the layer as it was after its last epoch boundary; `kasmina/blueprints.json` is the library.
+//! the layer as it was after its last epoch boundary; `kasmina/blueprints.json` is the library, `kasmina/rollout.json` the
+//! rollout.
 //!
 //! What always holds: a file is whole or absent, and on disk before anybody hears that it was written. A folder with a
 //! definition and no boundary is a layer that never ended an epoch.
@@ -68,6 +69,17 @@ impl Store {
     pub(super) fn keep_library(&self, library: &impl Serialize) -> io::Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
         write_whole(&root.join("blueprints.json"), &serde_json::to_vec_pretty(library)?)
+    }
+
+    /// The rollout as it was kept.
+    pub(super) fn rollout<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        let Some(root) = &self.root else { return Ok(None) };
+        read_json(&root.join("rollout.json"))
+    }
+
+    pub(super) fn keep_rollout(&self, rollout: &impl Serialize) -> io::Result<()> {
+        let Some(root) = &self.root else { return Ok(()) };
+        write_whole(&root.join("rollout.json"), &serde_json::to_vec_pretty(rollout)?)
     }
 }
 

@@ -214,6 +214,7 @@ impl Worker {
             if let Some(blueprint) = order.blueprint_ir.take() {
                 order.blueprint = Some(self.library.add(&blueprint)?);
             }
+            order.strategy = self.definition.flags.strategy(order.strategy);
             return Ok(self.layer.command(order)?);
         }
         let before = self.layer.save();
@@ -395,9 +396,13 @@ impl Worker {
     /// Karn learns from what everybody hears.
     fn tell_fields(&self, reports: &[FieldReport], sender: &str, trace: &str) {
         for report in reports {
-            let event = self.bus.publish(news(sender, topic::FIELD_REPORTS, Some(trace)), report);
-            let learnt = event.map_err(KasminaError::from);
-            let learnt = learnt.and_then(|event| self.library.learn(&event.envelope.event_id, report));
+            let event_id = if self.definition.flags.messages {
+                let event = self.bus.publish(news(sender, topic::FIELD_REPORTS, Some(trace)), report);
+                event.map(|event| event.envelope.event_id.clone()).map_err(KasminaError::from)
+            } else {
+                Ok(self.bus.fresh_id())
+            };
+            let learnt = event_id.and_then(|event_id| self.library.learn(&event_id, report));
             if let Err(why) = learnt {
                 tracing::error!(layer = self.id(), blueprint = report.blueprint_id, %why, "a field report is lost");
             }
@@ -415,6 +420,10 @@ impl Worker {
     }
 
     fn tell_text(&self, topic: &'static str, sender: &str, trace: Option<&str>, data: String) {
+        // Whoever sent a command hears what came of it, with or without messages.
+        if !self.definition.flags.messages && topic != topic::RESPONSES {
+            return;
+        }
         if let Err(why) = self.bus.publish_text(news(sender, topic, trace), data) {
             tracing::error!(layer = self.id(), topic, %why, "an event is lost");
         }

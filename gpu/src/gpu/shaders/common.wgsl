@@ -12,16 +12,16 @@ struct Seed {
   order: u32,    // the seed that is served at this place: within a tile, those that compute come first
 }
 
-// The sums that one group of rows leaves of one seed: `telemetry::Part` on the host.
+// The sums that one group of rows leaves of one seed: eight floats, as `PART_BYTES` says on the host.
 struct Part {
   rows: f32,
-  row_mean: f32,    // mean over rows of the sum of y less the pivot over the chunk
-  row_moment: f32,  // sum of its squared deviations
-  drift: f32,       // sum over rows of 1 - cos(x, y)
+  pairs: f32,    // sum over rows of the products of all pairs of columns, each less its mean in this group
+  drift: f32,    // sum over rows of 1 - cos(x, y)
   least: f32,
   greatest: f32,
   zeros: f32,
-  pivot: f32,       // the chunk's first value
+  unused_a: f32,
+  unused_b: f32,
 }
 
 const COPY = 0u;
@@ -49,15 +49,16 @@ fn gelu_slope(x: f32) -> f32 {
   return s + x * s * (1.0 - s) * 1.5957691216057308 * (1.0 + 0.134145 * x * x);
 }
 
-// 1 - cos(x, x + d), from the sums of x·x, x·d and d·d: without the cancellation that x·y / |x||y| suffers.
-fn row_drift(xx: f32, xd: f32, dd: f32) -> f32 {
-  let yy = max(xx + 2.0 * xd + dd, 0.0);
-  if xx == 0.0 && yy == 0.0 { return 0.0; }
-  if xx == 0.0 || yy == 0.0 { return 1.0; }
-  let a = sqrt(xx);
-  let b = sqrt(yy);
-  let apart = (2.0 * xd + dd) / (a + b);
-  return max(dd - apart * apart, 0.0) / (2.0 * a * b);
+// 1 - cos(x, y), from the sums of x·x, x·y, y·y and d·d, d being y - x. Where d is small, 1 - x·y / |x||y| would be the
+// difference of two numbers that are almost one; where it is not, that is the better way.
+fn row_drift(sums: vec4<f32>) -> f32 {
+  if sums.x == 0.0 && sums.z == 0.0 { return 0.0; }
+  if sums.x == 0.0 || sums.z == 0.0 { return 1.0; }
+  let a = sqrt(sums.x);
+  let b = sqrt(sums.z);
+  if sums.w > 0.25 * sums.x { return 1.0 - sums.y / (a * b); }
+  let apart = (sums.x - sums.z) / (a + b);
+  return max(sums.w - apart * apart, 0.0) / (2.0 * a * b);
 }
 
 // A count, a mean, and the sum of squared deviations from it.
@@ -94,12 +95,20 @@ fn counted(sums: Pivoted, value: f32) -> Pivoted {
   return next;
 }
 
-fn moments(sums: Pivoted) -> Moments {
+// Their mean is given from `origin`: far from zero, a mean itself would have no digits to spare.
+fn moments(sums: Pivoted, origin: f32) -> Moments {
   let count = max(sums.count, 1.0);
-  return Moments(sums.count, sums.pivot + sums.sum / count, max(sums.squares - sums.sum * sums.sum / count, 0.0));
+  let mean = (sums.pivot - origin) + sums.sum / count;
+  return Moments(sums.count, mean, max(sums.squares - sums.sum * sums.sum / count, 0.0));
 }
 
-// A seed's column in one group of rows: mean, and squared deviations, whose sign says that the column is dead.
+// A sum, and the sum of the products of all pairs that were added: (a + b)² without a² and b². The difference of a square
+// and a sum of squares would have few digits where one column varies much more than the others.
+fn with_pair(sums: vec2<f32>, other: vec2<f32>) -> vec2<f32> {
+  return vec2(sums.x + other.x, sums.y + other.y + sums.x * other.x);
+}
+
+// A seed's column in one group of rows: mean from the batch's pivot, and squared deviations, whose sign says that the column is dead.
 fn column_part(all: Moments, zeros: f32) -> vec2<f32> {
   let dead = all.count > 0.0 && zeros == all.count;
   return vec2(all.mean, select(all.moment, bitcast<f32>(bitcast<u32>(all.moment) | 0x80000000u), dead));

@@ -8,7 +8,7 @@ struct Pass {
   seeds: u32,       // of the whole layer
   tile_seeds: u32,  // seeds of one tile
   group_first: u32, // the number of this piece's first group of rows
-  unused: u32,
+  groups: u32,      // of the whole batch
 }
 
 // Quads of columns of the widest chunk: the weights of every seed are padded to them.
@@ -23,9 +23,21 @@ override TELEMETRY: bool = false;
 @group(0) @binding(5) var<storage, read_write> parts: array<Part>;
 @group(1) @binding(0) var<storage, read> x: array<f32>;
 @group(1) @binding(1) var<storage, read_write> y: array<f32>;
+// The first piece of the batch: from the values of its first row all means are counted.
+@group(1) @binding(2) var<storage, read> batch: array<f32>;
 
 fn flag(seed: u32) {
   atomicOr(&flags[seed / 32u], 1u << (seed % 32u));
+}
+
+// The value that a column's mean is counted from.
+fn pivot_of(column: u32) -> f32 {
+  return batch[column];
+}
+
+// Keep a pivot for `merge`, behind what the groups leave of their columns.
+fn keep_pivot(group: u32, column: u32, pivot: f32) {
+  if pass_.group_first + group == 0u { columns[pass_.groups * pass_.width + column] = vec2(pivot, 0.0); }
 }
 
 // Where the weights of an adapter's hidden value k begin, in quads: QUADS of `down`, then QUADS of `up`.

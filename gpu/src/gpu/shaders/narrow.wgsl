@@ -13,15 +13,15 @@ override ROUNDS: u32 = 1u;
 
 var<workgroup> tile: array<f32, 2048>;
 var<workgroup> stash: array<vec4<f32>, 256>;
+// Of each column: its first value of y in this group of rows, and its mean from there.
+var<workgroup> pivots: array<f32, 64>;
+var<workgroup> means: array<f32, 64>;
+// Of each seed: the product of all pairs of these means.
+var<workgroup> centres: array<f32, 64>;
 
 // Both a row and a column of the tile lie in 32 different banks.
 fn at(row: u32, column: u32) -> u32 {
   return row * COLUMNS + (column ^ row);
-}
-
-struct Served {
-  sum: f32, // of y less the pivot
-  drift: f32,
 }
 
 fn load(seed: Seed, row: u32, column: u32, quad: u32) -> vec4<f32> {
@@ -61,14 +61,11 @@ fn adapter(seed: Seed, row: u32, column: u32, f: ptr<function, array<vec4<f32>, 
   }
 }
 
-// y of one seed on one row, from x in the tile, which it replaces.
-fn serve(seed: Seed, row: u32, column: u32, y_at: u32, pivot: f32) -> Served {
+// y of one seed on one row, from x in the tile, which it replaces. Answers 1 - cos(x, y).
+fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> f32 {
   var f: array<vec4<f32>, 4>;
   if seed.kind == ADAPTER { adapter(seed, row, column, &f); }
-  var sum = 0.0;
-  var xx = 0.0;
-  var xd = 0.0;
-  var dd = 0.0;
+  var sums: vec4<f32>;
   for (var q = 0u; q < QUADS; q++) {
     let value = load(seed, row, column, q);
     if seed.kind == SCALE {
@@ -78,18 +75,21 @@ fn serve(seed: Seed, row: u32, column: u32, y_at: u32, pivot: f32) -> Served {
       if q * 4u + j >= seed.width { continue; }
       if seed.kind == GROWN { f[q][j] = y[y_at + q * 4u + j]; }
       let step = seed.alpha * f[q][j];
-      var result = value[j];
-      if seed.kind != COPY {
-        result += step;
-        tile[at(row, column + q * 4u + j)] = result;
-        xx += value[j] * value[j];
-        xd += value[j] * step;
-        dd += step * step;
-      }
-      sum += result - pivot;
+      let result = value[j] + step;
+      tile[at(row, column + q * 4u + j)] = result;
+      sums += vec4(value[j] * value[j], value[j] * result, result * result, step * step);
     }
   }
-  return Served(sum, row_drift(xx, xd, dd));
+  return row_drift(sums);
+}
+
+// The products of all pairs of a seed's columns on one row, each less its pivot.
+fn pairs_of(seed: Seed, row: u32, column: u32) -> f32 {
+  var pairs = vec2(0.0);
+  for (var j = 0u; j < seed.width; j++) {
+    pairs = with_pair(pairs, vec2(tile[at(row, column + j)] - pivots[column + j], 0.0));
+  }
+  return pairs.y;
 }
 
 @compute @workgroup_size(256)
@@ -108,40 +108,43 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   var zeros = 0.0;
   var least = HUGE;
   var greatest = -HUGE;
-  var sums: array<Pivoted, 8>;
+  var pairs: array<f32, 8>;
   var drifts: array<f32, 8>;
+  var rows: array<f32, 8>;
 
   for (var block = 0u; block < BLOCKS; block++) {
     let row_first = (group.y * BLOCKS + block) * ROWS;
     if row_first >= pass_.rows { break; }
-    let rows = min(ROWS, pass_.rows - row_first);
+    let live = min(ROWS, pass_.rows - row_first);
     for (var n = 0u; n < 8u; n++) {
       let row = lane + n * 4u;
-      if inside && row < rows { tile[at(row, column)] = x[(row_first + row) * pass_.width + start + column]; }
+      if inside && row < live { tile[at(row, column)] = x[(row_first + row) * pass_.width + start + column]; }
     }
     if TELEMETRY || computes {
       workgroupBarrier();
       for (var n = 0u; n < ROUNDS; n++) {
         let place = thread / ROWS + n * 8u;
-        if place >= count || own_row >= rows { continue; }
+        if place >= count || own_row >= live { continue; }
         let seed = seeds[seeds[first + place].order];
-        if !TELEMETRY && seed.kind == COPY { continue; }
-        let from_tile = seed.start - start;
-        var pivot = 0.0;
-        if TELEMETRY { pivot = x[group.y * BLOCKS * ROWS * pass_.width + seed.start]; }
-        let served = serve(seed, own_row, from_tile, (row_first + own_row) * pass_.width + seed.start, pivot);
-        if TELEMETRY {
-          drifts[n] += served.drift;
-          sums[n].count += 1.0;
-          sums[n].sum += served.sum;
-          sums[n].squares += served.sum * served.sum;
-        }
+        if seed.kind == COPY { continue; }
+        drifts[n] += serve(seed, own_row, seed.start - start, (row_first + own_row) * pass_.width + seed.start);
       }
       workgroupBarrier();
     }
+    if TELEMETRY {
+      if block == 0u && thread < end - start { pivots[thread] = tile[at(0u, thread)]; }
+      workgroupBarrier();
+      for (var n = 0u; n < ROUNDS; n++) {
+        let place = thread / ROWS + n * 8u;
+        if place >= count || own_row >= live { continue; }
+        let seed = seeds[seeds[first + place].order];
+        pairs[n] += pairs_of(seed, own_row, seed.start - start);
+        rows[n] += 1.0;
+      }
+    }
     for (var n = 0u; n < 8u; n++) {
       let row = lane + n * 4u;
-      if inside && row < rows {
+      if inside && row < live {
         let value = tile[at(row, column)];
         y[(row_first + row) * pass_.width + start + column] = value;
         bad |= not_finite(value);
@@ -160,7 +163,12 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
   if !TELEMETRY { return; }
 
   // Columns: four lanes become one.
-  let all = moments(values);
+  var origin = 0.0;
+  if inside { origin = pivot_of(start + column); }
+  if inside && lane == 0u { keep_pivot(group.y, start + column, origin); }
+  var nearby = 0.0;
+  if inside { nearby = pivots[column]; }
+  let all = moments(values, nearby);
   stash[thread] = vec4(all.count, all.mean, all.moment, zeros);
   workgroupBarrier();
   let out = pass_.group_first + group.y;
@@ -171,6 +179,8 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
       whole = merged(whole, Moments(other.x, other.y, other.z));
       zeros += other.w;
     }
+    means[column] = whole.mean;
+    whole.mean += nearby - origin;
     columns[out * pass_.width + start + column] = column_part(whole, zeros);
   }
   workgroupBarrier();
@@ -182,13 +192,17 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     let seed = seeds[first + thread];
     part.least = HUGE;
     part.greatest = -HUGE;
-    part.pivot = x[group.y * BLOCKS * ROWS * pass_.width + seed.start];
     for (var j = 0u; j < seed.width * 4u; j++) {
       let base = stash[(j / seed.width) * COLUMNS + seed.start - start + j % seed.width];
       part.least = min(part.least, base.x);
       part.greatest = max(part.greatest, base.y);
       part.zeros += base.z;
     }
+    var pairs_of_means = vec2(0.0);
+    for (var j = 0u; j < seed.width; j++) {
+      pairs_of_means = with_pair(pairs_of_means, vec2(means[seed.start - start + j], 0.0));
+    }
+    centres[thread] = pairs_of_means.y;
     parts[out * pass_.seeds + first + thread] = part;
   }
   // And their rows: 32 threads become one, always in the same order.
@@ -196,23 +210,17 @@ fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     storageBarrier();
     workgroupBarrier();
     let place = thread / ROWS + n * 8u;
-    let own = moments(sums[n]);
-    stash[thread] = vec4(own.count, own.mean, own.moment, drifts[n]);
+    stash[thread] = vec4(rows[n], pairs[n], drifts[n], 0.0);
     for (var half = 16u; half > 0u; half /= 2u) {
       workgroupBarrier();
-      if own_row < half {
-        let a = stash[thread];
-        let b = stash[thread + half];
-        let both = merged(Moments(a.x, a.y, a.z), Moments(b.x, b.y, b.z));
-        stash[thread] = vec4(both.count, both.mean, both.moment, a.w + b.w);
-      }
+      if own_row < half { stash[thread] += stash[thread + half]; }
     }
     if own_row == 0u && place < count {
-      let to = out * pass_.seeds + seeds[first + place].order;
+      let seed = seeds[first + place].order;
+      let to = out * pass_.seeds + seed;
       parts[to].rows = stash[thread].x;
-      parts[to].row_mean = stash[thread].y;
-      parts[to].row_moment = stash[thread].z;
-      parts[to].drift = stash[thread].w;
+      parts[to].pairs = stash[thread].y - stash[thread].x * centres[seed - first];
+      parts[to].drift = stash[thread].z;
     }
   }
 }

@@ -84,13 +84,15 @@ fn grow(seed: Seed, quad: u32, row: u32, y_at: vec2<u32>, a: vec4<f32>, b: vec4<
   return f;
 }
 
-// What one thread gathers of its two rows: sums of x·x, x·d, d·d, and of y less the pivot.
+// What one thread gathers of its two rows a and b, in half of the columns.
 struct Rows {
-  a: vec4<f32>,
+  a: vec4<f32>,       // sums of x·x, x·y, y·y and d·d
   b: vec4<f32>,
+  pairs_a: vec2<f32>, // of y less the column's first value in this group of rows: sum, and products of pairs
+  pairs_b: vec2<f32>,
 }
 
-fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, pivot: f32, rows: ptr<function, Rows>) {
+fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, rows: ptr<function, Rows>) {
   let row = thread % 32u;
   let base = row_first * pass_.width + seed.start;
   let y_at = vec2(
@@ -113,9 +115,21 @@ fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, pivot: f32,
         tile[row * STRIDE + q * 4u + j] = result.x;
         tile[(row + 32u) * STRIDE + q * 4u + j] = result.y;
       }
-      (*rows).a += vec4(a[j] * a[j], a[j] * step.x, step.x * step.x, result.x - pivot);
-      (*rows).b += vec4(b[j] * b[j], b[j] * step.y, step.y * step.y, result.y - pivot);
+      if TELEMETRY {
+        (*rows).a += vec4(a[j] * a[j], a[j] * result.x, result.x * result.x, step.x * step.x);
+        (*rows).b += vec4(b[j] * b[j], b[j] * result.y, result.y * result.y, step.y * step.y);
+      }
     }
+  }
+}
+
+fn gather_pairs(seed: Seed, column_first: u32, thread: u32, rows: ptr<function, Rows>) {
+  let row = thread % 32u;
+  for (var j = (thread / 32u) * 16u; j < (thread / 32u) * 16u + 16u; j++) {
+    if column_first + j >= seed.width { break; }
+    let pivot = tile[j];
+    (*rows).pairs_a = with_pair((*rows).pairs_a, vec2(tile[row * STRIDE + j] - pivot, 0.0));
+    (*rows).pairs_b = with_pair((*rows).pairs_b, vec2(tile[(row + 32u) * STRIDE + j] - pivot, 0.0));
   }
 }
 
@@ -146,15 +160,15 @@ fn wide(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var least = HUGE;
   var greatest = -HUGE;
   var rows: Rows;
-  var pivot = 0.0;
-  if TELEMETRY { pivot = x[row_first * pass_.width + seed.start]; }
+  var means: vec2<f32>;
   for (var c = 0u; c < seed.width; c += COLUMNS) {
     workgroupBarrier();
     // What fits into the tile whole is there already.
     if seed.kind != ADAPTER || seed.width > COLUMNS { bring(seed, c, row_first, thread); }
     workgroupBarrier();
-    if TELEMETRY || seed.kind != COPY { serve(seed, c, row_first, thread, pivot, &rows); }
+    if seed.kind != COPY { serve(seed, c, row_first, thread, &rows); }
     workgroupBarrier();
+    if TELEMETRY { gather_pairs(seed, c, thread, &rows); }
     let column = c + thread % COLUMNS;
     let inside = column < seed.width;
     var values: Pivoted;
@@ -175,40 +189,56 @@ fn wide(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if TELEMETRY {
       all_zeros += zeros;
-      let own = moments(values);
+      var origin = 0.0;
+      if inside { origin = pivot_of(seed.start + column); }
+      if inside && lane == 0u { keep_pivot(group.y, seed.start + column, origin); }
+      let nearby = tile[thread % COLUMNS];
+      let own = moments(values, nearby);
       stash[thread] = vec4(own.count, own.mean, own.moment, zeros);
       workgroupBarrier();
       if lane == 0u && inside {
         let other = stash[thread + COLUMNS];
-        let whole = merged(own, Moments(other.x, other.y, other.z));
+        var whole = merged(own, Moments(other.x, other.y, other.z));
+        stash[thread] = vec4(whole.mean, 0.0, 0.0, 0.0);
+        whole.mean += nearby - origin;
         columns[(pass_.group_first + group.y) * pass_.width + seed.start + column] = column_part(whole, zeros + other.w);
+      } else if lane == 0u {
+        stash[thread] = vec4(0.0);
       }
+      for (var half = 16u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if thread < half { stash[thread] = vec4(with_pair(stash[thread].xy, stash[thread + half].xy), 0.0, 0.0); }
+      }
+      workgroupBarrier();
+      means = with_pair(means, stash[0].xy);
     }
   }
   if bad { flag(number); }
-  if TELEMETRY { report(number, seed, group.y, thread, live, pivot, rows, vec3(least, greatest, all_zeros)); }
+  if TELEMETRY { report(number, seed, group.y, thread, live, rows, means.y, vec3(least, greatest, all_zeros)); }
 }
 
 // Bring together what 64 threads know of one seed, always in the same order.
-fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, pivot: f32, rows: Rows, values: vec3<f32>) {
-  let row = thread % 32u;
-  // Two threads have half of the columns of the same two rows.
+fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, rows: Rows, centre: f32, values: vec3<f32>) {
+  // Two threads have half of the columns of the same two rows: each hands one of them over.
+  let first = thread < 32u;
+  let partner = (thread + 32u) % 64u;
   workgroupBarrier();
-  stash[thread] = select(rows.a, rows.b, thread < 32u);
+  stash[thread] = select(rows.a, rows.b, first);
+  let given = select(rows.pairs_a, rows.pairs_b, first);
+  hidden[thread] = given.x;
+  hidden[64u + thread] = given.y;
   workgroupBarrier();
-  let whole = select(rows.b, rows.a, thread < 32u) + stash[(thread + 32u) % 64u];
+  let whole = select(rows.b, rows.a, first) + stash[partner];
+  let pairs = with_pair(select(rows.pairs_b, rows.pairs_a, first), vec2(hidden[partner], hidden[64u + partner])).y;
   workgroupBarrier();
-  let exists = thread < live;
-  let drift = select(0.0, row_drift(whole.x, whole.y, whole.z), exists && seed.kind != COPY);
-  stash[thread] = vec4(select(0.0, 1.0, exists), whole.w, 0.0, drift);
+  if thread < live {
+    stash[thread] = vec4(1.0, pairs, select(row_drift(whole), 0.0, seed.kind == COPY), 0.0);
+  } else {
+    stash[thread] = vec4(0.0);
+  }
   for (var half = 32u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if thread < half {
-      let a = stash[thread];
-      let b = stash[thread + half];
-      let both = merged(Moments(a.x, a.y, a.z), Moments(b.x, b.y, b.z));
-      stash[thread] = vec4(both.count, both.mean, both.moment, a.w + b.w);
-    }
+    if thread < half { stash[thread] += stash[thread + half]; }
   }
   workgroupBarrier();
   let of_rows = stash[0];
@@ -225,6 +255,6 @@ fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, pivot: f3
   if thread == 0u {
     let extremes = stash[0];
     parts[(pass_.group_first + group) * pass_.seeds + number] =
-      Part(of_rows.x, of_rows.y, of_rows.z, of_rows.w, extremes.x, extremes.y, extremes.z, pivot);
+      Part(of_rows.x, of_rows.y - of_rows.x * centre, of_rows.z, extremes.x, extremes.y, extremes.z, 0.0, 0.0);
   }
 }
