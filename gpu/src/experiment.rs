@@ -25,7 +25,7 @@ use crate::layer::{Layer, Library};
 use crate::network::{Network, Scores, add_noise, batches, gather, scores, slope};
 use crate::observe::{Evaluation, TaskSignals};
 use crate::report::{EpochReport, FieldReport, Landed, Rollback};
-use crate::state::Lifecycle;
+use crate::state::{Lifecycle, SeedState};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
             validation_accuracy: with.accuracy,
             accuracy: self.judge(&self.held_out.clone())?.accuracy,
             alphas: self.layer.alpha().to_vec(),
-            stages: self.layer.state().iter().map(|state| state.lifecycle()).collect(),
+            stages: self.layer.state().iter().map(SeedState::lifecycle).collect(),
             denoising_losses,
             evaluations,
             transitions: report.transitions,

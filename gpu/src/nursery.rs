@@ -158,7 +158,7 @@ impl Nursery {
         let seeds: Vec<usize> = pupils.iter().map(|pupil| pupil.seed).collect();
         let Some(chunks) = lesson.chunks.select(&seeds) else { return Ok(Vec::new()) };
         let mut bench = Bench::gather(lesson, chunks, &seeds)?;
-        bench.spoil(&self.denoising, &seeds, |seed| noise_source(self.random_seed, lesson, seed));
+        bench.spoil(self.denoising, &seeds, |seed| noise_source(self.random_seed, lesson, seed));
         // The weights are lent, not copied: a step over 100,000 seeds would copy all of them twice.
         let weights: Vec<Vec<f32>> = pupils.iter_mut().map(|pupil| std::mem::take(pupil.weights)).collect();
         let passed = self.pass(&mut bench, pupils, &weights);
@@ -233,7 +233,7 @@ impl Bench {
 
     /// Put noise on the clean values, each seed's from a source of its own.
     #[allow(clippy::cast_possible_truncation, reason = "the noise is put on f32")]
-    fn spoil(&mut self, denoising: &Denoising, seeds: &[usize], source: impl Fn(usize) -> ChaCha8Rng) {
+    fn spoil(&mut self, denoising: Denoising, seeds: &[usize], source: impl Fn(usize) -> ChaCha8Rng) {
         let width = self.chunks.width();
         for (at, &seed) in seeds.iter().enumerate() {
             let mut random = source(seed);

@@ -63,10 +63,12 @@ impl Standard {
         &self.policy
     }
 
-    fn germinations(&self, seen: &Observation) -> Vec<Command> {
-        let growing = seen.seeds.iter().filter(|seed| is_growing(seed.stage)).count();
+    fn germinations(&self, observation: &Observation) -> Vec<Command> {
+        let growing = observation.seeds.iter().filter(|seed| is_growing(seed.stage)).count();
         let room = self.policy.growing_max.saturating_sub(growing).min(self.policy.germinations_max);
-        if room == 0 || seen.candidates.is_empty() || self.policy.germinate_until.is_some_and(|last| seen.epoch >= last)
+        if room == 0
+            || observation.candidates.is_empty()
+            || self.policy.germinate_until.is_some_and(|last| observation.epoch >= last)
         {
             return Vec::new();
         }
@@ -77,10 +79,10 @@ impl Standard {
         let mut chosen = Choice::new(ranked, self.policy.ranking.tries);
         let with_blueprint = |&seed: &usize| {
             let (id, reason) = chosen.next()?;
-            let command = command(seen, seed, Order::Germinate, reason);
+            let command = command(observation, seed, Order::Germinate, reason);
             Some(Command { blueprint: Some(id), strategy: self.policy.strategy.clone(), ..command })
         };
-        seen.candidates.iter().take(room).map_while(with_blueprint).collect()
+        observation.candidates.iter().take(room).map_while(with_blueprint).collect()
     }
 }
 
@@ -95,18 +97,18 @@ impl Tamiyo for Standard {
 }
 
 /// What a seed's gate leads to.
-fn follow(seen: &Observation, seed: &SeedView, slots: &mut usize) -> Option<Command> {
+fn follow(observation: &Observation, seed: &SeedView, slots: &mut usize) -> Option<Command> {
     match &seed.gate {
         Gate::Open { to: Lifecycle::Training } => {
             *slots = slots.checked_sub(1)?;
-            Some(command(seen, seed.seed, Order::Train, "a training slot is free".to_owned()))
+            Some(command(observation, seed.seed, Order::Train, "a training slot is free".to_owned()))
         }
         Gate::Open { to } => {
             let reason = format!("its gate is open after {} epochs in {}", seed.epochs_in_state, seed.stage);
-            Some(command(seen, seed.seed, Order::to(*to), reason))
+            Some(command(observation, seed.seed, Order::to(*to), reason))
         }
-        Gate::Failed { reason } => Some(command(seen, seed.seed, Order::Cull, reason.clone())),
-        Gate::Unstable { reason } => Some(command(seen, seed.seed, Order::Rollback, reason.clone())),
+        Gate::Failed { reason } => Some(command(observation, seed.seed, Order::Cull, reason.clone())),
+        Gate::Unstable { reason } => Some(command(observation, seed.seed, Order::Rollback, reason.clone())),
         Gate::Shut { .. } => None,
     }
 }
@@ -143,8 +145,8 @@ fn is_growing(stage: Lifecycle) -> bool {
     matches!(stage, L::Germinated | L::Training | L::Grafting | L::Stabilization | L::Evaluating | L::FineTuning)
 }
 
-fn command(seen: &Observation, seed: usize, order: Order, reason: String) -> Command {
-    let id = format!("tamiyo-{}-{}-{seed}-{}", seen.layer_id, seen.epoch, order.target());
+fn command(observation: &Observation, seed: usize, order: Order, reason: String) -> Command {
+    let id = format!("tamiyo-{}-{}-{seed}-{}", observation.layer_id, observation.epoch, order.target());
     Command { id, seed, order, blueprint: None, blueprint_ir: None, strategy: None, reason }
 }
 
@@ -202,9 +204,9 @@ mod tests {
             view(6, L::FineTuning, Gate::Shut { waits_for: "an improvement".to_owned() }),
             view(7, L::FineTuning, open(L::Fossilized)),
         ];
-        let seen = observation(&[], seeds);
+        let observation = observation(&[], seeds);
         let mut tamiyo = standard(Policy::default());
-        let commands = tamiyo.decide(&seen).unwrap();
+        let commands = tamiyo.decide(&observation).unwrap();
         let orders: Vec<_> = commands.iter().map(|command| (command.seed, command.order)).collect();
         // Of two seeds that may train, one slot lets one.
         let expected = [
@@ -217,7 +219,7 @@ mod tests {
         ];
         assert_eq!(orders, expected);
         assert_eq!(commands[2].reason, "its delta is -0.2");
-        assert_eq!(commands, tamiyo.decide(&seen).unwrap(), "the same seen twice is the same ordered twice");
+        assert_eq!(commands, tamiyo.decide(&observation).unwrap(), "what is seen twice is ordered twice alike");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Comparison {
     pub test: McNemar,
 }
 
-/// McNemar's exact test of two classifiers on the same rows.
+/// The exact test (`McNemar`'s) of two classifiers on the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct McNemar {
     /// Rows that only A had right.
@@ -73,7 +73,7 @@ pub fn compare(
     })
 }
 
-/// McNemar's exact test on which rows each had right.
+/// The exact test (`McNemar`'s) on which rows each had right.
 ///
 /// # Panics
 /// If the two lists differ in length.

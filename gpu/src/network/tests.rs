@@ -9,6 +9,9 @@ use crate::reference::Plain;
 use crate::state::{Lifecycle, SeedState};
 use std::sync::Arc;
 
+/// Some of the weights of a thing.
+type Part<T> = fn(&mut T) -> &mut Vec<f32>;
+
 fn small() -> (Network, Vec<f32>, Vec<u8>) {
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let x = (0..7 * 5).map(|_| StandardNormal.sample(&mut random)).collect();
@@ -25,8 +28,7 @@ fn every_gradient_agrees_with_finite_differences() {
     let hidden = network.hidden(&x);
     let dlogits = slope(&network.logits(&hidden), &labels);
     let gradients = network.gradients(&x, &hidden, &hidden, &dlogits, &network.logits_back(&dlogits));
-    type Part = fn(&mut Network) -> &mut Vec<f32>;
-    let parts: [(Part, &[f32]); 4] = [
+    let parts: [(Part<Network>, &[f32]); 4] = [
         (|network| &mut network.first.matrix, &gradients.first.0),
         (|network| &mut network.first.bias, &gradients.first.1),
         (|network| &mut network.second.matrix, &gradients.second.0),
@@ -145,8 +147,7 @@ fn the_gradients_of_a_network_with_a_layer_inside_agree_with_finite_differences(
         layer.backward(&hidden, rows, &dy, &mut dhidden, &mut of_seeds).unwrap();
     });
     let of_network = whole.network.gradients(&whole.x, &hidden, &after, &dlogits, &dhidden);
-    type Part = fn(&mut Whole) -> &mut Vec<f32>;
-    let parts: [(Part, &[f32]); 5] = [
+    let parts: [(Part<Whole>, &[f32]); 5] = [
         (|whole| &mut whole.network.first.matrix, &of_network.first.0),
         (|whole| &mut whole.network.first.bias, &of_network.first.1),
         (|whole| &mut whole.weights[0], &of_seeds[0]),

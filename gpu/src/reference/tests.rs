@@ -10,7 +10,7 @@ use rand_distr::{Distribution, StandardNormal};
 use std::sync::Arc;
 
 const ROWS: usize = 5;
-/// A step that f32 holds exactly beside values of this size, so small that hardly any ReLU bends within it.
+/// A step that f32 holds exactly beside values of this size, so small that hardly any `ReLU` bends within it.
 const STEP: f32 = 1.0 / 1_048_576.0;
 
 struct Case {
@@ -77,7 +77,7 @@ impl Case {
         }
     }
 
-    /// The slope along one value, and how much it changes between the two halves: more where a ReLU bends.
+    /// The slope along one value, and how much it changes between the two halves: more where a `ReLU` bends.
     fn slope(&mut self, at: impl Fn(&mut Self) -> &mut f32) -> (f64, f64) {
         let kept = *at(self);
         let mut moved = |by: f32| {
