@@ -74,7 +74,7 @@ impl Layer {
         let mut rulings = judge(governor, &[self.transition(seed, &pending)]);
         let ruling = rulings.swap_remove(0);
         if ruling == Ruling::Allowed {
-            if let Some(waiting) = self.pending.remove(&seed) {
+            if let Some(waiting) = self.pending.remove(seed) {
                 let reason = "the seed was rolled back".to_owned();
                 self.news.lapsed.push(Lapsed { command_id: waiting.command_id, seed, to: waiting.to, reason });
             }
@@ -86,7 +86,7 @@ impl Layer {
     /// The waiting commands, by seed; those whose gate has shut since lapse. Slots were reserved when they came.
     fn still_open(&mut self) -> Vec<(usize, Pending)> {
         let mut open = Vec::new();
-        for (seed, pending) in std::mem::take(&mut self.pending) {
+        for (seed, pending) in self.pending.take() {
             let facts = self.facts(seed, true);
             match lifecycle::check(self.mode(), &self.config.gates, &facts, pending.to) {
                 Ok(()) => open.push((seed, pending)),
@@ -116,7 +116,7 @@ impl Layer {
             to: pending.to,
             blueprint_id: id.map(str::to_owned),
             strategy: strategy.and_then(|at| lock(&self.library).strategies.name(at).map(str::to_owned)),
-            alpha: self.store.alpha[seed],
+            alpha: self.trials.get(&seed).copied().unwrap_or(self.store.alpha[seed]),
             weights,
             evaluation_score: state.evaluation_score(),
             reason: pending.reason.clone(),
@@ -128,7 +128,7 @@ impl Layer {
         let slowest_ms = std::mem::take(&mut self.running.slowest_ms);
         let measured = self.running.telemetry.rows > 0;
         let gates = &self.config.gates;
-        let (drifts, losses) = (gates.drift_window.max(5) as usize, gates.stability_window as usize);
+        let (drifts, losses) = ((gates.drift_window as usize).max(DRIFTS_SHOWN), gates.stability_window as usize);
         for &seed in &self.store.active {
             let bytes = self.bytes_held(seed);
             let contributes = self.store.stage(seed).contributes();

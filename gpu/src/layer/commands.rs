@@ -7,7 +7,7 @@ use crate::govern::{Command, Order};
 use crate::layer::{Layer, lock};
 use crate::lifecycle;
 use crate::state::Lifecycle;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// An accepted command.
@@ -20,6 +20,40 @@ pub(super) struct Pending {
     /// Of a germination, or where it changes with the graft.
     pub(super) strategy: Option<usize>,
     pub(super) reason: String,
+}
+
+/// Accepted commands, by seed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Waiting {
+    by_seed: BTreeMap<usize, Pending>,
+    /// How many of them take a training slot.
+    training: usize,
+}
+
+impl Waiting {
+    pub(super) fn insert(&mut self, seed: usize, pending: Pending) {
+        self.remove(seed);
+        self.training += usize::from(pending.to == Lifecycle::Training);
+        self.by_seed.insert(seed, pending);
+    }
+
+    pub(super) fn remove(&mut self, seed: usize) -> Option<Pending> {
+        let removed = self.by_seed.remove(&seed)?;
+        self.training -= usize::from(removed.to == Lifecycle::Training);
+        Some(removed)
+    }
+
+    pub(super) fn take(&mut self) -> BTreeMap<usize, Pending> {
+        std::mem::take(self).by_seed
+    }
+
+    pub(super) fn get(&self, seed: usize) -> Option<&Pending> {
+        self.by_seed.get(&seed)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, &Pending)> {
+        self.by_seed.iter().map(|(&seed, pending)| (seed, pending))
+    }
 }
 
 /// The ids of the last accepted commands, so that one that comes twice is done once.
@@ -75,7 +109,7 @@ impl Layer {
             let problem = "it has no id, by which it would be known when it comes twice".to_owned();
             return Err(Error::Command { id: command.id, problem });
         }
-        if let Some(waiting) = self.pending.get(&seed) {
+        if let Some(waiting) = self.pending.get(seed) {
             let reason = format!("command `{}` for {} waits for the boundary already", waiting.command_id, waiting.to);
             return Err(self.refusal(seed, to, reason));
         }
@@ -127,7 +161,8 @@ impl Layer {
     fn check_place(&self, seed: usize, id: &str) -> Result<(), Error> {
         let used = self.store.state.iter().filter_map(|state| usize::try_from(state.blueprint).ok());
         let used = used.filter_map(|at| self.store.blueprint_ids.get(at).map(String::as_str));
-        let waiting = self.pending.values().filter_map(|pending| pending.blueprint.as_ref().map(|(id, _)| id.as_str()));
+        let waiting =
+            self.pending.all().filter_map(|(_, pending)| pending.blueprint.as_ref().map(|(id, _)| id.as_str()));
         let mut held: std::collections::HashSet<&str> = waiting.collect();
         if self.store.blueprints.len() + held.len() < self.config.blueprints_max {
             return Ok(());
@@ -154,8 +189,6 @@ impl Layer {
 
     /// Slots that neither a seed in TRAINING nor a waiting command takes.
     pub(super) fn training_slots_free(&self) -> usize {
-        let training = self.store.active.iter().filter(|&&seed| self.store.stage(seed) == Lifecycle::Training).count();
-        let waiting = self.pending.values().filter(|pending| pending.to == Lifecycle::Training).count();
-        self.config.training_slots.saturating_sub(training + waiting)
+        self.config.training_slots.saturating_sub(self.store.training + self.pending.training)
     }
 }

@@ -159,7 +159,7 @@ impl Layer {
         let life = self.store.trails[seed].as_ref().map_or(0, |trail| trail.germinated);
         if let Some(last) = self.ring.last(seed, life) {
             let Snapshot { row, alpha, weights, optimiser, trail, .. } = last;
-            self.store.state[seed] = *row;
+            self.store.put_row(seed, *row);
             self.store.alpha[seed] = *alpha;
             self.store.weights[seed].clone_from(weights);
             self.store.optimisers[seed].clone_from(optimiser);

@@ -50,7 +50,7 @@ use crate::report::{FieldReport, Lapsed, Rollback};
 use crate::state::SeedState;
 use crate::strategy::Strategies;
 use crate::telemetry::Telemetry;
-use commands::{Pending, Remembered};
+use commands::{Remembered, Waiting};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{Changes, Store};
@@ -97,7 +97,7 @@ pub struct Layer {
     task: TaskSignals,
     running: Running,
     /// Accepted commands of this epoch, by seed.
-    pending: BTreeMap<usize, Pending>,
+    pending: Waiting,
     remembered: Remembered,
     ring: Ring,
     /// The alphas of seeds under trial.
@@ -157,7 +157,7 @@ impl Layer {
             epoch: 0,
             task: TaskSignals::default(),
             running: Running::default(),
-            pending: BTreeMap::new(),
+            pending: Waiting::default(),
             remembered,
             ring,
             trials: BTreeMap::new(),

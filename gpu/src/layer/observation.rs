@@ -6,6 +6,7 @@ use crate::lifecycle::{self, Facts};
 use crate::observe::{Evaluation, Observation, SeedView, TaskSignals};
 use crate::state::Lifecycle;
 use crate::strategy::Strategies;
+use std::cmp::Ordering;
 
 impl Layer {
     /// Keep what the host network measured of a seed.
@@ -90,17 +91,35 @@ impl Layer {
 
     /// Dormant seeds that no command waits for, by the variance of their chunk, greatest first.
     fn candidates(&self) -> Vec<usize> {
-        let variance = |seed: usize| self.telemetry().seeds.get(seed).map_or(0.0, |found| found.variance);
-        let free = |seed: &usize| self.store.stage(*seed) == Lifecycle::Dormant && !self.pending.contains_key(seed);
-        let mut all: Vec<(f32, usize)> =
-            (0..self.store.chunks.seeds()).filter(free).map(|seed| (variance(seed), seed)).collect();
-        let order = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         let most = self.config.candidates_max;
-        if all.len() > most {
-            all.select_nth_unstable_by(most, order);
-            all.truncate(most);
+        let mut best = Vec::with_capacity(2 * most);
+        if most == 0 {
+            return Vec::new();
         }
-        all.sort_unstable_by(order);
-        all.into_iter().map(|(_, seed)| seed).collect()
+        let measured = &self.telemetry().seeds;
+        // One pass over all seeds; the list is cut down to the best whenever it is twice as long.
+        let mut floor = None;
+        for (seed, _) in
+            self.store.state.iter().enumerate().filter(|(_, state)| state.lifecycle() == Lifecycle::Dormant)
+        {
+            let found = (measured.get(seed).map_or(0.0, |found| found.variance), seed);
+            if floor.is_some_and(|floor| greatest_first(&floor, &found).is_le()) || self.pending.get(seed).is_some() {
+                continue;
+            }
+            if best.len() == 2 * most {
+                let (_, worst, _) = best.select_nth_unstable_by(most - 1, greatest_first);
+                floor = Some(*worst);
+                best.truncate(most);
+            }
+            best.push(found);
+        }
+        best.sort_unstable_by(greatest_first);
+        best.truncate(most);
+        best.into_iter().map(|(_, seed)| seed).collect()
     }
+}
+
+/// By variance, greatest first, then by number.
+fn greatest_first(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }

@@ -76,12 +76,18 @@ impl Layer {
         incoming.resize(self.store.chunks.seeds(), Vec::new());
         for &seed in &pass.not_finite {
             copy_chunk(self.store.chunks, seed, dy, dx);
+            incoming[seed].clear();
+            if self.store.view().computing(seed).is_some() {
+                self.store.fail(seed, "its gradients are not finite");
+            }
         }
-        for (seed, gradients) in incoming.iter_mut().enumerate() {
-            if gradients.is_empty() || !self.store.view().learns(seed) {
-                gradients.clear();
-            } else if pass.not_finite.contains(&seed) || !self.store.note_gradients(seed, gradients) {
-                gradients.clear();
+        for (seed, gradients) in incoming.iter_mut().enumerate().filter(|(_, gradients)| !gradients.is_empty()) {
+            let learns = self.store.view().learns(seed);
+            if learns && self.store.note_gradients(seed, gradients) {
+                continue;
+            }
+            gradients.clear();
+            if learns {
                 self.store.fail(seed, "its gradients are not finite");
             }
         }

@@ -32,7 +32,7 @@ use crate::Error;
 use crate::blueprint::Blueprint;
 use crate::checkpoint::codec::{Reader, Writer};
 use crate::checkpoint::{Ring, read_row, write_row};
-use crate::layer::commands::{Pending, Remembered};
+use crate::layer::commands::{Pending, Remembered, Waiting};
 use crate::layer::store::Store;
 use crate::layer::trail::Trail;
 use crate::layer::{Layer, Library, News, Running, lock};
@@ -42,7 +42,6 @@ use crate::state::{Lifecycle, SeedState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"KASMINA\0";
@@ -97,8 +96,8 @@ impl Layer {
     }
 
     fn write_commands(&self, out: &mut Writer) {
-        out.list(&self.pending.iter().collect::<Vec<_>>(), |out, (seed, pending)| {
-            out.size(**seed);
+        out.list(&self.pending.all().collect::<Vec<_>>(), |out, (seed, pending)| {
+            out.size(*seed);
             out.text(&pending.command_id);
             out.i32(pending.to.number());
             out.option(pending.blueprint.as_ref(), |out, (id, _)| out.text(id));
@@ -163,7 +162,7 @@ struct Saved {
     task: TaskSignals,
     store: Store,
     ring: Ring,
-    pending: BTreeMap<usize, Pending>,
+    pending: Waiting,
     remembered: Remembered,
     news: News,
 }
@@ -249,6 +248,7 @@ fn read_seeds(from: &mut Reader<'_>, store: &mut Store) -> Option<()> {
     for (seed, state) in store.state.iter().enumerate() {
         let stage = state.lifecycle();
         store.worn[seed] = true;
+        store.training += usize::from(stage == Lifecycle::Training);
         if stage != Lifecycle::Dormant && !stage.is_terminal() {
             store.active.insert(seed);
         }
@@ -316,13 +316,13 @@ fn read_pending(
     store: &Store,
     library: &Library,
     strategies: &[Result<usize, Error>],
-) -> Result<BTreeMap<usize, Pending>, Error> {
+) -> Result<Waiting, Error> {
     let read = |from: &mut Reader<'_>| {
         let (seed, command_id, to) = (from.size()?, from.text()?, Lifecycle::from_number(from.i32()?)?);
         let (blueprint, strategy) = (from.option(Reader::text)?, from.option(Reader::size)?);
         Some((seed, command_id, to, blueprint, strategy, from.text()?))
     };
-    let mut all = BTreeMap::new();
+    let mut all = Waiting::default();
     for (seed, command_id, to, id, strategy, reason) in from.list(read).ok_or_else(|| damaged("its commands"))? {
         let blueprint = match id {
             Some(id) => find_blueprints(library, std::slice::from_ref(&id), 1)?.pop().map(|found| (id, found)),

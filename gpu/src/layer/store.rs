@@ -27,6 +27,8 @@ pub(crate) struct Store {
     pub(crate) blueprint_ids: Vec<String>,
     /// Seeds that are neither dormant nor in a terminal stage.
     pub(crate) active: BTreeSet<usize>,
+    /// How many of them are in TRAINING.
+    pub(crate) training: usize,
 }
 
 impl Store {
@@ -44,6 +46,7 @@ impl Store {
             blueprints: Vec::new(),
             blueprint_ids: Vec::new(),
             active: BTreeSet::new(),
+            training: 0,
         }
     }
 
@@ -75,12 +78,21 @@ impl Store {
 
     /// Put a seed in a stage and keep the list of active seeds.
     pub(crate) fn enter(&mut self, seed: usize, stage: Lifecycle) {
-        self.state[seed].enter(stage);
+        let mut row = self.state[seed];
+        row.enter(stage);
+        self.put_row(seed, row);
         if stage == Lifecycle::Dormant || stage.is_terminal() {
             self.active.remove(&seed);
         } else {
             self.active.insert(seed);
         }
+    }
+
+    /// Put a row of the state tensor in place; the count of seeds in TRAINING follows.
+    pub(crate) fn put_row(&mut self, seed: usize, row: SeedState) {
+        self.training += usize::from(row.lifecycle() == Lifecycle::Training);
+        self.training -= usize::from(self.stage(seed) == Lifecycle::Training);
+        self.state[seed] = row;
     }
 
     /// Count an error of a seed, and let it signal for the rest of the epoch.

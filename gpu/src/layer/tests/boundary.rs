@@ -245,6 +245,21 @@ fn an_observation_names_who_can_begin() {
 }
 
 #[test]
+fn candidates_are_the_same_as_by_sorting_all() {
+    let mut rig = Rig::new(Config { width: 900, seeds: 900, candidates_max: 7, ..quick() });
+    rig.drive(5, L::Germinated);
+    let variance = |seed: usize| f32::from(u16::try_from(seed * 7919 % 61).unwrap());
+    rig.layer.running.telemetry.rows = 1;
+    rig.layer.running.telemetry.seeds = vec![crate::telemetry::SeedTelemetry::default(); 900];
+    for seed in 0..900 {
+        rig.layer.running.telemetry.seeds[seed].variance = variance(seed);
+    }
+    let mut all: Vec<usize> = (0..900).filter(|&seed| seed != 5).collect();
+    all.sort_by(|&a, &b| variance(b).total_cmp(&variance(a)));
+    assert_eq!(rig.layer.observe(rig.task).candidates, all[..7]);
+}
+
+#[test]
 fn a_hundred_thousand_seeds_are_one_layer() {
     let seeds = 100_000;
     let mut rig = Rig::new(Config { width: 2 * seeds + 7, seeds, ..quick() });

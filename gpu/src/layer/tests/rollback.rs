@@ -100,6 +100,25 @@ fn a_checkpoint_that_is_spoilt_itself_is_passed_over() {
 }
 
 #[test]
+fn a_rollback_into_an_earlier_stage_leaves_the_slots_counted() {
+    let mut rig = Rig::new(quick());
+    rig.drive(1, Lifecycle::Training);
+    rig.epoch();
+    rig.epoch();
+    rig.satisfy(1);
+    let sound = bits(rig.layer.weights(1));
+    rig.order(1, Order::Graft).unwrap();
+    rig.layer.store.weights[1][0] = f32::NAN;
+    rig.layer.store.worn[1] = true;
+    rig.epoch();
+    assert_eq!((rig.stage(1), rig.layer.observe(rig.task).training_slots_free), (Lifecycle::Grafting, 2));
+    rig.layer.rollback(1, "late", &mut AllowAll).unwrap();
+    assert_eq!(rig.layer.state()[1].parent(), Lifecycle::Training, "the last sound checkpoint is of that stage");
+    assert_eq!(bits(rig.layer.weights(1)), sound);
+    assert_eq!(rig.layer.observe(rig.task).training_slots_free, 2);
+}
+
+#[test]
 fn no_more_checkpoints_are_kept_than_configured_and_they_share() {
     let mut rig = Rig::new(Config { checkpoints_kept: 3, ..quick() });
     rig.drive(0, Lifecycle::Grafting);
