@@ -38,6 +38,13 @@ fn main() {
             failed = true;
         }
     }
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let part = file.file_stem().unwrap_or_default().to_string_lossy();
+        if !SHADERS.iter().any(|(_, parts)| parts.contains(&part.as_ref())) {
+            println!("cargo::error={}: no shader has this part, so nothing checks it", file.display());
+            failed = true;
+        }
+    }
     if failed {
         std::process::exit(1);
     }

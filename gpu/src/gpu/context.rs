@@ -9,9 +9,13 @@ use super::pipelines::Pipelines;
 use crate::Error;
 use crate::backend::Device;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What an adapter can do that the kernels need: bytes of shared memory of a workgroup.
 const WORKGROUP_BYTES_MIN: u32 = 16 << 10;
+
+/// How long a device that failed may take to say that it is lost.
+const LOSS_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// An adapter that this machine offers.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -89,8 +93,9 @@ impl Context {
     /// The error of what failed since the last call, if anything did.
     pub(super) fn check(&self, what: &str) -> Result<(), Error> {
         if self.has_failed() {
-            // A loss is told when the device is polled; until then its buffers are merely said to be invalid.
-            drop(self.device.poll(wgpu::PollType::Poll));
+            // A loss is told when the device is polled with nothing under way; until then its buffers are merely said to be
+            // invalid.
+            drop(self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LOSS_WAIT_MAX) }));
         }
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let (failed, out_of_memory) = (faults.failed.take(), std::mem::take(&mut faults.out_of_memory));
