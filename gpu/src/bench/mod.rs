@@ -59,7 +59,12 @@ impl Shapes {
     #[must_use]
     pub fn reference() -> Self {
         let shape = |rows, seeds| Shape { rows, width: 4096, seeds };
-        Self { shapes: vec![shape(1024, 1024), shape(8192, 1024), shape(1024, 64)], rounds: 11, round_ms: 60.0, with_loop: true }
+        Self {
+            shapes: vec![shape(1024, 1024), shape(8192, 1024), shape(1024, 64)],
+            rounds: 11,
+            round_ms: 60.0,
+            with_loop: true,
+        }
     }
 
     /// The first of them, in fewer rounds.
@@ -126,7 +131,11 @@ impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Shape { rows, width, seeds } = self.shape;
         let what = format!("{}{}", self.what, if self.telemetry { " + telemetry" } else { "" });
-        write!(f, "{} B{rows} H{width} S{seeds} {:<8} {what:<28} {:>8.2} ms {:>8.2} ms wall {:>6.1} GB/s {:>5.2} of copy", self.backend, self.mix, self.busy_ms, self.wall_ms, self.gigabytes_per_second, self.of_copy)?;
+        write!(
+            f,
+            "{} B{rows} H{width} S{seeds} {:<8} {what:<28} {:>8.2} ms {:>8.2} ms wall {:>6.1} GB/s {:>5.2} of copy",
+            self.backend, self.mix, self.busy_ms, self.wall_ms, self.gigabytes_per_second, self.of_copy
+        )?;
         for (name, error) in [("y", self.error_y), ("telemetry", self.error_telemetry)] {
             if let Some(error) = error {
                 write!(f, "  {name} {error:.1e}")?;
@@ -182,7 +191,8 @@ impl Bench {
         let part = rows.min(64);
         let of = |first: usize| {
             let range = first * width..(first + part) * width;
-            let part = Sample { rows: part, x: self.sample.x[range.clone()].to_vec(), dy: Vec::new(), ..self.sample.clone() };
+            let part =
+                Sample { rows: part, x: self.sample.x[range.clone()].to_vec(), dy: Vec::new(), ..self.sample.clone() };
             part.off(&y[range], &reference::forward(&part.view(), &part.x, part.rows))
         };
         of(0).max(of(rows - part))

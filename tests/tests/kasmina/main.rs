@@ -11,6 +11,7 @@ mod bad_input;
 mod events;
 mod governed;
 mod kept;
+mod rollout;
 
 use expect_test::expect;
 use gavel_tests::{Config, Response, Server, Site};
@@ -167,7 +168,14 @@ fn the_routes_are_these() {
         /kasmina/layers/{layer}/seeds GET
         /kasmina/layers/{layer}/seeds/{seed} GET
         /kasmina/layers/{layer}/telemetry GET
+        /kasmina/models/{model} GET
+        /kasmina/models/{model}/forward POST
+        /kasmina/models/{model}/metric POST
         /kasmina/payloads/{digest} GET
+        /kasmina/rollout GET
+        /kasmina/rollout PUT
+        /kasmina/rollout/promote POST
+        /kasmina/rollout/revert POST
         /kasmina/strategies GET"#]]
     .assert_eq(&shown.join("\n"));
 }

@@ -44,7 +44,8 @@ const ROUND_MS: f64 = 60.0;
 const VALUES_MAX: usize = 1 << 27;
 
 fn shape(text: &str) -> Result<Shape, String> {
-    let numbers: Vec<usize> = text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|why| format!("{why}"))?;
+    let numbers: Vec<usize> =
+        text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|why| format!("{why}"))?;
     let [rows, width, seeds] = numbers[..] else { return Err("give three numbers, as 1024x4096x1024".to_owned()) };
     if rows == 0 || seeds == 0 || seeds > width || rows.saturating_mul(width) > VALUES_MAX {
         return Err(format!("give 1 row or more, 1 to {width} seeds, and at most {VALUES_MAX} values"));
@@ -115,7 +116,11 @@ fn on_gpu(args: &Args, gpu: &mut Gpu, as_json: bool) -> Result<Vec<Value>> {
         printed?;
     }
     if let Some(row) = rows.iter().find(|row| row.implausible && hardware) {
-        bail!("a pass of {:.1} us beats the copy, {:.1} us: the measurement is wrong, run it again", row.pass_us, row.copy_us);
+        bail!(
+            "a pass of {:.1} us beats the copy, {:.1} us: the measurement is wrong, run it again",
+            row.pass_us,
+            row.copy_us
+        );
     }
     Ok(rows.iter().map(|row| json!(row)).collect())
 }
