@@ -22,7 +22,7 @@ use serde_json::{Value, json};
   gavel kasmina bench --backend wgpu --json
   gavel kasmina bench --boundary 100000")]
 pub(super) struct Args {
-    /// Rows, columns and seeds of a layer, ROWSxCOLUMNSxSEEDS; may be given more than once.
+    /// Rows, columns and seeds of a layer, as `1024x4096x1024`; may be given more than once.
     #[arg(long, value_name = "BxHxS", value_parser = shape, default_value = "1024x4096x1024")]
     shape: Vec<Shape>,
     /// Rounds in which everything takes its turn; the median counts.
@@ -148,8 +148,8 @@ fn measure_boundary(seeds: usize, as_json: bool) -> Result<Outcome> {
         print_json(&found)?;
     } else {
         line(&format!(
-            "boundary of {} seeds, {} growing, {} transitions: observe {:.2} ms, end {:.2} ms, longest of both {:.2} ms",
-            found.seeds, found.growing, found.transitions, found.observe_ms, found.end_epoch_ms, found.longest_ms
+            "boundary of {} seeds, {} growing, {} transitions: observe {:.2} ms, end {:.2} ms, {:.2} ms of wall time for both",
+            found.seeds, found.growing, found.transitions, found.observe_ms, found.end_epoch_ms, found.wall_ms
         ))?;
     }
     Ok(Outcome::Yes)
