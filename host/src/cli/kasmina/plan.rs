@@ -146,7 +146,7 @@ mod tests {
             format!("{error:#}").replace(folder.path().to_str().unwrap(), "")
         };
         assert!(
-            why("epochz: 3\n").starts_with("/plan.yaml: unknown key `epochz`, did you mean `epochs`"),
+            why("epochz: 3\n").starts_with("/plan.yaml: unknown key `epochz`; the nearest known key is `epochs`"),
             "{}",
             why("epochz: 3\n")
         );
