@@ -149,8 +149,8 @@ fn two_plans_are_compared_on_the_same_data() {
 
 #[test]
 fn features_can_be_turned_off() {
-    let plain = ["kasmina", "train", "--show-plan", "--without", "chunks,strategies", "--strategy", "drift_controlled"];
-    let plan = gavel(plain).code(0).json();
+    let asked = ["kasmina", "train", "--show-plan", "--without", "chunks,strategies", "--strategy", "drift_controlled"];
+    let plan = gavel(asked).code(0).json();
     let layer = &plan["layer"];
     assert_eq!(
         (&layer["mode"], &layer["seeds"], &layer["strategy"]),

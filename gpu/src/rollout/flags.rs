@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What of the layer is used. All of it by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Flags {
     /// A seed for each chunk, and the lifecycle of eleven stages. Off: the legacy mode, one seed over the whole width
     /// and five stages; the two go together.

@@ -200,6 +200,7 @@ impl Rollout {
     }
 
     /// The changes that were made, oldest first; at most [`HISTORY_MAX`].
+    #[must_use]
     pub fn history(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.history.iter()
     }

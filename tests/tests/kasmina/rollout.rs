@@ -62,7 +62,7 @@ fn models_are_divided_and_a_worse_candidate_is_reverted_by_itself() {
     assert_eq!(removed.status, 409, "{}", removed.text());
     let metric =
         |model: &str, metric: f64| server.post(&format!("/kasmina/models/{model}/metric"), &json!({"metric": metric}));
-    metric(&old, 0.9).expect(200);
+    let _ = metric(&old, 0.9).expect(200);
     assert_eq!(metric(&new, 0.8).expect(200)["layer_id"], "new");
     let rollout = server.get("/kasmina/rollout").expect(200)["rollout"].take();
     assert_eq!((&rollout["trial"], &rollout["share"]), (&Value::Null, &json!(0.0)));
@@ -78,8 +78,8 @@ fn changes_are_requests_on_record_and_outlive_a_restart() {
     let server = server();
     let mut whole = halves();
     whole["schedule"] = json!({"canary": 1.0});
-    put(&server, &whole).expect(200);
-    server.post("/kasmina/rollout/promote", &json!({"why": "it is better"})).expect(200);
+    let _ = put(&server, &whole).expect(200);
+    let _ = server.post("/kasmina/rollout/promote", &json!({"why": "it is better"})).expect(200);
     let page = "/records?limit=1000&tool=kasmina.rollout";
     server.wait_for(page, |told| told["complete"] == true);
     let told = server.get(page).expect(200).to_string();
@@ -108,7 +108,7 @@ fn what_cannot_be_or_is_denied_changes_nothing() {
     server.create(&other);
     assert_eq!(status(json!({"incumbent": "old", "candidate": "wider"})), 422);
     assert_eq!(server.get("/kasmina/rollout").expect(200), json!({"rollout": null}), "not even the incumbent");
-    put(&server, &halves()).expect(200);
+    let _ = put(&server, &halves()).expect(200);
     assert_eq!(status(json!({"candidate": "wider"})), 422);
     assert_eq!(server.post("/kasmina/rollout/promote", &json!({})).status, 409, "it has half of the models");
     drop(server);

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
   gavel kasmina bench --backend wgpu --json
   gavel kasmina bench --boundary 100000")]
 pub(super) struct Args {
-    /// Rows, columns and seeds of a layer, ROWSxCOLUMNSxSEEDS; may be given more than once.
+    /// Rows, columns and seeds of a layer, as `1024x4096x1024`; may be given more than once.
     #[arg(long, value_name = "BxHxS", value_parser = shape, default_value = "1024x4096x1024")]
     shape: Vec<Shape>,
     /// Rounds in which everything takes its turn; the median counts.

@@ -47,11 +47,7 @@ const SEEDS_LISTED_MAX: usize = 32;
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let Some(path) = &args.file else {
         let told = machine(args)?;
-        if as_json {
-            print_json(&told)?
-        } else {
-            print_machine(&told, args.width)?
-        }
+        tell(as_json, &told, |told| print_machine(told, args.width))?;
         return Ok(Outcome::Yes);
     };
     let bytes = read(path, LAYER_BYTES_MAX)?;
@@ -69,20 +65,16 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         Ok(head) => saved(&head, &bytes, library)?,
         Err(why) => {
             let why = format!("{}: {why}", path.display());
-            if as_json {
-                print_json(&json!({"ok": false, "error": why}))?
-            } else {
-                line(&why)?
-            }
+            tell(as_json, &json!({"ok": false, "error": why}), |told| line(text(told, "error")))?;
             return Ok(Outcome::No);
         }
     };
-    if as_json {
-        print_json(&told)?
-    } else {
-        print_saved(&told)?
-    }
+    tell(as_json, &told, print_saved)?;
     Ok(Outcome::Yes)
+}
+
+fn tell(as_json: bool, told: &Value, print: impl FnOnce(&Value) -> Result<()>) -> Result<()> {
+    if as_json { print_json(told) } else { print(told) }
 }
 
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {

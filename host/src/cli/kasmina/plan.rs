@@ -114,10 +114,10 @@ mod tests {
     #[test]
     fn the_command_line_changes_the_plan() {
         let args = PlanArgs { epochs: Some(7), strategy: Some("drift_controlled".into()), ..NONE };
-        let plan = args.read().unwrap().remove(0).1;
-        assert_eq!((plan.epochs, plan.layer.strategy.as_str()), (7, "drift_controlled"));
-        let plain = PlanArgs { without: vec!["chunks".into(), "strategies".into()], ..args.clone() };
-        let plan = plain.read().unwrap().remove(0).1;
+        let changed = args.read().unwrap().remove(0).1;
+        assert_eq!((changed.epochs, changed.layer.strategy.as_str()), (7, "drift_controlled"));
+        let without = PlanArgs { without: vec!["chunks".into(), "strategies".into()], ..args.clone() };
+        let plan = without.read().unwrap().remove(0).1;
         assert_eq!((plan.layer.mode, plan.layer.seeds, plan.layer.strategy.as_str()), (Mode::Legacy, 1, "fixed_ramp"));
         let wrong = PlanArgs { without: vec!["gpu".into()], ..args };
         assert_eq!(wrong.read().unwrap_err().to_string(), "--without gpu: give chunks or strategies");
@@ -146,7 +146,7 @@ mod tests {
             format!("{error:#}").replace(folder.path().to_str().unwrap(), "")
         };
         assert!(
-            why("epochz: 3\n").starts_with("/plan.yaml: unknown key `epochz`, did you mean `epochs`"),
+            why("epochz: 3\n").starts_with("/plan.yaml: unknown key `epochz`; the nearest known key is `epochs`"),
             "{}",
             why("epochz: 3\n")
         );

@@ -170,9 +170,12 @@ fn stages(area: &Area<'_>, heading: &str, run: &Drawn, seeds: &[usize]) -> Resul
     keys(&legend, &entries)
 }
 
+/// Seeds, and the points of a line.
+type Group = (Vec<usize>, Vec<(f64, f64)>);
+
 /// The seeds whose blends took the same way, with that way: one line would hide the others.
-fn together(run: &Drawn, seeds: &[usize]) -> Vec<(Vec<usize>, Vec<(f64, f64)>)> {
-    let mut groups: Vec<(Vec<usize>, Vec<(f64, f64)>)> = Vec::new();
+fn together(run: &Drawn, seeds: &[usize]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     for &seed in seeds {
         let at = |epoch: usize| f64::from(run.alphas[epoch].get(seed).copied().unwrap_or_default());
         let points: Vec<_> = thinned(run.alphas.len()).map(|epoch| (position(epoch + 1), at(epoch))).collect();

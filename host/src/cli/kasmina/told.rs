@@ -175,11 +175,14 @@ impl Run {
     }
 }
 
+/// A figure of a run, and how it is shown.
+type Shown = (&'static str, fn(&Run) -> String);
+
 fn print_comparison(a: &Run, b: &Run) -> Result<()> {
     let (name_a, name_b) = (&a.watch.drawn.name, &b.watch.drawn.name);
     let points = 100.0 * (b.report.final_accuracy - a.report.final_accuracy);
     line(&format!("\n{name_b} against {name_a}, on the same data: {points:+.1} points"))?;
-    let rows: [(&str, fn(&Run) -> String); 5] = [
+    let rows: [Shown; 5] = [
         ("accuracy after", |run| format!("{:.1} %", 100.0 * run.report.final_accuracy)),
         ("loss after", |run| format!("{:.3}", run.report.final_loss)),
         ("fossilised", |run| run.report.fossilized.to_string()),

@@ -90,7 +90,9 @@ impl Watch {
 
 fn counts(stages: &[Lifecycle]) -> BTreeMap<Lifecycle, usize> {
     let mut counts = BTreeMap::new();
-    stages.iter().for_each(|&stage| *counts.entry(stage).or_default() += 1);
+    for &stage in stages {
+        *counts.entry(stage).or_default() += 1;
+    }
     counts
 }
 
