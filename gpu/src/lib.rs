@@ -5,6 +5,7 @@
 //! denial leaves the seed as it was. It opens no socket and reads no clock.
 
 pub mod backend;
+pub mod bench;
 pub mod blueprint;
 #[doc(hidden)]
 pub mod check;
