@@ -56,7 +56,12 @@ impl Shapes {
     #[must_use]
     pub fn reference() -> Self {
         let shape = |rows, seeds| Shape { rows, width: 4096, seeds };
-        Self { shapes: vec![shape(1024, 1024), shape(8192, 1024), shape(1024, 64)], rounds: 11, round_ms: 60.0, with_loop: true }
+        Self {
+            shapes: vec![shape(1024, 1024), shape(8192, 1024), shape(1024, 64)],
+            rounds: 11,
+            round_ms: 60.0,
+            with_loop: true,
+        }
     }
 
     /// The first of them, in fewer rounds.
@@ -123,7 +128,11 @@ impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Shape { rows, width, seeds } = self.shape;
         let what = format!("{}{}", self.what, if self.telemetry { " + telemetry" } else { "" });
-        write!(f, "{} B{rows} H{width} S{seeds} {:<8} {what:<28} {:>8.2} ms {:>8.2} ms wall {:>6.1} GB/s {:>5.2} of copy", self.backend, self.mix, self.busy_ms, self.wall_ms, self.gigabytes_per_second, self.of_copy)?;
+        write!(
+            f,
+            "{} B{rows} H{width} S{seeds} {:<8} {what:<28} {:>8.2} ms {:>8.2} ms wall {:>6.1} GB/s {:>5.2} of copy",
+            self.backend, self.mix, self.busy_ms, self.wall_ms, self.gigabytes_per_second, self.of_copy
+        )?;
         for (name, error) in [("y", self.error_y), ("telemetry", self.error_telemetry)] {
             if let Some(error) = error {
                 write!(f, "  {name} {error:.1e}")?;
@@ -159,8 +168,8 @@ impl Bench {
     ///
     /// # Errors
     /// If the chunks do not tile the layer exactly.
-    pub fn new(shape: Shape, share: f32) -> Result<Self, String> {
-        let mix = if share == 0.0 { Mix::Dormant } else { Mix::Share(share, Function::Adapter { rank: 16 }) };
+    pub fn new(shape: Shape, part: f32) -> Result<Self, String> {
+        let mix = if part == 0.0 { Mix::Dormant } else { Mix::Share(part, Function::Adapter { rank: 16 }) };
         let case = Case { width: shape.width, seeds: shape.seeds, rows: shape.rows, mix, offset: 0.0, random_seed: 1 };
         let sample = case.make();
         let tiled: usize = (0..shape.seeds).map(|seed| sample.chunks.width_of(seed)).sum();
@@ -176,13 +185,14 @@ impl Bench {
     #[must_use]
     pub fn error_y(&self, y: &[f32]) -> f64 {
         let (rows, width) = (self.shape.rows, self.shape.width);
-        let part = rows.min(64);
+        let few = rows.min(64);
         let of = |first: usize| {
-            let range = first * width..(first + part) * width;
-            let part = Sample { rows: part, x: self.sample.x[range.clone()].to_vec(), dy: Vec::new(), ..self.sample.clone() };
+            let range = first * width..(first + few) * width;
+            let part =
+                Sample { rows: few, x: self.sample.x[range.clone()].to_vec(), dy: Vec::new(), ..self.sample.clone() };
             part.off(&y[range], &reference::forward(&part.view(), &part.x, part.rows))
         };
-        of(0).max(of(rows - part))
+        of(0).max(of(rows - few))
     }
 }
 
@@ -193,8 +203,8 @@ impl Bench {
 pub fn cpu_rows(shapes: &Shapes, threads: Option<usize>) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for &shape in &shapes.shapes {
-        for (mix, share, goal) in MIXES {
-            rows.extend(cpu_mix(shapes, shape, mix, share, goal, threads)?);
+        for (mix, part, goal) in MIXES {
+            rows.extend(cpu_mix(shapes, shape, mix, part, goal, threads)?);
         }
     }
     Ok(rows)
@@ -204,12 +214,12 @@ fn cpu_mix(
     shapes: &Shapes,
     shape: Shape,
     mix: &'static str,
-    share: f32,
+    part: f32,
     goal: f64,
     threads: Option<usize>,
 ) -> Result<Vec<Row>, String> {
     let text = |error: crate::Error| error.to_string();
-    let mut bench = Bench::new(shape, share)?;
+    let mut bench = Bench::new(shape, part)?;
     let mut cpu = Cpu::new(threads);
     let threads = cpu.threads();
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| error.to_string())?;
@@ -251,7 +261,7 @@ fn cpu_mix(
             let more = row.busy_ms / times[PLAIN].busy_ms() - 1.0;
             row.goals.push(Goal { demand: "telemetry <= 0.03".to_owned(), found: more, reached: more <= 0.03 });
         }
-        if what == PLAIN && share > 0.0 && shapes.with_loop {
+        if what == PLAIN && part > 0.0 && shapes.with_loop {
             row.demand("loop / pass >=", times[LOOP].busy_ms() / row.busy_ms, 10.0);
         }
         rows.push(row);

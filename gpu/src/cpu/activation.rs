@@ -10,7 +10,7 @@ use pulp::Simd;
 const LINEAR: f32 = 2.302_208_2;
 const CUBIC: f32 = 0.102_943_24;
 /// `2 √(2/π)`, and that times 3 · 0.044715.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const SLOPE_SQUARE: f32 = 0.214_064_46;
 /// 2^f on [-1/2, 1/2], from the constant on.
 const POWERS: [f32; 6] = [1.000_000_1, 0.693_146_97, 0.240_221_2, 0.055_507_133, 0.009_675_541, 0.001_327_647_2];

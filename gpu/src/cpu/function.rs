@@ -47,7 +47,7 @@ macro_rules! cut {
 }
 
 #[inline(always)]
-fn parts<'a, const N: usize>(mut weights: &'a [f32], lengths: [usize; N]) -> [&'a [f32]; N] {
+fn parts<const N: usize>(mut weights: &[f32], lengths: [usize; N]) -> [&[f32]; N] {
     lengths.map(|length| {
         let (head, tail) = weights.split_at(length);
         weights = tail;
@@ -81,7 +81,7 @@ pub(super) fn forward<'r, S: Simd>(
     match function {
         Function::Adapter { rank } => {
             let [down, down_bias, up, up_bias] = parts(weights, adapter_lengths(c, rank));
-            let hidden = cut!(free, rank);
+            let hidden = &mut free[..rank];
             affine(simd, down, down_bias, x, hidden);
             gelu_all(simd, hidden);
             affine(simd, up, up_bias, hidden, output);
@@ -89,12 +89,11 @@ pub(super) fn forward<'r, S: Simd>(
         Function::Mlp => {
             let [scale, shift, first, first_bias, second, second_bias, third, third_bias] =
                 parts(weights, mlp_lengths(c));
-            let (scaled, one, two) = (cut!(free, c), cut!(free, 4 * c), &mut free[..]);
+            let (scaled, one, two) = (cut!(free, c), cut!(free, 4 * c), &mut free[..4 * c]);
             normalise(simd, x, scaled);
             rescale(simd, scaled, scale, shift);
             affine(simd, first, first_bias, scaled, one);
             relu_all(simd, one);
-            let two = &mut two[..4 * c];
             affine(simd, second, second_bias, one, two);
             relu_all(simd, two);
             affine(simd, third, third_bias, two, output);

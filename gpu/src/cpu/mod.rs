@@ -2,11 +2,22 @@
 //!
 //! A pass is cut into tiles (neighbouring seeds, some thousand columns) times blocks of rows, by the shapes alone; what a
 //! task computes does not depend on who runs it, and blocks are merged in their order. So the bits are the same on every
-//! run and on any number of threads. Within a task, panels of 16 rows are copied where nobody computes, and lifted,
-//! computed and lowered where somebody does; statistics are gathered from the rows just written.
+//! run and on any number of threads. Within a task, some rows at a time are copied where nobody computes, and lifted
+//! into panels, computed and lowered where somebody does; statistics are gathered from the rows just written.
 //!
 //! It holds weights of seeds that compute, and nothing else that grows with the batch. There is no unsafe code: SIMD
 //! is `pulp`'s.
+
+#![allow(
+    clippy::inline_always,
+    reason = "SIMD works only where all is inlined into the function that has its features"
+)]
+#![allow(clippy::needless_range_loop, reason = "loops over registers, by number, become no loops at all")]
+#![allow(
+    clippy::many_single_char_names,
+    clippy::similar_names,
+    reason = "columns are a, b, c, d; products are xx, xy, yy"
+)]
 
 mod activation;
 mod dense;
@@ -65,7 +76,9 @@ impl Cpu {
             ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()
         });
         let pool = pool.and_then(|built| {
-            built.inspect_err(|error| tracing::warn!(%error, threads, "no threads for the cpu backend: it runs on one")).ok()
+            built
+                .inspect_err(|error| tracing::warn!(%error, threads, "no threads for the cpu backend: it runs on one"))
+                .ok()
         });
         Self { arch: Arch::new(), pool, layer: None }
     }
@@ -201,7 +214,9 @@ impl Layer {
         let grown: Result<Vec<_>, Error> = (0..view.chunks.seeds()).map(|seed| grow(view, seed)).collect();
         let grown = grown?;
         let mut tiles = tiles(&view.chunks);
-        tiles.iter_mut().for_each(|tile| tile.find_spans(&grown));
+        for tile in &mut tiles {
+            tile.find_spans(&grown);
+        }
         Ok(Self { chunks: view.chunks, tiles, grown })
     }
 
@@ -213,7 +228,8 @@ impl Layer {
         let new: Result<Vec<_>, Error> = seeds.iter().map(|&seed| grow(view, seed)).collect();
         let mut stale = vec![false; self.tiles.len()];
         for (&seed, new) in seeds.iter().zip(new?) {
-            stale[self.tiles.partition_point(|tile| tile.seeds.end <= seed)] |= new.is_some() != self.grown[seed].is_some();
+            stale[self.tiles.partition_point(|tile| tile.seeds.end <= seed)] |=
+                new.is_some() != self.grown[seed].is_some();
             self.grown[seed] = new;
         }
         for (tile, _) in self.tiles.iter_mut().zip(stale).filter(|(_, stale)| *stale) {
@@ -247,6 +263,11 @@ fn grow(view: &View<'_>, seed: usize) -> Result<Option<Box<Grown>>, Error> {
         return problem(format!("its alpha is {alpha}: it must be finite"));
     }
     Ok(view.computing(seed).map(|blueprint| {
-        Box::new(Grown { function: blueprint.function, alpha, learns: view.learns(seed), weights: weights.clone().into() })
+        Box::new(Grown {
+            function: blueprint.function,
+            alpha,
+            learns: view.learns(seed),
+            weights: weights.clone().into(),
+        })
     }))
 }

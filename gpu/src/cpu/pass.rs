@@ -238,7 +238,8 @@ impl WithSimd for Backward<'_> {
         let computing = computing(self.grown, tile);
         let (mut panel, mut room) = prepare::<S>(tile, &computing, true);
         let (mut gradient, mut through) = (panel.clone(), Aligned::zeros(tile.chunk * height));
-        let length = |grown: &Grown| if grown.learns { function::sums_length::<S>(grown.function, tile.chunk) } else { 0 };
+        let length =
+            |grown: &Grown| if grown.learns { function::sums_length::<S>(grown.function, tile.chunk) } else { 0 };
         let mut sums: Vec<Aligned> = computing.iter().map(|(_, grown)| Aligned::zeros(length(grown))).collect();
         let mut stage = Stage::new(rows::<S>(), self.tile.widest_panel());
         let mut bits = simd.splat_u32s(0);
@@ -298,7 +299,11 @@ impl Backward<'_> {
 }
 
 /// Join the blocks of a tile: gradients are summed in the order of the rows.
-pub(super) fn join_back(tile: &Tile, grown: &[Option<Box<Grown>>], found: Vec<FoundBack>) -> (Vec<(usize, Vec<f32>)>, Vec<usize>) {
+pub(super) fn join_back(
+    tile: &Tile,
+    grown: &[Option<Box<Grown>>],
+    found: Vec<FoundBack>,
+) -> (Vec<(usize, Vec<f32>)>, Vec<usize>) {
     let mut not_finite = Vec::new();
     let mut all: Option<Vec<(usize, Vec<f32>)>> = None;
     for block in found {

@@ -165,7 +165,13 @@ impl Sums {
 }
 
 #[inline(always)]
-fn add_column<S: Simd, const N: usize>(simd: S, pivot: S::f32s, rows: &[&[S::f32s]; N], at: usize, kept: &mut [S::f32s; 5]) {
+fn add_column<S: Simd, const N: usize>(
+    simd: S,
+    pivot: S::f32s,
+    rows: &[&[S::f32s]; N],
+    at: usize,
+    kept: &mut [S::f32s; 5],
+) {
     let (small, one, none) = (simd.splat_f32s(ZERO_BELOW), simd.splat_f32s(1.0), simd.splat_f32s(0.0));
     let [mut sum, mut squares, mut zeros, mut min, mut max] = *kept;
     for row in rows {
@@ -279,7 +285,11 @@ impl Sums {
         let kind = |kind: usize| &self.columns.floats()[kind * self.stride..][..self.width];
         let column = |at: usize| {
             let (sum, squares) = (f64::from(kind(SUM)[at]), f64::from(kind(SQUARES)[at]));
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows of a block; f32 is enough")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count of rows of a block; f32 is enough"
+            )]
             Column {
                 mean: f64::from(kind(PIVOT)[at]) + sum / rows,
                 deviations: (squares - sum * sum / rows).max(0.0) as f32,
@@ -315,7 +325,12 @@ impl Partial {
     }
 
     /// Put in a seed's statistics made anew in f64, from the rows of its x and y.
-    pub(super) fn mend<'a>(&mut self, chunk: usize, seed: usize, rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone) {
+    pub(super) fn mend<'a>(
+        &mut self,
+        chunk: usize,
+        seed: usize,
+        rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone,
+    ) {
         let number = count(self.rows);
         let columns = &mut self.columns[seed * chunk..(seed + 1) * chunk];
         for (at, column) in columns.iter_mut().enumerate() {
@@ -346,7 +361,8 @@ impl Partial {
                 between += apart;
                 column.mean += apart * share;
                 #[allow(clippy::cast_possible_truncation, reason = "f32 is enough for it")]
-                let deviations = (f64::from(column.deviations) + f64::from(other.deviations) + apart * apart * weight) as f32;
+                let deviations =
+                    (f64::from(column.deviations) + f64::from(other.deviations) + apart * apart * weight) as f32;
                 column.deviations = deviations;
                 column.zeros += other.zeros;
             }

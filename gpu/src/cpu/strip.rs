@@ -214,7 +214,12 @@ fn place<S: Simd>(simd: S, row: usize, count: usize) -> usize {
 
 /// Which lane the processor's shuffle gives each row.
 #[inline(always)]
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small integers")]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small integers"
+)]
 fn order<S: Simd>(simd: S) -> [usize; LANES_MAX] {
     let mut block = [simd.splat_f32s(0.0); 4];
     let cells: &mut [[f32; 4]] = bytemuck::cast_slice_mut(&mut block);
