@@ -18,7 +18,7 @@ impl Room {
     pub(super) fn fit<S: Simd>(&mut self, function: Function, chunk: usize, backward: bool) {
         let widest = widest(function, chunk);
         let (strips, turned) = match (function, backward) {
-            (Function::Adapter { rank }, false) => (rank + chunk, 0),
+            (Function::Adapter { rank }, false) => (2 * rank + chunk, 0),
             (Function::Adapter { rank }, true) => (3 * rank + 2 * chunk, padded::<S>(widest)),
             (Function::Mlp, false) => (10 * chunk, 0),
             (Function::Mlp, true) => (20 * chunk, padded::<S>(widest)),
@@ -81,9 +81,9 @@ pub(super) fn forward<'r, S: Simd>(
     match function {
         Function::Adapter { rank } => {
             let [down, down_bias, up, up_bias] = parts(weights, adapter_lengths(c, rank));
-            let hidden = &mut free[..rank];
+            let (hidden, below) = (cut!(free, rank), &mut free[..rank]);
             affine(simd, down, down_bias, x, hidden);
-            gelu_all(simd, hidden);
+            gelu_all(simd, hidden, below);
             affine(simd, up, up_bias, hidden, output);
         }
         Function::Mlp => {

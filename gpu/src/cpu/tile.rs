@@ -8,8 +8,8 @@ use std::ops::Range;
 /// About how many columns a tile has. Long rows are read and written at the speed of memory; some rows of a tile fit a
 /// core's own cache.
 const COLUMNS: usize = 4096;
-/// About how many columns are lifted into a panel at once: with 16 rows they fit a core's nearest cache.
-const PANEL_COLUMNS: usize = 512;
+/// About how many columns are lifted into a panel at once: long pieces of rows, and 16 of them in a core's own cache.
+const PANEL_COLUMNS: usize = 1024;
 /// Rows of a block. Statistics are summed in f32 within a block and in f64 over blocks.
 pub(super) const BLOCK_ROWS: usize = 256;
 /// Seeds are lifted into panels together up to so many columns, whether all of them compute or not: shorter pieces of
