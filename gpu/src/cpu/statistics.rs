@@ -1,7 +1,7 @@
 //! Statistics of one block of rows of one tile, gathered while its values are still in the cache.
 //!
-//! Sums are pivoted: what is summed is the difference to the column's first value in the block, so that chunks offset
-//! by large constants keep their digits. Within a block they are f32, column by column in SIMD lanes; blocks are merged
+//! Sums are pivoted: what is summed is the difference to the mean of the column's first values in the block, so that
+//! chunks offset by large constants keep their digits. Within a block they are f32, column by column in SIMD lanes; blocks are merged
 //! in f64 by Chan's rule, in the order of the rows.
 //!
 //! The sum of all covariances of a chunk is the variance of its row sums, so the correlation needs, beside the columns'
@@ -78,10 +78,8 @@ impl Sums {
     /// Take in some rows of the tile.
     #[inline(always)]
     pub(super) fn add<S: Simd>(&mut self, simd: S, rows: &[&mut [f32]]) {
-        if self.rows == 0
-            && let Some(first) = rows.first()
-        {
-            self.columns.floats_mut()[..self.width].copy_from_slice(first);
+        if self.rows == 0 {
+            self.choose_pivots(rows);
         }
         self.rows += rows.len();
         let (fours, rest) = rows.as_chunks::<4>();
@@ -93,6 +91,19 @@ impl Sums {
         }
         if !matches!(self.chunk, 1 | 2 | 4) {
             self.add_row_sums(simd, rows);
+        }
+    }
+
+    /// The pivots: each column's first value, moved to the mean of its first few, so that a first value far from the
+    /// others costs no digits; of a column that is constant, exactly its value.
+    fn choose_pivots(&mut self, rows: &[&mut [f32]]) {
+        let rows = &rows[..rows.len().min(4)];
+        let Some((first, others)) = rows.split_first() else { return };
+        #[allow(clippy::cast_precision_loss, reason = "four at most")]
+        let part = 1.0 / rows.len() as f32;
+        for (at, (pivot, first)) in self.columns.floats_mut().iter_mut().zip(first.iter()).enumerate() {
+            let apart: f32 = others.iter().map(|row| row[at] - first).sum();
+            *pivot = first + part * apart;
         }
     }
 
