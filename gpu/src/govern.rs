@@ -126,7 +126,8 @@ pub struct Transition {
 }
 
 /// What a governor says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ruling {
     /// The transition may land.
     Allowed,

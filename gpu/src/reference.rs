@@ -1,5 +1,9 @@
 //! What a layer computes, in f64 and in the plainest way: the definition that the backends are held against. Slow.
 
+mod plain;
+
+pub use plain::Plain;
+
 use crate::backend::View;
 use crate::blueprint::{Function, LAYER_NORM_EPSILON, gelu, gelu_slope};
 use crate::telemetry::{SeedTelemetry, ZERO_BELOW};
@@ -259,3 +263,6 @@ fn correlation(columns: &[Vec<f64>]) -> f64 {
     }
     if below == 0.0 { 0.0 } else { above / below }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 //! - Every row carries its error against the reference in f64, of the very buffers of the run.
 //! - Time is CPU time of all threads (on a GPU, of the kernel); wall time stands beside it.
 
+mod boundary;
+pub mod gpu;
 mod measure;
 mod naive;
 
@@ -16,6 +18,7 @@ use crate::check::{Case, Mix, Sample};
 use crate::cpu::Cpu;
 use crate::reference;
 use crate::telemetry::Telemetry;
+pub use boundary::{Boundary, boundary};
 pub use measure::{Times, alternate, extra_bytes};
 use naive::Loop;
 use rayon::prelude::*;
@@ -185,14 +188,14 @@ impl Bench {
     #[must_use]
     pub fn error_y(&self, y: &[f32]) -> f64 {
         let (rows, width) = (self.shape.rows, self.shape.width);
-        let few = rows.min(64);
+        let part = rows.min(64);
         let of = |first: usize| {
-            let range = first * width..(first + few) * width;
+            let range = first * width..(first + part) * width;
             let part =
-                Sample { rows: few, x: self.sample.x[range.clone()].to_vec(), dy: Vec::new(), ..self.sample.clone() };
+                Sample { rows: part, x: self.sample.x[range.clone()].to_vec(), dy: Vec::new(), ..self.sample.clone() };
             part.off(&y[range], &reference::forward(&part.view(), &part.x, part.rows))
         };
-        of(0).max(of(rows - few))
+        of(0).max(of(rows - part))
     }
 }
 

@@ -72,7 +72,7 @@ impl Blueprint {
                 return problem(format!("{key} = {rate}: it must be above 0"));
             }
         }
-        self.function.check().or_else(|text| problem(text))
+        self.function.check().or_else(problem)
     }
 
     /// The description as canonical JSON: keys sorted, no blanks.

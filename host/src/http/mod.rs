@@ -7,14 +7,18 @@
 pub mod auth;
 mod batch;
 mod error;
+mod events;
 mod evidence;
 mod fleet;
 mod guard;
+mod kasmina;
 mod operations;
+mod passes;
 mod policies;
 mod prove;
 mod rate;
 mod records;
+mod rollout;
 mod routes;
 mod serve;
 mod tlog;
@@ -28,6 +32,7 @@ pub use serve::{Server, serve};
 use crate::config::Limits;
 use crate::decide::Refused;
 use crate::fleet::{Fleet, Slot};
+use crate::kasmina::Kasmina;
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -56,6 +61,8 @@ struct Inner {
     stopping: AtomicBool,
     /// The plays of the operator, where there is a data folder for them.
     operations: OnceLock<Operations>,
+    /// The layers, where there are any.
+    kasmina: OnceLock<Arc<Kasmina>>,
     /// Tells the process to restart, if it can.
     restart: OnceLock<CancellationToken>,
 }
@@ -73,6 +80,7 @@ impl App {
             metrics,
             stopping: AtomicBool::new(false),
             operations: OnceLock::new(),
+            kasmina: OnceLock::new(),
             restart: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -84,6 +92,20 @@ impl App {
         // A second one changes nothing.
         let _ = self.inner.operations.set(operations);
         self
+    }
+
+    /// With layers; without, their routes answer 409.
+    #[must_use]
+    pub fn with_kasmina(self, kasmina: Arc<Kasmina>) -> Self {
+        // A second one changes nothing.
+        let _ = self.inner.kasmina.set(kasmina);
+        self
+    }
+
+    fn kasmina(&self) -> Result<&Arc<Kasmina>, ApiError> {
+        let none =
+            "this server serves no layers: give its configuration a section `kasmina`, or use `gavel kasmina serve`";
+        self.inner.kasmina.get().ok_or_else(|| ApiError::Conflict(none.into()))
     }
 
     /// The process can restart itself: when this is cancelled, it is asked to.
@@ -131,6 +153,10 @@ impl App {
     /// From now on `/readyz` answers 503.
     pub(crate) fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+        // Those who listen would hold up the end.
+        if let Some(kasmina) = self.inner.kasmina.get() {
+            kasmina.bus().close();
+        }
     }
 
     /// Wait until the requests in flight are done, at most for as long as the limits grant. Also
