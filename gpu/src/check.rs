@@ -86,7 +86,7 @@ pub struct Errors {
 
 impl Errors {
     /// What every backend must keep to in the cases of [`cases`].
-    pub const LIMITS: Self = Self { y: 1e-6, dx: 5e-6, gradients: 2e-5, telemetry: 1e-5 };
+    pub const LIMITS: Self = Self { y: 1e-6, dx: 2e-5, gradients: 2e-5, telemetry: 1e-5 };
 
     /// Check against limits.
     ///

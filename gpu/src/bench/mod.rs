@@ -171,8 +171,8 @@ impl Bench {
     ///
     /// # Errors
     /// If the chunks do not tile the layer exactly.
-    pub fn new(shape: Shape, share: f32) -> Result<Self, String> {
-        let mix = if share == 0.0 { Mix::Dormant } else { Mix::Share(share, Function::Adapter { rank: 16 }) };
+    pub fn new(shape: Shape, part: f32) -> Result<Self, String> {
+        let mix = if part == 0.0 { Mix::Dormant } else { Mix::Share(part, Function::Adapter { rank: 16 }) };
         let case = Case { width: shape.width, seeds: shape.seeds, rows: shape.rows, mix, offset: 0.0, random_seed: 1 };
         let sample = case.make();
         let tiled: usize = (0..shape.seeds).map(|seed| sample.chunks.width_of(seed)).sum();
@@ -206,8 +206,8 @@ impl Bench {
 pub fn cpu_rows(shapes: &Shapes, threads: Option<usize>) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for &shape in &shapes.shapes {
-        for (mix, share, goal) in MIXES {
-            rows.extend(cpu_mix(shapes, shape, mix, share, goal, threads)?);
+        for (mix, part, goal) in MIXES {
+            rows.extend(cpu_mix(shapes, shape, mix, part, goal, threads)?);
         }
     }
     Ok(rows)
@@ -217,12 +217,12 @@ fn cpu_mix(
     shapes: &Shapes,
     shape: Shape,
     mix: &'static str,
-    share: f32,
+    part: f32,
     goal: f64,
     threads: Option<usize>,
 ) -> Result<Vec<Row>, String> {
     let text = |error: crate::Error| error.to_string();
-    let mut bench = Bench::new(shape, share)?;
+    let mut bench = Bench::new(shape, part)?;
     let mut cpu = Cpu::new(threads);
     let threads = cpu.threads();
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| error.to_string())?;
@@ -264,7 +264,7 @@ fn cpu_mix(
             let more = row.busy_ms / times[PLAIN].busy_ms() - 1.0;
             row.goals.push(Goal { demand: "telemetry <= 0.03".to_owned(), found: more, reached: more <= 0.03 });
         }
-        if what == PLAIN && share > 0.0 && shapes.with_loop {
+        if what == PLAIN && part > 0.0 && shapes.with_loop {
             row.demand("loop / pass >=", times[LOOP].busy_ms() / row.busy_ms, 10.0);
         }
         rows.push(row);

@@ -68,3 +68,20 @@ impl Seed {
 fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Case, Mix};
+    use crate::reference;
+
+    #[test]
+    fn the_loop_computes_the_same_layer() {
+        let mix = Mix::Share(0.5, Function::Adapter { rank: 5 });
+        let sample = Case { width: 67, seeds: 9, rows: 21, mix, offset: 0.0, random_seed: 3 }.make();
+        let mut y = vec![f32::NAN; sample.x.len()];
+        Loop::new(&sample).run(&sample.x, &mut y, 2);
+        let right = reference::forward(&sample.view(), &sample.x, sample.rows);
+        assert!(sample.off(&y, &right) < 1e-6);
+    }
+}

@@ -9,6 +9,12 @@ use pulp::Simd;
 /// `output = input · matrix + bias`.
 #[inline(always)]
 pub(super) fn affine<S: Simd>(simd: S, matrix: &[f32], bias: &[f32], input: &[Strip<S>], output: &mut [Strip<S>]) {
+    // The sizes of the reference shape, known to the compiler: no loop remains.
+    match (input.len(), bias.len()) {
+        (4, 16) => return fixed::<S, 4, 16>(simd, matrix, bias, input, output),
+        (16, 4) => return fixed::<S, 16, 4>(simd, matrix, bias, input, output),
+        _ => {}
+    }
     let outputs = bias.len();
     let (fours, rest) = output.as_chunks_mut::<4>();
     let whole = 4 * fours.len();
@@ -17,6 +23,32 @@ pub(super) fn affine<S: Simd>(simd: S, matrix: &[f32], bias: &[f32], input: &[St
     }
     for (at, out) in rest.iter_mut().enumerate() {
         [*out] = columns::<S, 1>(simd, matrix, bias, input, whole + at, outputs);
+    }
+}
+
+#[inline(always)]
+fn fixed<S: Simd, const I: usize, const O: usize>(
+    simd: S,
+    matrix: &[f32],
+    bias: &[f32],
+    input: &[Strip<S>],
+    output: &mut [Strip<S>],
+) {
+    let (Some(matrix), Some(input)) = (matrix.as_chunks::<O>().0.first_chunk::<I>(), input.first_chunk::<I>()) else {
+        return;
+    };
+    let (Some(bias), Some(output)) = (bias.first_chunk::<O>(), output.first_chunk_mut::<O>()) else { return };
+    for at in (0..O).step_by(4) {
+        let mut sums = [splat(simd, 0.0); 4];
+        for k in 0..4 {
+            sums[k] = splat(simd, bias[at + k]);
+        }
+        for i in 0..I {
+            for k in 0..4 {
+                sums[k] = fma(simd, splat(simd, matrix[i][at + k]), input[i], sums[k]);
+            }
+        }
+        output[at..at + 4].copy_from_slice(&sums);
     }
 }
 
@@ -33,10 +65,13 @@ fn columns<S: Simd, const K: usize>(
     for k in 0..K {
         sums[k] = splat(simd, bias[at + k]);
     }
-    for (weights, x) in matrix[at..].chunks(outputs).zip(input) {
+    let mut from = at;
+    for x in input {
+        let weights = &matrix[from..from + K];
         for k in 0..K {
             sums[k] = fma(simd, splat(simd, weights[k]), *x, sums[k]);
         }
+        from += outputs;
     }
     sums
 }

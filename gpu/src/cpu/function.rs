@@ -2,7 +2,7 @@
 
 use super::activation::{gate, gelu_all, gelu_with_slope, relu_all};
 use super::dense::{Sums, affine, back, outer, padded};
-use super::strip::{Aligned, Strip, both, each, fma, rows, splat, strips_mut};
+use super::strip::{Aligned, Strip, add, fma, mul, rows, splat, strips_mut, sub};
 use crate::blueprint::{Function, LAYER_NORM_EPSILON};
 use pulp::Simd;
 
@@ -18,7 +18,7 @@ impl Room {
     pub(super) fn fit<S: Simd>(&mut self, function: Function, chunk: usize, backward: bool) {
         let widest = widest(function, chunk);
         let (strips, turned) = match (function, backward) {
-            (Function::Adapter { rank }, false) => (rank + chunk, 0),
+            (Function::Adapter { rank }, false) => (2 * rank + chunk, 0),
             (Function::Adapter { rank }, true) => (3 * rank + 2 * chunk, padded::<S>(widest)),
             (Function::Mlp, false) => (10 * chunk, 0),
             (Function::Mlp, true) => (20 * chunk, padded::<S>(widest)),
@@ -47,7 +47,7 @@ macro_rules! cut {
 }
 
 #[inline(always)]
-fn parts<'a, const N: usize>(mut weights: &'a [f32], lengths: [usize; N]) -> [&'a [f32]; N] {
+fn parts<const N: usize>(mut weights: &[f32], lengths: [usize; N]) -> [&[f32]; N] {
     lengths.map(|length| {
         let (head, tail) = weights.split_at(length);
         weights = tail;
@@ -81,20 +81,19 @@ pub(super) fn forward<'r, S: Simd>(
     match function {
         Function::Adapter { rank } => {
             let [down, down_bias, up, up_bias] = parts(weights, adapter_lengths(c, rank));
-            let hidden = cut!(free, rank);
+            let (hidden, below) = (cut!(free, rank), &mut free[..rank]);
             affine(simd, down, down_bias, x, hidden);
-            gelu_all(simd, hidden);
+            gelu_all(simd, hidden, below);
             affine(simd, up, up_bias, hidden, output);
         }
         Function::Mlp => {
             let [scale, shift, first, first_bias, second, second_bias, third, third_bias] =
                 parts(weights, mlp_lengths(c));
-            let (scaled, one, two) = (cut!(free, c), cut!(free, 4 * c), &mut free[..]);
+            let (scaled, one, two) = (cut!(free, c), cut!(free, 4 * c), &mut free[..4 * c]);
             normalise(simd, x, scaled);
             rescale(simd, scaled, scale, shift);
             affine(simd, first, first_bias, scaled, one);
             relu_all(simd, one);
-            let two = &mut two[..4 * c];
             affine(simd, second, second_bias, one, two);
             relu_all(simd, two);
             affine(simd, third, third_bias, two, output);
@@ -120,27 +119,31 @@ fn rescale<S: Simd>(simd: S, values: &mut [Strip<S>], scale: &[f32], shift: &[f3
 /// chunks offset by a large constant keep their digits.
 #[inline(always)]
 fn normalise<S: Simd>(simd: S, x: &[Strip<S>], normal: &mut [Strip<S>]) -> Strip<S> {
-    let add = |a, b| simd.add_f32s(a, b);
     let share = splat(simd, share_of(x.len()));
     let mut mean = splat(simd, 0.0);
     for (normal, x_at) in normal.iter_mut().zip(x) {
-        *normal = both::<S>(*x_at, x[0], |a, b| simd.sub_f32s(a, b));
-        mean = both::<S>(mean, *normal, add);
+        *normal = sub(simd, *x_at, x[0]);
+        mean = add(simd, mean, *normal);
     }
-    mean = both::<S>(mean, share, |a, b| simd.mul_f32s(a, b));
+    mean = mul(simd, mean, share);
     let mut squares = splat(simd, 0.0);
     for normal in normal.iter_mut() {
-        *normal = both::<S>(*normal, mean, |a, b| simd.sub_f32s(a, b));
+        *normal = sub(simd, *normal, mean);
         squares = fma(simd, *normal, *normal, squares);
     }
     #[allow(clippy::cast_possible_truncation, reason = "a constant")]
     let epsilon = splat(simd, LAYER_NORM_EPSILON as f32);
     let variance = fma(simd, squares, share, epsilon);
-    let inverse = each::<S>(variance, |v| simd.div_f32s(simd.splat_f32s(1.0), simd.sqrt_f32s(v)));
+    let inverse = [inverse_root(simd, variance[0]), inverse_root(simd, variance[1])];
     for normal in normal.iter_mut() {
-        *normal = both::<S>(*normal, inverse, |a, b| simd.mul_f32s(a, b));
+        *normal = mul(simd, *normal, inverse);
     }
     inverse
+}
+
+#[inline(always)]
+fn inverse_root<S: Simd>(simd: S, value: S::f32s) -> S::f32s {
+    simd.div_f32s(simd.splat_f32s(1.0), simd.sqrt_f32s(value))
 }
 
 #[inline(always)]
@@ -209,7 +212,7 @@ pub(super) fn backward<S: Simd>(
                 add_columns(simd, through, x, sums);
             }
             for (through, &scale) in through.iter_mut().zip(weights) {
-                *through = each::<S>(*through, |g| simd.mul_f32s(g, simd.splat_f32s(scale)));
+                *through = mul(simd, *through, splat(simd, scale));
             }
         }
     }
@@ -221,7 +224,7 @@ fn add_columns<S: Simd>(simd: S, gradient: &[Strip<S>], x: &[Strip<S>], sums: &m
     let (scale, shift) = strips_mut::<S>(sums).split_at_mut(x.len());
     for (((scale, shift), gradient), x) in scale.iter_mut().zip(shift).zip(gradient).zip(x) {
         *scale = fma(simd, *gradient, *x, *scale);
-        *shift = both::<S>(*gradient, *shift, |a, b| simd.add_f32s(a, b));
+        *shift = add(simd, *gradient, *shift);
     }
 }
 
@@ -243,7 +246,7 @@ fn adapter_back<S: Simd>(
     gelu_with_slope(simd, active, slope);
     back(simd, up, through, hidden);
     for (gradient, slope) in hidden.iter_mut().zip(slope.iter()) {
-        *gradient = both::<S>(*gradient, *slope, |a, b| simd.mul_f32s(a, b));
+        *gradient = mul(simd, *gradient, *slope);
     }
     if let Some(sums) = sums {
         let turned = room.turned.floats_mut();
@@ -304,16 +307,16 @@ fn normalise_back<S: Simd>(simd: S, scale: &[f32], normal: &[Strip<S>], inverse:
     let share = splat(simd, share_of(normal.len()));
     let (mut mean, mut along) = (splat(simd, 0.0), splat(simd, 0.0));
     for ((through, &scale), normal) in through.iter_mut().zip(scale).zip(normal) {
-        *through = each::<S>(*through, |g| simd.mul_f32s(g, simd.splat_f32s(scale)));
-        mean = both::<S>(mean, *through, |a, b| simd.add_f32s(a, b));
+        *through = mul(simd, *through, splat(simd, scale));
+        mean = add(simd, mean, *through);
         along = fma(simd, *through, *normal, along);
     }
-    mean = both::<S>(mean, share, |a, b| simd.mul_f32s(a, b));
-    along = both::<S>(along, share, |a, b| simd.mul_f32s(a, b));
+    mean = mul(simd, mean, share);
+    along = mul(simd, along, share);
     for (through, normal) in through.iter_mut().zip(normal) {
-        let straight = both::<S>(*through, mean, |a, b| simd.sub_f32s(a, b));
-        let bent = [0, 1].map(|half| simd.negate_mul_add_f32s(normal[half], along[half], straight[half]));
-        *through = both::<S>(bent, inverse, |a, b| simd.mul_f32s(a, b));
+        let straight = sub(simd, *through, mean);
+        let bent = sub(simd, straight, mul(simd, *normal, along));
+        *through = mul(simd, bent, inverse);
     }
 }
 
@@ -336,7 +339,7 @@ impl<S: Simd> Drift<S> {
 
     #[inline(always)]
     pub(super) fn add(&mut self, simd: S, x: Strip<S>, y: Strip<S>) {
-        let e = both::<S>(y, x, |y, x| simd.sub_f32s(y, x));
+        let e = sub(simd, y, x);
         self.xx = fma(simd, x, x, self.xx);
         self.xy = fma(simd, x, y, self.xy);
         self.xe = fma(simd, x, e, self.xe);
@@ -347,24 +350,29 @@ impl<S: Simd> Drift<S> {
     /// `1 - cos` for each row; 0 where both are zero, 1 where one is.
     #[inline(always)]
     pub(super) fn rows(&self, simd: S) -> Strip<S> {
-        let splat = |value| simd.splat_f32s(value);
-        [0, 1].map(|half| {
-            let (xx, yy) = (self.xx[half], self.yy[half]);
-            // All relative to x², so that short vectors do not underflow.
-            let inverse = simd.div_f32s(splat(1.0), xx);
-            let [along, mixed, apart, long] =
-                [self.xy, self.xe, self.ee, self.yy].map(|sum| simd.mul_f32s(sum[half], inverse));
-            let cosine = simd.div_f32s(along, simd.sqrt_f32s(long));
-            let across = simd.negate_mul_add_f32s(mixed, mixed, apart);
-            let sine = simd.div_f32s(simd.max_f32s(across, splat(0.0)), long);
-            let near = simd.div_f32s(sine, simd.add_f32s(splat(1.0), cosine));
-            let far = simd.sub_f32s(splat(1.0), cosine);
-            let short = simd.less_than_f32s(simd.mul_f32s(apart, splat(4.0)), long);
-            let turned = simd.select_f32s(short, near, far);
-            let none = splat(f32::MIN_POSITIVE);
-            let (no_x, no_y) = (simd.less_than_f32s(xx, none), simd.less_than_f32s(yy, none));
-            let turned = simd.select_f32s(simd.or_m32s(no_x, no_y), splat(1.0), turned);
-            simd.select_f32s(simd.and_m32s(no_x, no_y), splat(0.0), turned)
-        })
+        [self.half(simd, 0), self.half(simd, 1)]
+    }
+
+    #[inline(always)]
+    fn half(&self, simd: S, half: usize) -> S::f32s {
+        let (one, zero) = (simd.splat_f32s(1.0), simd.splat_f32s(0.0));
+        let (xx, yy) = (self.xx[half], self.yy[half]);
+        // All relative to x², so that short vectors do not underflow.
+        let inverse = simd.div_f32s(one, xx);
+        let along = simd.mul_f32s(self.xy[half], inverse);
+        let mixed = simd.mul_f32s(self.xe[half], inverse);
+        let apart = simd.mul_f32s(self.ee[half], inverse);
+        let long = simd.mul_f32s(yy, inverse);
+        let cosine = simd.div_f32s(along, simd.sqrt_f32s(long));
+        let across = simd.sub_f32s(apart, simd.mul_f32s(mixed, mixed));
+        let sine = simd.max_f32s(across, zero);
+        let near = simd.div_f32s(sine, simd.mul_f32s(long, simd.add_f32s(one, cosine)));
+        let far = simd.sub_f32s(one, cosine);
+        let short = simd.less_than_f32s(simd.mul_f32s(apart, simd.splat_f32s(4.0)), long);
+        let turned = simd.select_f32s(short, near, far);
+        let none = simd.splat_f32s(f32::MIN_POSITIVE);
+        let (no_x, no_y) = (simd.less_than_f32s(xx, none), simd.less_than_f32s(yy, none));
+        let turned = simd.select_f32s(simd.or_m32s(no_x, no_y), one, turned);
+        simd.select_f32s(simd.and_m32s(no_x, no_y), zero, turned)
     }
 }

@@ -2,11 +2,22 @@
 //!
 //! A pass is cut into tiles (neighbouring seeds, some thousand columns) times blocks of rows, by the shapes alone; what a
 //! task computes does not depend on who runs it, and blocks are merged in their order. So the bits are the same on every
-//! run and on any number of threads. Within a task, panels of 16 rows are copied where nobody computes, and lifted,
-//! computed and lowered where somebody does; statistics are gathered from the rows just written.
+//! run and on any number of threads. Within a task, some rows at a time are copied where nobody computes, and lifted
+//! into panels, computed and lowered where somebody does; statistics are gathered from the rows just written.
 //!
 //! It holds weights of seeds that compute, and nothing else that grows with the batch. There is no unsafe code: SIMD
 //! is `pulp`'s.
+
+#![allow(
+    clippy::inline_always,
+    reason = "SIMD works only where all is inlined into the function that has its features"
+)]
+#![allow(clippy::needless_range_loop, reason = "loops over registers, by number, become no loops at all")]
+#![allow(
+    clippy::many_single_char_names,
+    clippy::similar_names,
+    reason = "columns are a, b, c, d; products are xx, xy, yy"
+)]
 
 mod activation;
 mod dense;
@@ -203,7 +214,9 @@ impl Layer {
         let grown: Result<Vec<_>, Error> = (0..view.chunks.seeds()).map(|seed| grow(view, seed)).collect();
         let grown = grown?;
         let mut tiles = tiles(&view.chunks);
-        tiles.iter_mut().for_each(|tile| tile.find_spans(&grown));
+        for tile in &mut tiles {
+            tile.find_spans(&grown);
+        }
         Ok(Self { chunks: view.chunks, tiles, grown })
     }
 

@@ -3,13 +3,16 @@
 use super::Grown;
 use super::function::{self, Drift, Room};
 use super::statistics::{Partial, Sums};
-use super::strip::{Aligned, Strip, both, fma, lift, lower, rows, splat, strips, strips_mut, sum};
-use super::tile::{Block, Tile};
+use super::strip::{Aligned, Stage, Strip, add, fma, mul, rows, splat, strips_mut, sum};
+use super::tile::{Block, Span, Tile};
 use crate::telemetry::SeedTelemetry;
 use pulp::{Simd, WithSimd};
 
 /// The bits of infinity: a value is finite if its bits, without the sign, are less.
 const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// Rows that are copied, and then looked at, together.
+const COPIED_ROWS: usize = 4;
 
 /// `y = x + alpha * f(x)`.
 pub(super) struct Forward<'a> {
@@ -38,30 +41,32 @@ impl WithSimd for Forward<'_> {
         let mut sums = self.watched.then(|| Sums::new::<S>(self.tile));
         let computing = computing(self.grown, self.tile);
         let (mut panel, mut room) = prepare::<S>(self.tile, &computing, false);
+        let mut stage = Stage::new(rows::<S>(), self.tile.widest_panel());
         let mut bits = simd.splat_u32s(0);
         let mut inputs: Vec<&[f32]> = Vec::with_capacity(rows::<S>());
-        for (at, outputs) in self.block.rows.chunks_mut(rows::<S>()).enumerate() {
-            let first = self.block.first + at * rows::<S>();
+        // Where nobody computes, few rows at a time: what was just copied is still in the nearest cache.
+        let height = if computing.is_empty() { COPIED_ROWS } else { rows::<S>() };
+        for (at, outputs) in self.block.rows.chunks_mut(height).enumerate() {
+            let first = self.block.first + at * height;
             take_rows(&mut inputs, self.x, self.width, first..first + outputs.len(), self.tile);
-            if self.watched {
-                copy_rows(self.tile, &inputs, outputs);
-            } else {
-                bits = copy_checked(simd, self.tile, &inputs, outputs, bits);
-            }
-            if !computing.is_empty() {
-                lift_spans::<S>(self.tile, &inputs, panel.floats_mut());
-                for &(seed, grown) in &computing {
-                    let chunk = &mut strips_mut::<S>(panel.floats_mut())[self.tile.chunk_of(seed)];
+            bits = copy_checked(simd, self.tile, &inputs, outputs, bits);
+            for span in self.tile.spans.iter().filter(|span| span.computes) {
+                let panel = &mut strips_mut::<S>(panel.floats_mut())[..span.columns.len()];
+                stage.lift(simd, &inputs, span.columns.start, panel);
+                for (seed, grown) in span.computing(self.grown) {
+                    let chunk = &mut panel[seed * self.tile.chunk..(seed + 1) * self.tile.chunk];
                     let f = function::forward(simd, grown.function, &grown.weights, chunk, &mut room);
                     match &mut sums {
                         Some(sums) => {
                             let drift = blend_watched(simd, chunk, f, grown.alpha);
-                            sums.drift[seed - self.tile.seeds.start] += sum(simd, &drift, outputs.len());
+                            let at = span.seeds.start + seed - self.tile.seeds.start;
+                            sums.drift[at] += sum(simd, &drift, outputs.len());
                         }
                         None => blend(simd, chunk, f, grown.alpha),
                     }
                 }
-                bits = lower_spans(simd, self.tile, panel.floats(), outputs, bits, !self.watched);
+                bits = greatest(simd, panel, bits);
+                stage.lower(simd, panel, outputs, span.columns.start);
             }
             if let Some(sums) = &mut sums {
                 sums.add(simd, outputs);
@@ -120,6 +125,13 @@ fn computing<'a>(grown: &'a [Option<Box<Grown>>], tile: &Tile) -> Vec<(usize, &'
     seeds.filter_map(|(at, grown)| Some((tile.seeds.start + at, grown.as_deref()?))).collect()
 }
 
+impl Span {
+    /// Its seeds that compute, counted from its first.
+    fn computing<'a>(&self, grown: &'a [Option<Box<Grown>>]) -> impl Iterator<Item = (usize, &'a Grown)> {
+        grown[self.seeds.clone()].iter().enumerate().filter_map(|(at, grown)| Some((at, grown.as_deref()?)))
+    }
+}
+
 /// A panel for the tile, and room for all of its functions; nothing where nobody computes.
 fn prepare<S: Simd>(tile: &Tile, computing: &[(usize, &Grown)], backward: bool) -> (Aligned, Room) {
     let mut room = Room::default();
@@ -130,22 +142,13 @@ fn prepare<S: Simd>(tile: &Tile, computing: &[(usize, &Grown)], backward: bool) 
             fitted = Some(grown.function);
         }
     }
-    (Aligned::zeros(if computing.is_empty() { 0 } else { tile.width() * rows::<S>() }), room)
+    (Aligned::zeros(tile.widest_panel() * rows::<S>()), room)
 }
 
 #[inline(always)]
 fn take_rows<'x>(taken: &mut Vec<&'x [f32]>, from: &'x [f32], width: usize, rows: std::ops::Range<usize>, tile: &Tile) {
     taken.clear();
     taken.extend(from[rows.start * width..rows.end * width].chunks_exact(width).map(|row| &row[tile.columns()]));
-}
-
-#[inline(always)]
-fn copy_rows(tile: &Tile, from: &[&[f32]], to: &mut [&mut [f32]]) {
-    for span in tile.spans.iter().filter(|span| !span.computes) {
-        for (from, to) in from.iter().zip(to.iter_mut()) {
-            to[span.columns.clone()].copy_from_slice(&from[span.columns.clone()]);
-        }
-    }
 }
 
 /// Copy, and take the greatest magnitude in, as bits.
@@ -178,30 +181,11 @@ fn finite<S: Simd>(_: S, bits: S::u32s) -> bool {
     bytemuck::cast_slice::<S::u32s, u32>(&[bits]).iter().all(|&bits| bits < INFINITY_BITS)
 }
 
+/// Take a panel's greatest magnitude in, as bits.
 #[inline(always)]
-fn lift_spans<S: Simd>(tile: &Tile, from: &[&[f32]], panel: &mut [f32]) {
-    for span in tile.spans.iter().filter(|span| span.computes) {
-        let (start, end) = (span.columns.start, span.columns.end);
-        lift::<S>(from, start, &mut panel[start * rows::<S>()..end * rows::<S>()]);
-    }
-}
-
-/// Put the panel's columns back; with `check`, take their greatest magnitude in.
-#[inline(always)]
-fn lower_spans<S: Simd>(
-    simd: S,
-    tile: &Tile,
-    panel: &[f32],
-    to: &mut [&mut [f32]],
-    mut bits: S::u32s,
-    check: bool,
-) -> S::u32s {
-    for span in tile.spans.iter().filter(|span| span.computes) {
-        let part = &panel[span.columns.start * rows::<S>()..span.columns.end * rows::<S>()];
-        lower::<S>(part, to, span.columns.start);
-        if check {
-            bits = strips::<S>(part).as_flattened().iter().fold(bits, |bits, values| greater(simd, bits, *values));
-        }
+fn greatest<S: Simd>(simd: S, panel: &[Strip<S>], mut bits: S::u32s) -> S::u32s {
+    for values in panel.as_flattened() {
+        bits = greater(simd, bits, *values);
     }
     bits
 }
@@ -257,6 +241,7 @@ impl WithSimd for Backward<'_> {
         let length =
             |grown: &Grown| if grown.learns { function::sums_length::<S>(grown.function, tile.chunk) } else { 0 };
         let mut sums: Vec<Aligned> = computing.iter().map(|(_, grown)| Aligned::zeros(length(grown))).collect();
+        let mut stage = Stage::new(rows::<S>(), self.tile.widest_panel());
         let mut bits = simd.splat_u32s(0);
         let (mut inputs, mut after) = (Vec::with_capacity(height), Vec::with_capacity(height));
         for (at, outputs) in self.block.rows.chunks_mut(height).enumerate() {
@@ -264,21 +249,27 @@ impl WithSimd for Backward<'_> {
             take_rows(&mut inputs, self.x, self.width, first..first + outputs.len(), tile);
             take_rows(&mut after, self.dy, self.width, first..first + outputs.len(), tile);
             bits = copy_checked(simd, tile, &after, outputs, bits);
-            lift_spans::<S>(tile, &inputs, panel.floats_mut());
-            lift_spans::<S>(tile, &after, gradient.floats_mut());
-            for ((seed, grown), sums) in computing.iter().zip(&mut sums) {
-                let x = &strips::<S>(panel.floats())[tile.chunk_of(*seed)];
-                let dy = &mut strips_mut::<S>(gradient.floats_mut())[tile.chunk_of(*seed)];
-                let through = strips_mut::<S>(through.floats_mut());
-                let through = &mut through[..dy.len()];
-                scale(simd, dy, grown.alpha, through);
-                let sums = grown.learns.then(|| sums.floats_mut());
-                function::backward(simd, grown.function, &grown.weights, x, through, sums, &mut room);
-                for (dy, through) in dy.iter_mut().zip(through.iter()) {
-                    *dy = both::<S>(*dy, *through, |a, b| simd.add_f32s(a, b));
+            let mut sums = sums.iter_mut();
+            for span in tile.spans.iter().filter(|span| span.computes) {
+                let (start, width) = (span.columns.start, span.columns.len());
+                let panel = &mut strips_mut::<S>(panel.floats_mut())[..width];
+                let gradient = &mut strips_mut::<S>(gradient.floats_mut())[..width];
+                stage.lift(simd, &inputs, start, panel);
+                stage.lift(simd, &after, start, gradient);
+                for ((seed, grown), sums) in span.computing(self.grown).zip(&mut sums) {
+                    let range = seed * tile.chunk..(seed + 1) * tile.chunk;
+                    let (x, dy) = (&panel[range.clone()], &mut gradient[range]);
+                    let through = &mut strips_mut::<S>(through.floats_mut())[..tile.chunk];
+                    scale(simd, dy, grown.alpha, through);
+                    let sums = grown.learns.then(|| sums.floats_mut());
+                    function::backward(simd, grown.function, &grown.weights, x, through, sums, &mut room);
+                    for (dy, through) in dy.iter_mut().zip(through.iter()) {
+                        *dy = add(simd, *dy, *through);
+                    }
                 }
+                bits = greatest(simd, gradient, bits);
+                stage.lower(simd, gradient, outputs, start);
             }
-            bits = lower_spans(simd, tile, gradient.floats(), outputs, bits, true);
         }
         let tighten = |grown: &Grown, sums: &Aligned| function::tighten::<S>(grown.function, tile.chunk, sums.floats());
         let learnt = computing.iter().zip(&sums).filter(|((_, grown), _)| grown.learns);
@@ -292,7 +283,7 @@ impl WithSimd for Backward<'_> {
 fn scale<S: Simd>(simd: S, from: &[Strip<S>], factor: f32, to: &mut [Strip<S>]) {
     let factor = splat(simd, factor);
     for (to, from) in to.iter_mut().zip(from) {
-        *to = both::<S>(*from, factor, |a, b| simd.mul_f32s(a, b));
+        *to = mul(simd, *from, factor);
     }
 }
 

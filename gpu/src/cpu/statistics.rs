@@ -1,7 +1,7 @@
 //! Statistics of one block of rows of one tile, gathered while its values are still in the cache.
 //!
-//! Sums are pivoted: what is summed is the difference to the column's first value in the block, so that chunks offset
-//! by large constants keep their digits. Within a block they are f32, column by column in SIMD lanes; blocks are merged
+//! Sums are pivoted: what is summed is the difference to the mean of the column's first values in the block, so that
+//! chunks offset by large constants keep their digits. Within a block they are f32, column by column in SIMD lanes; blocks are merged
 //! in f64 by Chan's rule, in the order of the rows.
 //!
 //! The sum of all covariances of a chunk is the variance of its row sums, so the correlation needs, beside the columns'
@@ -78,57 +78,83 @@ impl Sums {
     /// Take in some rows of the tile.
     #[inline(always)]
     pub(super) fn add<S: Simd>(&mut self, simd: S, rows: &[&mut [f32]]) {
-        if self.rows == 0
-            && let Some(first) = rows.first()
-        {
-            self.columns.floats_mut()[..self.width].copy_from_slice(first);
+        if self.rows == 0 {
+            self.choose_pivots(rows);
         }
         self.rows += rows.len();
-        let group = 4 * S::F32_LANES;
-        let whole = self.width / group * group;
-        let mut at: Vec<&[S::f32s]> = Vec::with_capacity(rows.len());
-        at.extend(rows.iter().map(|row| S::as_simd_f32s(&row[..whole]).0));
-        self.add_vectors(simd, &at, 0);
-        if whole < self.width {
-            let mut tail = Aligned::zeros(rows.len() * group);
-            for (to, row) in tail.floats_mut().chunks_exact_mut(group).zip(rows) {
-                to[..self.width - whole].copy_from_slice(&row[whole..]);
-            }
-            let at: Vec<&[S::f32s]> =
-                tail.floats().chunks_exact(group).take(rows.len()).map(|row| S::as_simd_f32s(row).0).collect();
-            self.add_vectors(simd, &at, whole / S::F32_LANES);
+        let (fours, rest) = rows.as_chunks::<4>();
+        for four in fours {
+            self.add_rows::<S, 4>(simd, four);
+        }
+        for one in rest {
+            self.add_rows::<S, 1>(simd, std::array::from_ref(one));
         }
         if !matches!(self.chunk, 1 | 2 | 4) {
             self.add_row_sums(simd, rows);
         }
     }
 
+    /// The pivots: each column's first value, moved to the mean of its first few, so that a first value far from the
+    /// others costs no digits; of a column that is constant, exactly its value.
+    fn choose_pivots(&mut self, rows: &[&mut [f32]]) {
+        let rows = &rows[..rows.len().min(4)];
+        let Some((first, others)) = rows.split_first() else { return };
+        #[allow(clippy::cast_precision_loss, reason = "four at most")]
+        let part = 1.0 / rows.len() as f32;
+        for (at, (pivot, first)) in self.columns.floats_mut().iter_mut().zip(first.iter()).enumerate() {
+            let apart: f32 = others.iter().map(|row| row[at] - first).sum();
+            *pivot = first + part * apart;
+        }
+    }
+
+    /// Four rows at a time: where rows lie a multiple of 4096 bytes apart, a core's cache holds eight of them.
+    #[inline(always)]
+    fn add_rows<S: Simd, const N: usize>(&mut self, simd: S, rows: &[&mut [f32]; N]) {
+        let group = 4 * S::F32_LANES;
+        let whole = self.width / group * group;
+        let mut at: [&[S::f32s]; N] = [&[]; N];
+        for row in 0..N {
+            at[row] = S::as_simd_f32s(&rows[row][..whole]).0;
+        }
+        self.add_vectors(simd, &at, 0);
+        if whole < self.width {
+            let mut tail = Aligned::zeros(N * group);
+            for (to, row) in tail.floats_mut().chunks_exact_mut(group).zip(rows) {
+                to[..self.width - whole].copy_from_slice(&row[whole..]);
+            }
+            for row in 0..N {
+                at[row] = S::as_simd_f32s(&tail.floats()[row * group..][..group]).0;
+            }
+            self.add_vectors(simd, &at, whole / S::F32_LANES);
+        }
+    }
+
     /// Take in whole groups of four vectors, the first being the column vector `first` of the tile.
     #[inline(always)]
-    fn add_vectors<S: Simd>(&mut self, simd: S, rows: &[&[S::f32s]], first: usize) {
-        let vectors = rows.first().map_or(0, |row| row.len());
+    fn add_vectors<S: Simd, const N: usize>(&mut self, simd: S, rows: &[&[S::f32s]; N], first: usize) {
+        let vectors = rows[0].len();
         let stride = self.stride / S::F32_LANES;
-        let sums = S::as_mut_simd_f32s(self.columns.floats_mut()).0;
-        let (pivots, sums) = sums.split_at_mut(stride);
-        let squares = S::as_mut_simd_f32s(self.row_squares.floats_mut()).0;
+        let kept = S::as_mut_simd_f32s(self.columns.floats_mut()).0;
+        let (pivots, kept) = kept.split_at_mut(stride);
+        let (sums, kept) = kept.split_at_mut(stride);
+        let (squares, kept) = kept.split_at_mut(stride);
+        let (zeros, kept) = kept.split_at_mut(stride);
+        let (mins, maxs) = kept.split_at_mut(stride);
+        let row_squares = S::as_mut_simd_f32s(self.row_squares.floats_mut()).0;
         for at in (0..vectors).step_by(4) {
-            for vector in at..at + 4 {
-                let mut kept = [SUM, SQUARES, ZEROS, MIN, MAX].map(|kind| sums[(kind - 1) * stride + first + vector]);
-                add_column(simd, pivots[first + vector], rows.iter().map(|row| row[vector]), &mut kept);
-                for (kind, kept) in [SUM, SQUARES, ZEROS, MIN, MAX].into_iter().zip(kept) {
-                    sums[(kind - 1) * stride + first + vector] = kept;
-                }
+            let group = first + at;
+            for vector in 0..4 {
+                let place = group + vector;
+                let mut kept = [sums[place], squares[place], zeros[place], mins[place], maxs[place]];
+                add_column(simd, pivots[place], rows, at + vector, &mut kept);
+                [sums[place], squares[place], zeros[place], mins[place], maxs[place]] = kept;
             }
-            let place = first + at;
-            let pivots = [pivots[place], pivots[place + 1], pivots[place + 2], pivots[place + 3]];
-            let fours = rows.iter().map(|row| [row[at], row[at + 1], row[at + 2], row[at + 3]]);
-            match self.chunk {
-                4 => squares[place / 4] = four_columns(simd, pivots, fours, squares[place / 4]),
-                2 => {
-                    let (low, high) = two_columns(simd, pivots, fours, [squares[place / 2], squares[place / 2 + 1]]);
-                    (squares[place / 2], squares[place / 2 + 1]) = (low, high);
-                }
-                _ => {}
+            let pivots = [pivots[group], pivots[group + 1], pivots[group + 2], pivots[group + 3]];
+            if self.chunk == 4 {
+                row_squares[group / 4] = four_columns(simd, pivots, rows, at, row_squares[group / 4]);
+            } else if self.chunk == 2 {
+                let before = [row_squares[group / 2], row_squares[group / 2 + 1]];
+                [row_squares[group / 2], row_squares[group / 2 + 1]] = two_columns(simd, pivots, rows, at, before);
             }
         }
     }
@@ -150,10 +176,17 @@ impl Sums {
 }
 
 #[inline(always)]
-fn add_column<S: Simd>(simd: S, pivot: S::f32s, values: impl Iterator<Item = S::f32s>, kept: &mut [S::f32s; 5]) {
+fn add_column<S: Simd, const N: usize>(
+    simd: S,
+    pivot: S::f32s,
+    rows: &[&[S::f32s]; N],
+    at: usize,
+    kept: &mut [S::f32s; 5],
+) {
     let (small, one, none) = (simd.splat_f32s(ZERO_BELOW), simd.splat_f32s(1.0), simd.splat_f32s(0.0));
     let [mut sum, mut squares, mut zeros, mut min, mut max] = *kept;
-    for y in values {
+    for row in rows {
+        let y = row[at];
         let apart = simd.sub_f32s(y, pivot);
         sum = simd.add_f32s(sum, apart);
         squares = simd.mul_add_f32s(apart, apart, squares);
@@ -167,14 +200,21 @@ fn add_column<S: Simd>(simd: S, pivot: S::f32s, values: impl Iterator<Item = S::
 
 /// Row sums of chunks of four columns: the vectors of as many chunks as there are lanes, turned so that a lane is a chunk.
 #[inline(always)]
-fn four_columns<S: Simd>(
+fn four_columns<S: Simd, const N: usize>(
     simd: S,
     pivots: [S::f32s; 4],
-    rows: impl Iterator<Item = [S::f32s; 4]>,
+    rows: &[&[S::f32s]; N],
+    at: usize,
     mut squares: S::f32s,
 ) -> S::f32s {
-    for y in rows {
-        let apart = [0, 1, 2, 3].map(|at| simd.sub_f32s(y[at], pivots[at]));
+    for row in rows {
+        let y = &row[at..at + 4];
+        let apart = [
+            simd.sub_f32s(y[0], pivots[0]),
+            simd.sub_f32s(y[1], pivots[1]),
+            simd.sub_f32s(y[2], pivots[2]),
+            simd.sub_f32s(y[3], pivots[3]),
+        ];
         let [a, b, c, d] = simd.deinterleave_shfl_f32s(apart);
         let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
         squares = simd.mul_add_f32s(sum, sum, squares);
@@ -184,22 +224,23 @@ fn four_columns<S: Simd>(
 
 /// As [`four_columns`], for chunks of two.
 #[inline(always)]
-fn two_columns<S: Simd>(
+fn two_columns<S: Simd, const N: usize>(
     simd: S,
     pivots: [S::f32s; 4],
-    rows: impl Iterator<Item = [S::f32s; 4]>,
-    squares: [S::f32s; 2],
-) -> (S::f32s, S::f32s) {
-    let [mut low, mut high] = squares;
-    for y in rows {
-        let apart = [0, 1, 2, 3].map(|at| simd.sub_f32s(y[at], pivots[at]));
-        let [a, b] = simd.deinterleave_shfl_f32s([apart[0], apart[1]]);
-        let [c, d] = simd.deinterleave_shfl_f32s([apart[2], apart[3]]);
+    rows: &[&[S::f32s]; N],
+    at: usize,
+    [mut low, mut high]: [S::f32s; 2],
+) -> [S::f32s; 2] {
+    for row in rows {
+        let y = &row[at..at + 4];
+        let first = [simd.sub_f32s(y[0], pivots[0]), simd.sub_f32s(y[1], pivots[1])];
+        let second = [simd.sub_f32s(y[2], pivots[2]), simd.sub_f32s(y[3], pivots[3])];
+        let ([a, b], [c, d]) = (simd.deinterleave_shfl_f32s(first), simd.deinterleave_shfl_f32s(second));
         let (first, second) = (simd.add_f32s(a, b), simd.add_f32s(c, d));
         low = simd.mul_add_f32s(first, first, low);
         high = simd.mul_add_f32s(second, second, high);
     }
-    (low, high)
+    [low, high]
 }
 
 #[inline(always)]

@@ -50,12 +50,6 @@ impl Aligned {
 
 /// Floats as strips. Those left over at the end are left out.
 #[inline(always)]
-pub(super) fn strips<S: Simd>(floats: &[f32]) -> &[Strip<S>] {
-    S::as_simd_f32s(floats).0.as_chunks().0
-}
-
-/// As [`strips`], to be written.
-#[inline(always)]
 pub(super) fn strips_mut<S: Simd>(floats: &mut [f32]) -> &mut [Strip<S>] {
     S::as_mut_simd_f32s(floats).0.as_chunks_mut().0
 }
@@ -66,16 +60,24 @@ pub(super) fn splat<S: Simd>(simd: S, value: f32) -> Strip<S> {
     [simd.splat_f32s(value); 2]
 }
 
-/// `f` of both halves.
+// No closures from here on: the compiler makes functions of them that lack the SIMD features, and may call them.
+
+/// `a + b`.
 #[inline(always)]
-pub(super) fn each<S: Simd>(a: Strip<S>, f: impl Fn(S::f32s) -> S::f32s) -> Strip<S> {
-    [f(a[0]), f(a[1])]
+pub(super) fn add<S: Simd>(simd: S, a: Strip<S>, b: Strip<S>) -> Strip<S> {
+    [simd.add_f32s(a[0], b[0]), simd.add_f32s(a[1], b[1])]
 }
 
-/// `f` of both halves of two.
+/// `a - b`.
 #[inline(always)]
-pub(super) fn both<S: Simd>(a: Strip<S>, b: Strip<S>, f: impl Fn(S::f32s, S::f32s) -> S::f32s) -> Strip<S> {
-    [f(a[0], b[0]), f(a[1], b[1])]
+pub(super) fn sub<S: Simd>(simd: S, a: Strip<S>, b: Strip<S>) -> Strip<S> {
+    [simd.sub_f32s(a[0], b[0]), simd.sub_f32s(a[1], b[1])]
+}
+
+/// `a * b`.
+#[inline(always)]
+pub(super) fn mul<S: Simd>(simd: S, a: Strip<S>, b: Strip<S>) -> Strip<S> {
+    [simd.mul_f32s(a[0], b[0]), simd.mul_f32s(a[1], b[1])]
 }
 
 /// `a * b + c`.
@@ -94,71 +96,141 @@ pub(super) fn sum<S: Simd>(simd: S, strip: &Strip<S>, rows: usize) -> f64 {
     values[..rows].iter().copied().map(f64::from).sum()
 }
 
+/// Where pieces of rows are gathered before they are lifted. Rows of a layer often lie a multiple of 4096 bytes apart,
+/// and then the lines of 16 of them drive each other out of the nearest cache; here they do not.
+#[derive(Debug)]
+pub(super) struct Stage {
+    floats: Aligned,
+    stride: usize,
+}
+
+impl Stage {
+    /// For so many rows of up to `width` columns.
+    pub(super) fn new(rows: usize, width: usize) -> Self {
+        let stride = width.div_ceil(16) * 16 + 16;
+        Self { floats: Aligned::zeros(rows * stride), stride }
+    }
+
+    /// Lift columns of some rows, from `start` on, into a panel.
+    #[inline(always)]
+    pub(super) fn lift<S: Simd>(&mut self, simd: S, from: &[&[f32]], start: usize, panel: &mut [Strip<S>]) {
+        for (to, from) in self.floats.floats_mut().chunks_exact_mut(self.stride).zip(from) {
+            to[..panel.len()].copy_from_slice(&from[start..start + panel.len()]);
+        }
+        let mut rows: [&[f32]; 2 * LANES_MAX] = [&[]; 2 * LANES_MAX];
+        for (row, staged) in rows.iter_mut().zip(self.floats.floats().chunks_exact(self.stride)) {
+            *row = staged;
+        }
+        lift(simd, &rows[..from.len()], 0, panel);
+    }
+
+    /// Put a panel back into columns of rows, from `start` on.
+    #[inline(always)]
+    pub(super) fn lower<S: Simd>(&mut self, simd: S, panel: &[Strip<S>], to: &mut [&mut [f32]], start: usize) {
+        let mut rows: [&mut [f32]; 2 * LANES_MAX] = Default::default();
+        for (row, staged) in rows.iter_mut().zip(self.floats.floats_mut().chunks_exact_mut(self.stride)) {
+            *row = staged;
+        }
+        lower(simd, panel, &mut rows[..to.len()], 0);
+        for (to, from) in to.iter_mut().zip(&rows) {
+            to[start..start + panel.len()].copy_from_slice(&from[..panel.len()]);
+        }
+    }
+}
+
 /// Lift columns of up to [`rows`] rows, from `start` on, into a panel. Rows that are missing are zero.
+///
+/// Where all rows are there, they lie in the lanes in an order of the processor's; [`lower`] puts them back in theirs.
 #[inline(always)]
-pub(super) fn lift<S: Simd>(from: &[&[f32]], start: usize, panel: &mut [f32]) {
-    let (height, width) = (rows::<S>(), panel.len() / rows::<S>());
-    let whole = if from.len() == height && height % 4 == 0 { width / 4 * 4 } else { 0 };
-    if whole > 0 {
-        for (at, rows) in from.chunks_exact(4).enumerate() {
-            let [a, b, c, d] = rows else { continue };
-            let [a, b, c, d] = [a, b, c, d].map(|row| quads(&row[start..start + width]));
-            let blocks = a.iter().zip(b).zip(c.iter().zip(d));
-            for (block, ((a, b), (c, d))) in panel.chunks_exact_mut(4 * height).zip(blocks) {
-                for (column, four) in transpose([*a, *b, *c, *d]).into_iter().enumerate() {
-                    block[column * height + 4 * at..][..4].copy_from_slice(&four);
-                }
+fn lift<S: Simd>(simd: S, from: &[&[f32]], start: usize, panel: &mut [Strip<S>]) {
+    let width = panel.len();
+    let whole = if from.len() == rows::<S>() { width / 4 * 4 } else { 0 };
+    let (quads, rest) = panel.split_at_mut(whole);
+    for half in 0..2 {
+        let mut inputs: [&[[f32; 4]]; LANES_MAX] = [&[]; LANES_MAX];
+        if whole > 0 {
+            for lane in 0..S::F32_LANES {
+                inputs[lane] = from[half * S::F32_LANES + lane][start..start + whole].as_chunks().0;
+            }
+        }
+        for (at, strips) in quads.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let mut block = [simd.splat_f32s(0.0); 4];
+            let cells: &mut [[f32; 4]] = bytemuck::cast_slice_mut(&mut block);
+            for lane in 0..S::F32_LANES {
+                cells[lane] = inputs[lane][at];
+            }
+            let columns = simd.deinterleave_shfl_f32s(block);
+            for column in 0..4 {
+                strips[column][half] = columns[column];
             }
         }
     }
-    for (column, strip) in panel.chunks_exact_mut(height).enumerate().skip(whole) {
-        for (value, row) in strip.iter_mut().zip(from) {
-            *value = row[start + column];
+    for (column, strip) in rest.iter_mut().enumerate() {
+        let values: &mut [f32] = bytemuck::cast_slice_mut(strip);
+        values.fill(0.0);
+        for (at, row) in from.iter().enumerate() {
+            values[place::<S>(simd, at, from.len())] = row[start + whole + column];
         }
-        strip[from.len()..].fill(0.0);
     }
 }
 
 /// Put a panel back into columns of rows.
 #[inline(always)]
-pub(super) fn lower<S: Simd>(panel: &[f32], to: &mut [&mut [f32]], start: usize) {
-    let (height, width) = (rows::<S>(), panel.len() / rows::<S>());
-    let whole = if to.len() == height && height % 4 == 0 { width / 4 * 4 } else { 0 };
-    if whole > 0 {
-        for (at, rows) in to.chunks_exact_mut(4).enumerate() {
-            let [a, b, c, d] = rows else { continue };
-            let (a, b) = (quads_mut(&mut a[start..start + width]), quads_mut(&mut b[start..start + width]));
-            let (c, d) = (quads_mut(&mut c[start..start + width]), quads_mut(&mut d[start..start + width]));
-            for (block, ((a, b), (c, d))) in
-                panel.chunks_exact(4 * height).zip(a.iter_mut().zip(b).zip(c.iter_mut().zip(d)))
-            {
-                let four = |column: usize| {
-                    let at = column * height + 4 * at;
-                    [block[at], block[at + 1], block[at + 2], block[at + 3]]
-                };
-                [*a, *b, *c, *d] = transpose([four(0), four(1), four(2), four(3)]);
+fn lower<S: Simd>(simd: S, panel: &[Strip<S>], to: &mut [&mut [f32]], start: usize) {
+    let width = panel.len();
+    let whole = if to.len() == rows::<S>() { width / 4 * 4 } else { 0 };
+    let (quads, rest) = panel.split_at(whole);
+    for (half, to) in to.chunks_exact_mut(S::F32_LANES).enumerate() {
+        for (at, strips) in quads.as_chunks::<4>().0.iter().enumerate() {
+            let columns = [strips[0][half], strips[1][half], strips[2][half], strips[3][half]];
+            let block = simd.interleave_shfl_f32s(columns);
+            let cells: &[[f32; 4]] = bytemuck::cast_slice(&block);
+            for lane in 0..S::F32_LANES {
+                to[lane][start + 4 * at..][..4].copy_from_slice(&cells[lane]);
             }
         }
     }
-    for (column, strip) in panel.chunks_exact(height).enumerate().skip(whole) {
-        for (value, row) in strip.iter().zip(to.iter_mut()) {
-            row[start + column] = *value;
+    let count = to.len();
+    for (column, strip) in rest.iter().enumerate() {
+        let values: &[f32] = bytemuck::cast_slice(strip);
+        for (at, row) in to.iter_mut().enumerate() {
+            row[start + whole + column] = values[place::<S>(simd, at, count)];
         }
     }
 }
 
+/// The widest vectors there are.
+const LANES_MAX: usize = 16;
+
+/// In which lane of a strip a row lies.
 #[inline(always)]
-fn quads(row: &[f32]) -> &[[f32; 4]] {
-    row.as_chunks().0
+fn place<S: Simd>(simd: S, row: usize, count: usize) -> usize {
+    if count < rows::<S>() {
+        return row;
+    }
+    let (half, lane) = (row / S::F32_LANES, row % S::F32_LANES);
+    half * S::F32_LANES + order(simd)[lane]
 }
 
+/// Which lane the processor's shuffle gives each row.
 #[inline(always)]
-fn quads_mut(row: &mut [f32]) -> &mut [[f32; 4]] {
-    row.as_chunks_mut().0
-}
-
-#[inline(always)]
-fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    let [a, b, c, d] = rows;
-    [[a[0], b[0], c[0], d[0]], [a[1], b[1], c[1], d[1]], [a[2], b[2], c[2], d[2]], [a[3], b[3], c[3], d[3]]]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small integers"
+)]
+fn order<S: Simd>(simd: S) -> [usize; LANES_MAX] {
+    let mut block = [simd.splat_f32s(0.0); 4];
+    let cells: &mut [[f32; 4]] = bytemuck::cast_slice_mut(&mut block);
+    for (lane, cell) in cells.iter_mut().enumerate() {
+        *cell = [lane as f32; 4];
+    }
+    let turned = simd.deinterleave_shfl_f32s(block);
+    let rows: &[f32] = bytemuck::cast_slice(&turned[..1]);
+    let mut order = [0; LANES_MAX];
+    for (lane, row) in rows.iter().enumerate() {
+        order[*row as usize] = lane;
+    }
+    order
 }

@@ -24,7 +24,7 @@ fn it_agrees_with_the_reference() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn it_agrees_on_any_shape(
@@ -52,7 +52,12 @@ proptest! {
         // Where a relu's input is within rounding of zero, its gradient may go the other way: not counted here.
         let relu = matches!(case.mix, Mix::Share(_, Function::Mlp) | Mix::Stages);
         let errors = if relu { Errors { dx: 0.0, gradients: 0.0, ..errors } } else { errors };
-        prop_assert!(errors.within(&Errors::LIMITS).is_ok(), "{errors:?}");
+        // Wider than in the chosen cases: some layers made at random lose digits to f32 itself, where large hidden values
+        // or gradients of many rows cancel.
+        let far = if offset == 0.0 { 1.0 } else { 10.0 };
+        // The correlation is a difference of sums in f32: it loses digits where one column varies far less than another.
+        let limits = Errors { y: 2e-6 * far, dx: 5e-5 * far, gradients: 1e-4 * far, telemetry: 3e-4 };
+        prop_assert!(errors.within(&limits).is_ok(), "{errors:?}");
     }
 }
 

@@ -5,12 +5,16 @@ use super::Grown;
 use crate::chunks::Chunks;
 use std::ops::Range;
 
-/// About how many columns a tile has: a row of it is one page of memory, and a panel of it fits a core's own cache.
-const COLUMNS: usize = 1024;
+/// About how many columns a tile has. Long rows are read and written at the speed of memory; some rows of a tile fit a
+/// core's own cache.
+const COLUMNS: usize = 4096;
+/// About how many columns are lifted into a panel at once: long pieces of rows, and 16 of them in a core's own cache.
+const PANEL_COLUMNS: usize = 1024;
 /// Rows of a block. Statistics are summed in f32 within a block and in f64 over blocks.
 pub(super) const BLOCK_ROWS: usize = 256;
-/// Columns are lifted into panels in groups of so many: a cache line.
-const GROUP: usize = 16;
+/// Seeds are lifted into panels together up to so many columns, whether all of them compute or not: shorter pieces of
+/// rows are read and written slowly.
+const GROUP: usize = 64;
 
 /// Seeds of the same chunk width, side by side.
 #[derive(Debug, Clone)]
@@ -25,10 +29,14 @@ pub(super) struct Tile {
     pub(super) spans: Vec<Span>,
 }
 
-/// Columns of a tile, counted from its start.
+/// Some seeds of a tile, side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Span {
+    /// Which seeds of the layer.
+    pub(super) seeds: Range<usize>,
+    /// Their columns, counted from the tile's start.
     pub(super) columns: Range<usize>,
+    /// Whether one of them computes.
     pub(super) computes: bool,
 }
 
@@ -49,20 +57,29 @@ impl Tile {
         start..start + self.chunk
     }
 
+    /// Columns of the widest span that computes.
+    pub(super) fn widest_panel(&self) -> usize {
+        let spans = self.spans.iter().filter(|span| span.computes);
+        spans.map(|span| span.columns.len()).max().unwrap_or(0)
+    }
+
     /// Find the spans anew.
     pub(super) fn find_spans(&mut self, grown: &[Option<Box<Grown>>]) {
-        self.spans.clear();
-        let width = self.width();
-        let mut add = |columns: Range<usize>, computes: bool| match self.spans.last_mut() {
-            Some(last) if last.computes == computes => last.columns.end = columns.end,
-            _ => self.spans.push(Span { columns, computes }),
-        };
-        for start in (0..width).step_by(GROUP) {
-            let end = (start + GROUP).min(width);
-            let seeds = start / self.chunk..=(end - 1) / self.chunk;
-            let computes = seeds.into_iter().any(|at| grown[self.seeds.start + at].is_some());
-            add(start..end, computes);
+        let mut spans: Vec<Span> = Vec::new();
+        let mut first = self.seeds.start;
+        while first < self.seeds.end {
+            let end = (first + (GROUP / self.chunk).max(1)).min(self.seeds.end);
+            let computes = grown[first..end].iter().any(Option::is_some);
+            let columns = self.chunk_of(first).start..self.chunk_of(end - 1).end;
+            match spans.last_mut() {
+                Some(last) if last.computes == computes && !(computes && last.columns.len() >= PANEL_COLUMNS) => {
+                    (last.seeds.end, last.columns.end) = (end, columns.end);
+                }
+                _ => spans.push(Span { seeds: first..end, columns, computes }),
+            }
+            first = end;
         }
+        self.spans = spans;
     }
 }
 
