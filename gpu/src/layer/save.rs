@@ -213,8 +213,9 @@ impl Saved {
         let strategies: Vec<_> = names.iter().map(|name| library.strategies.find(name)).collect();
         read_seeds(from, &mut store).ok_or_else(ends)?;
         let mut ring = Ring::read(from, layer.config.checkpoints_kept).ok_or_else(ends)?;
-        renumber(store.state.iter_mut(), &strategies, &names)?;
-        renumber(ring.snapshots_mut().map(|snapshot| &mut snapshot.row), &strategies, &names)?;
+        renumber(store.state.iter_mut(), &strategies, &names, ramps)?;
+        // What is put back never ramps again.
+        renumber(ring.snapshots_mut().map(|snapshot| &mut snapshot.row), &strategies, &names, |_| false)?;
         check_seeds(&store, &ring)?;
         check_limits(&store, &layer.config)?;
         let pending = read_pending(from, &store, &layer.config, &strategies)?;
@@ -293,18 +294,19 @@ fn read_seeds(from: &mut Reader<'_>, store: &mut Store) -> Option<()> {
     Some(())
 }
 
-/// Give rows the numbers that the strategies have in this library. A row whose ramp is over may name one that is not
-/// there any more: nobody will ask it.
+/// Give rows the numbers that the strategies have in this library. A row of a stage for which none is `asked` may
+/// name one that is not there any more.
 fn renumber<'a>(
     rows: impl Iterator<Item = &'a mut SeedState>,
     strategies: &[Result<usize, Error>],
     names: &[String],
+    asked: impl Fn(Lifecycle) -> bool,
 ) -> Result<(), Error> {
     for row in rows.filter(|row| row.strategy >= 0) {
         let at = usize::try_from(row.strategy).unwrap_or(usize::MAX);
         row.strategy = match strategies.get(at) {
             Some(Ok(number)) => i32::try_from(*number).unwrap_or(-1),
-            Some(Err(_)) if !ramps(row.lifecycle()) => -1,
+            Some(Err(_)) if !asked(row.lifecycle()) => -1,
             Some(Err(_)) => {
                 let name = &names[at];
                 return Err(Error::Checkpoint(format!("its grafting strategy `{name}` is not registered")));
