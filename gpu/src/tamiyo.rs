@@ -285,7 +285,7 @@ mod tests {
             commands.iter().map(name).collect::<Vec<_>>()
         };
         assert_eq!(ordered(147, 10_000), ["residual_scale"; 3]);
-        assert_eq!(ordered(1_000, 160), ["adapter", "residual_scale", "residual_scale"]);
+        assert_eq!(ordered(1_000, 164), ["adapter", "residual_scale", "residual_scale"]);
         assert_eq!(ordered(1_000, 15), ["residual_scale"]);
         assert!(ordered(7, 10_000).is_empty());
     }

@@ -274,7 +274,7 @@ impl Both {
 fn the_layer_follows_the_model_whatever_happens() {
     let landed = RefCell::new(BTreeSet::new());
     let mut runner = TestRunner::new_with_rng(
-        Runs { cases: 80, failure_persistence: None, ..Runs::default() },
+        Runs { cases: 200, failure_persistence: None, ..Runs::default() },
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
     );
     let events = proptest::collection::vec(event(), 300..600);
