@@ -228,7 +228,7 @@ impl Worker {
     /// Put a seed back at once.
     fn roll_back(&mut self, seed: usize, reason: &str, trace: &str) -> Done<()> {
         let (epoch, from) = (self.layer.epoch(), self.layer.state().get(seed).copied());
-        let ruling = self.layer.rollback(seed, reason, &mut self.governor);
+        let ruling = self.layer.rollback(seed, Some(trace), reason, &mut self.governor);
         let ruling = ruling.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
         let denied = denial(&ruling);
         if denied.is_none() {
