@@ -48,6 +48,10 @@ impl Definition {
         let bounds = [
             ("width", config.width, limits.width_max, "width_max"),
             ("seeds", config.seeds, limits.seeds_max, "seeds_max"),
+            ("candidates_max", config.candidates_max, limits.candidates_max, "candidates_max"),
+            ("checkpoints_kept", config.checkpoints_kept, limits.checkpoints_kept_max, "checkpoints_kept_max"),
+            ("command_ids_kept", config.command_ids_kept, limits.command_ids_max, "command_ids_max"),
+            ("blueprints_max", config.blueprints_max, limits.layer_blueprints_max, "layer_blueprints_max"),
         ];
         for (name, value, max, limit) in bounds {
             if value > max {
