@@ -128,3 +128,30 @@ fn a_name_means_the_same_blueprint_after_a_restart() {
     let server = server.stop().serve();
     assert_eq!(germinate(&server, 1), meant);
 }
+
+#[test]
+fn a_kill_between_the_landing_and_its_outcome_leaves_both_told() {
+    let server = Server::start(&config());
+    server.create(&definition("a"));
+    let site = server.stop();
+    let ledger = site.ledger("kasmina");
+    let mark = std::fs::read(ledger.join("mark")).unwrap();
+    let server = site.serve();
+    server.command("a", 0, "germinate", &json!({"blueprint_id": "adapter"}));
+    let boundary = server.epoch("a");
+    let saved = server.saved("a");
+    let site = server.site().clone();
+    server.kill();
+    // The outcome is the last record: a kill while it is written leaves it not whole, and the mark behind it.
+    let log = ledger.join("segment-000000.log");
+    let whole = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &whole[..whole.len() - 1]).unwrap();
+    std::fs::write(ledger.join("mark"), mark).unwrap();
+    let server = site.serve();
+    assert!(server.saved("a") == saved, "as after the boundary");
+    assert_eq!(resumed(&server)["boundary_sha256"], boundary["boundary_sha256"]);
+    let page = "/records?limit=1000&request_id=kasmina.a.0.0.germinate";
+    let records = server.get(page).expect(200)["records"].clone();
+    let errors: Vec<_> = records.as_array().unwrap().iter().map(|record| &record["entry"]["error"]).collect();
+    assert!(errors.contains(&&json!(gavel_tests::receipts::OUTCOME_UNKNOWN)), "{records}");
+}
