@@ -9,6 +9,8 @@ const FIRST_DECAY: f32 = 0.9;
 const SECOND_DECAY: f32 = 0.999;
 /// Keeps the division apart from zero.
 const EPSILON: f32 = 1e-8;
+/// So many steps no run makes; up to here an f64 counts them exactly.
+const STEPS_END: u64 = 1 << 52;
 /// Bytes before the moments: the number of steps and the number of weights, u64 little-endian each.
 const HEAD_BYTES: usize = 16;
 
@@ -45,26 +47,44 @@ impl Adam {
         self.steps
     }
 
-    /// Move the weights one step of size `rate` down along the gradients. Returns whether it did: if a gradient or its
-    /// square is not finite, weights and moments stay as they are, for one bad batch would spoil the moments for
-    /// thousands of steps.
+    /// Move the weights one step of size `rate` down along the gradients. Returns whether it did: if a gradient, its
+    /// square, or a weight that it would lead to is not finite, weights and moments stay as they are, for one bad batch
+    /// would spoil the moments for thousands of steps.
     ///
     /// # Panics
     /// If there are not as many weights and gradients as the optimiser is for.
     pub fn step(&mut self, weights: &mut [f32], gradients: &[f32], rate: f32) -> bool {
         assert!(weights.len() == self.len() && gradients.len() == self.len(), "one gradient for each weight");
-        if !gradients.iter().all(|gradient| (gradient * gradient).is_finite()) {
+        let steps = self.steps.saturating_add(1);
+        let (first_share, second_share) = (share(FIRST_DECAY, steps), share(SECOND_DECAY, steps));
+        let one = |weight: f32, gradient: f32, first: f32, second: f32| {
+            let first = FIRST_DECAY * first + (1.0 - FIRST_DECAY) * gradient;
+            let second = SECOND_DECAY * second + (1.0 - SECOND_DECAY) * gradient * gradient;
+            (weight - rate * (first / first_share) / ((second / second_share).sqrt() + EPSILON), first, second)
+        };
+        // Computed twice, so that no second copy of weights and moments is needed to go back to.
+        let moments = self.first.iter().zip(&self.second);
+        let sound = weights.iter().zip(gradients).zip(moments).all(|((&weight, &gradient), (&first, &second))| {
+            let (weight, first, second) = one(weight, gradient, first, second);
+            (gradient * gradient).is_finite() && weight.is_finite() && first.is_finite() && second.is_finite()
+        });
+        if !sound {
             return false;
         }
-        self.steps += 1;
-        let (first_share, second_share) = (share(FIRST_DECAY, self.steps), share(SECOND_DECAY, self.steps));
+        self.steps = steps;
         let moments = self.first.iter_mut().zip(&mut self.second);
         for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(gradients).zip(moments) {
-            *first = FIRST_DECAY * *first + (1.0 - FIRST_DECAY) * gradient;
-            *second = SECOND_DECAY * *second + (1.0 - SECOND_DECAY) * gradient * gradient;
-            *weight -= rate * (*first / first_share) / ((*second / second_share).sqrt() + EPSILON);
+            (*weight, *first, *second) = one(*weight, gradient, *first, *second);
         }
         true
+    }
+
+    /// Whether it is a state that steps can lead to: moments finite, second ones not below 0, a number of steps that can
+    /// be counted on.
+    #[must_use]
+    pub fn sound(&self) -> bool {
+        let first = self.first.iter().all(|value| value.is_finite());
+        first && self.second.iter().all(|value| value.is_finite() && *value >= 0.0) && self.steps < STEPS_END
     }
 
     /// Append the state to `out`: steps (u64), number of weights (u64), first moments, second moments (f32), all
@@ -148,6 +168,26 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, 1e30] {
             assert!(!adam.step(&mut weights, &[0.5, bad], 0.1));
             assert_eq!((&adam, &weights), (&before.0, &before.1));
+        }
+    }
+
+    #[test]
+    fn a_step_out_of_the_finite_numbers_changes_nothing() {
+        let (mut adam, mut weights) = (Adam::new(2), [1.0, f32::MAX]);
+        adam.step(&mut weights, &[0.5, 0.25], 0.1);
+        let before = (adam.clone(), weights);
+        assert!(!adam.step(&mut weights, &[0.5, -0.25], 1e38));
+        assert_eq!((&adam, &weights), (&before.0, &before.1));
+    }
+
+    #[test]
+    fn a_state_that_no_step_leads_to_is_told() {
+        let state = |steps, first, second| Adam { steps, first: vec![0.0, first], second: vec![0.0, second] };
+        assert!(state(1, -1.0, 0.5).sound());
+        for forged in
+            [state(1, f32::NAN, 0.5), state(1, 0.0, -0.5), state(1, 0.0, f32::INFINITY), state(1 << 52, 0.0, 0.0)]
+        {
+            assert!(!forged.sound(), "{forged:?}");
         }
     }
 

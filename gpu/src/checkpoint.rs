@@ -94,14 +94,20 @@ impl Ring {
     }
 
     /// Write the snapshots of seeds that are still in that life, in those stages: no other can be put back.
-    pub(crate) fn write(&self, out: &mut Writer, alive: impl Fn(&Snapshot) -> bool) {
+    /// `numbered` gives a row the numbers that it has in the file.
+    pub(crate) fn write(
+        &self,
+        out: &mut Writer,
+        alive: impl Fn(&Snapshot) -> bool,
+        numbered: impl Fn(&SeedState) -> SeedState,
+    ) {
         out.size(self.list.len());
         for checkpoint in &self.list {
             out.i32(checkpoint.number);
             let seeds: Vec<_> = checkpoint.seeds.iter().filter(|snapshot| alive(snapshot)).collect();
             out.list(&seeds, |out, snapshot| {
                 out.size(snapshot.seed);
-                write_row(out, &snapshot.row);
+                write_row(out, &numbered(&snapshot.row));
                 out.f32(snapshot.alpha);
                 out.list(&snapshot.weights, |out, &weight| out.f32(weight));
                 out.adam(&snapshot.optimiser);

@@ -228,7 +228,10 @@ impl<'a> Run<'a> {
         Ok((sum / count(all.len()), all.len()))
     }
 
-    /// Measure every EVALUATING and `FINE_TUNING` seed on the validation rows: with it (`with`) and without it.
+    /// Measure every EVALUATING and `FINE_TUNING` seed on the validation rows: with it (`with`) and without it. Seeds that
+    /// do harm can make up for one another, so that taking out one alone does harm too; what is about to become part of
+    /// the network for good is therefore also measured with all that still learn taken out together, and the worse of
+    /// both measures counts.
     fn evaluate(
         &mut self,
         with: &Scores,
@@ -237,22 +240,25 @@ impl<'a> Run<'a> {
     ) -> Result<Vec<Option<Evaluation>>, Error> {
         let errors = self.errors();
         let mut all = vec![None; errors.len()];
+        let learning: Vec<usize> = (0..errors.len()).filter(|&seed| self.layer.view().learns(seed)).collect();
+        let mut all_out = None;
         for (seed, place) in all.iter_mut().enumerate() {
             let stage = self.layer.state()[seed].lifecycle();
             if !matches!(stage, Lifecycle::Evaluating | Lifecycle::FineTuning) {
                 continue;
             }
-            let alpha = self.layer.set_alpha_for_trial(seed, 0.0)?;
-            let without = self.judge(&self.validation.clone());
-            self.layer.set_alpha_for_trial(seed, alpha)?;
-            let without = without?;
+            let (mut delta, mut improvement) = gain(with, &self.judge_without(&[seed])?);
+            if stage == Lifecycle::FineTuning && learning.len() > 1 {
+                if all_out.is_none() {
+                    all_out = Some(gain(with, &self.judge_without(&learning)?));
+                }
+                let together = all_out.unwrap_or((delta, improvement));
+                (delta, improvement) = (delta.min(together.0), improvement.min(together.1));
+            }
             let failed = usize::try_from(errors[seed] - errors_before[seed]).unwrap_or(0);
-            let evaluation = Evaluation {
-                delta: with.accuracy - without.accuracy,
-                improvement: (without.loss - with.loss) / without.loss,
-                // A batch passes twice, forward and backward.
-                error_rate: count(failed) / count(2 * batches),
-            };
+            // A batch passes twice, forward and backward.
+            let error_rate = count(failed) / count(2 * batches);
+            let evaluation = Evaluation { delta, improvement, error_rate };
             self.layer.evaluate(seed, evaluation)?;
             *place = Some(evaluation);
         }
@@ -282,10 +288,8 @@ impl<'a> Run<'a> {
 
     fn tell_karn(&mut self, report: &EpochReport, library: &Mutex<Library>) -> Result<(), Error> {
         let mut library = library.lock().unwrap_or_else(PoisonError::into_inner);
-        for (number, field) in report.field_reports.iter().enumerate() {
-            let id = format!("{}-{}-{number}", self.plan.layer.id, report.epoch);
-            self.karn.take(&id, field, &mut library.blueprints)?;
-        }
+        let id = format!("{}-{}", self.plan.layer.id, report.epoch);
+        self.karn.take_epoch(&id, report, &mut library.blueprints)?;
         self.field_reports.extend(report.field_reports.iter().cloned());
         Ok(())
     }
@@ -293,6 +297,19 @@ impl<'a> Run<'a> {
     /// How the network with its layer fares on hidden activations.
     fn judge(&mut self, split: &Split) -> Result<Scores, Error> {
         Ok(scores(&self.logits(split)?, &split.labels))
+    }
+
+    /// How it fares on the validation rows with some seeds taken out.
+    fn judge_without(&mut self, seeds: &[usize]) -> Result<Scores, Error> {
+        let mut own = Vec::with_capacity(seeds.len());
+        for &seed in seeds {
+            own.push((seed, self.layer.set_alpha_for_trial(seed, 0.0)?));
+        }
+        let found = self.judge(&self.validation.clone());
+        for (seed, alpha) in own {
+            self.layer.set_alpha_for_trial(seed, alpha)?;
+        }
+        found
     }
 
     fn logits(&mut self, split: &Split) -> Result<Vec<f32>, Error> {
@@ -310,6 +327,13 @@ impl<'a> Run<'a> {
     fn errors(&self) -> Vec<i32> {
         self.layer.state().iter().map(|state| state.errors).collect()
     }
+}
+
+/// What is gained with something against without it: accuracy, and the share by which the loss falls. From a loss of 0
+/// nothing can be gained.
+fn gain(with: &Scores, without: &Scores) -> (f64, f64) {
+    let improvement = if without.loss > 0.0 { (without.loss - with.loss) / without.loss } else { 0.0 };
+    (with.accuracy - without.accuracy, improvement)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts far below 2^52")]

@@ -76,7 +76,7 @@ impl Order {
 /// One order for one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
-    /// The commander's own name for it; the response carries it.
+    /// The commander's own name for it, of at most [`crate::layer::COMMAND_ID_BYTES_MAX`] bytes; the response carries it.
     pub id: String,
     /// Which seed.
     pub seed: usize,
@@ -85,13 +85,13 @@ pub struct Command {
     /// For [`Order::Germinate`]: a registered blueprint's name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blueprint: Option<String>,
-    /// For [`Order::Germinate`]: the description itself, which is registered first.
+    /// For [`Order::Germinate`]: the description itself, which is registered when the command lands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blueprint_ir: Option<Blueprint>,
     /// For [`Order::Germinate`] and [`Order::Graft`]: a registered grafting strategy; the configuration's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
-    /// Why, in words; it goes into the record.
+    /// Why, in words, at most [`crate::layer::REASON_BYTES_MAX`] bytes; it goes into the record.
     #[serde(default)]
     pub reason: String,
 }

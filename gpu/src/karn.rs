@@ -2,11 +2,16 @@
 //!
 //! A report may come more than once; it is taken once, by the id of its event. What it says goes into the blueprint's
 //! record in the registry, and nowhere else: so a ranking is a reading of the registry alone ([`rank`]), the same for
-//! everyone who shares it, and a restart with the registry loses nothing.
+//! everyone who shares it. Which ids were taken is Karn's own: whoever keeps the registry keeps him beside it (he has a
+//! serialised form), or a report that comes again after a restart counts twice.
+//!
+//! How often a blueprint was used is counted from the report of the epoch ([`Karn::take_epoch`]), which whoever drives a
+//! layer passes on once the boundary is kept: a boundary that is put back has used nothing.
 
 use crate::Error;
 use crate::blueprint::{Record, Registry};
-use crate::report::FieldReport;
+use crate::report::{EpochReport, FieldReport};
+use crate::state::Lifecycle;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,11 +19,35 @@ use std::collections::{BTreeSet, VecDeque};
 pub const EVENT_IDS_KEPT: usize = 65_536;
 
 /// Takes field reports.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Kept", into = "Kept")]
 pub struct Karn {
     seen: BTreeSet<String>,
     order: VecDeque<String>,
     kept_max: usize,
+}
+
+/// Karn as he is kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    event_ids_kept: usize,
+    /// Oldest first.
+    event_ids: Vec<String>,
+}
+
+impl From<Kept> for Karn {
+    fn from(kept: Kept) -> Self {
+        let mut karn = Self::new(kept.event_ids_kept);
+        kept.event_ids.iter().for_each(|id| karn.remember(id));
+        karn
+    }
+}
+
+impl From<Karn> for Kept {
+    fn from(karn: Karn) -> Self {
+        Self { event_ids_kept: karn.kept_max, event_ids: karn.order.into() }
+    }
 }
 
 impl Default for Karn {
@@ -42,29 +71,76 @@ impl Karn {
         if self.seen.contains(event_id) {
             return Ok(false);
         }
-        let gain = report.post_metric - report.pre_metric;
-        if !gain.is_finite() {
-            let problem = format!("its metrics {} and {} must be finite", report.pre_metric, report.post_metric);
-            return Err(Error::Data { name: format!("field report {event_id}"), problem });
+        check(event_id, report, blueprints)?;
+        count(report, blueprints);
+        self.remember(event_id);
+        Ok(true)
+    }
+
+    /// Take the whole report of an epoch, by the id of its event: the seeds that germinated at its boundary count as uses
+    /// of their blueprints, and every field report in it is taken. Returns whether it was new. Field reports that come
+    /// this way must not be given to [`Self::take`] too: they would be known there by another id.
+    ///
+    /// # Errors
+    /// If the registry has not every blueprint that it names, or a metric is not finite; nothing is taken then.
+    pub fn take_epoch(
+        &mut self,
+        event_id: &str,
+        report: &EpochReport,
+        blueprints: &mut Registry,
+    ) -> Result<bool, Error> {
+        if self.seen.contains(event_id) {
+            return Ok(false);
         }
-        if blueprints.record(&report.blueprint_id).is_none() {
-            blueprints.find(&report.blueprint_id)?;
+        let used: Vec<&str> = germinated(report).collect();
+        used.iter().try_for_each(|id| known(id, blueprints))?;
+        report.field_reports.iter().try_for_each(|field| check(event_id, field, blueprints))?;
+        for id in used {
+            if let Some(record) = blueprints.record_mut(id) {
+                record.used = record.used.saturating_add(1);
+            }
         }
-        if let Some(record) = blueprints.record_mut(&report.blueprint_id) {
-            record.count(report.outcome, gain);
-        }
+        report.field_reports.iter().for_each(|field| count(field, blueprints));
         self.remember(event_id);
         Ok(true)
     }
 
     fn remember(&mut self, event_id: &str) {
-        self.seen.insert(event_id.to_owned());
+        if !self.seen.insert(event_id.to_owned()) {
+            return;
+        }
         self.order.push_back(event_id.to_owned());
         while self.order.len() > self.kept_max {
             if let Some(oldest) = self.order.pop_front() {
                 self.seen.remove(&oldest);
             }
         }
+    }
+}
+
+/// The blueprints of the seeds that germinated at a boundary, one for each seed.
+fn germinated(report: &EpochReport) -> impl Iterator<Item = &str> {
+    let landed = |seed: usize| report.landed.iter().any(|l| l.seed == seed && l.to == Lifecycle::Germinated);
+    let begun = report.transitions.iter().map(|(transition, _)| transition);
+    let begun = begun.filter(move |transition| transition.to == Lifecycle::Germinated && landed(transition.seed));
+    begun.filter_map(|transition| transition.blueprint_id.as_deref())
+}
+
+fn known(id: &str, blueprints: &Registry) -> Result<(), Error> {
+    if blueprints.record(id).is_some() { Ok(()) } else { blueprints.find(id).map(drop) }
+}
+
+fn check(event_id: &str, report: &FieldReport, blueprints: &Registry) -> Result<(), Error> {
+    if !report.gain().is_finite() {
+        let problem = format!("its metrics {} and {} must be finite", report.pre_metric, report.post_metric);
+        return Err(Error::Data { name: format!("field report {event_id}"), problem });
+    }
+    known(&report.blueprint_id, blueprints)
+}
+
+fn count(report: &FieldReport, blueprints: &mut Registry) {
+    if let Some(record) = blueprints.record_mut(&report.blueprint_id) {
+        record.count(report.outcome, report.gain());
     }
 }
 
@@ -96,9 +172,15 @@ pub struct Ranked {
     /// Lower bound of its fossilised share times its mean gain (none below 0).
     pub score: f64,
     /// Whether it has had fewer seeds than are tried before its record counts.
-    pub explored: bool,
+    pub untried: bool,
     /// Its record.
     pub record: Record,
+}
+
+/// How often a blueprint was tried: its uses, or its ends where more of these are known.
+#[must_use]
+pub fn tried(record: &Record) -> u64 {
+    record.used.max(record.ended())
 }
 
 /// The blueprints that are worth growing, best first: those still to be tried, the least used first, then by score;
@@ -116,13 +198,13 @@ pub fn rank(blueprints: &Registry, among: &[String], ranking: &Ranking) -> Vec<R
             id: id.to_owned(),
             name: found.name.clone(),
             score: wilson(record.fossilized, record.ended(), ranking.doubt).0 * record.mean_gain.max(0.0),
-            explored: record.used.max(record.ended()) < ranking.tries,
+            untried: tried(record) < ranking.tries,
             record: *record,
         })
         .collect();
     ranked.sort_by(|a, b| {
-        let tried = |ranked: &Ranked| if ranked.explored { ranked.record.used } else { u64::MAX };
-        let order = b.explored.cmp(&a.explored).then(tried(a).cmp(&tried(b)));
+        let turn = |ranked: &Ranked| if ranked.untried { tried(&ranked.record) } else { u64::MAX };
+        let order = b.untried.cmp(&a.untried).then(turn(a).cmp(&turn(b)));
         order.then(b.score.total_cmp(&a.score)).then_with(|| a.name.cmp(&b.name)).then_with(|| a.id.cmp(&b.id))
     });
     ranked
@@ -206,6 +288,47 @@ mod tests {
         assert!(registry.all().all(|(_, _, record)| record.ended() == 0));
         let good = report(&registry, "one", Outcome::Culled, 0.0);
         assert!(karn.take("a", &good, &mut registry).unwrap());
+    }
+
+    #[test]
+    fn an_epoch_counts_once_and_its_germinations_count_as_uses() {
+        use crate::govern::{Ruling, Transition};
+        use crate::report::Landed;
+        let (mut karn, mut registry) = (Karn::default(), registry());
+        let id = registry.find("one").unwrap().id();
+        let begun = |seed: usize| Transition {
+            command_id: "a".to_owned(),
+            layer_id: "hidden".to_owned(),
+            seed,
+            epoch: 3,
+            from: Lifecycle::Dormant,
+            to: Lifecycle::Germinated,
+            blueprint_id: Some(id.clone()),
+            strategy: None,
+            alpha: 0.0,
+            weights: 1,
+            evaluation_score: 0.0,
+            reason: String::new(),
+        };
+        let landed = Landed { seed: 1, from: Lifecycle::Dormant, to: Lifecycle::Germinated };
+        let mut report = EpochReport {
+            transitions: vec![(begun(1), Ruling::Allowed), (begun(2), Ruling::Denied("no".to_owned()))],
+            landed: vec![landed],
+            field_reports: vec![
+                report(&registry, "two", Outcome::Culled, -0.1),
+                report(&registry, "two", Outcome::Culled, f64::NAN),
+            ],
+            ..EpochReport::default()
+        };
+        assert!(karn.take_epoch("hidden-3", &report, &mut registry).is_err());
+        assert!(registry.all().all(|(_, _, record)| tried(record) == 0), "all of it or nothing");
+        report.field_reports.pop();
+        let mut again: Karn = serde_json::from_str(&serde_json::to_string(&karn).unwrap()).unwrap();
+        assert!(again.take_epoch("hidden-3", &report, &mut registry).unwrap());
+        let mut kept: Karn = serde_json::from_str(&serde_json::to_string(&again).unwrap()).unwrap();
+        assert!(kept == again && !kept.take_epoch("hidden-3", &report, &mut registry).unwrap(), "after a restart too");
+        assert_eq!(registry.record(&id).unwrap().used, 1, "what was denied was not used");
+        assert_eq!(registry.record(&report.field_reports[0].blueprint_id).unwrap().culled, 1);
     }
 
     #[test]

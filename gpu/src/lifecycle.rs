@@ -43,7 +43,8 @@ pub enum Mode {
     Legacy,
 }
 
-/// All thresholds and minima. Epochs are whole epochs spent in the stage.
+/// All thresholds and minima. Epochs are whole epochs spent in the stage: with a minimum of 100 the command that leads out
+/// of it can land at the end of the hundredth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gates {
@@ -141,6 +142,9 @@ impl Default for Gates {
 /// The longest drift and stability windows, for they are kept with every seed.
 const WINDOW_MAX: u32 = 1_000;
 
+/// The fewest losses that a stability can be told from.
+const STABILITY_LOSSES_MIN: u32 = 3;
+
 impl Gates {
     /// Check that the values can be used.
     ///
@@ -156,6 +160,10 @@ impl Gates {
         ];
         if let Some((key, value)) = windows.into_iter().find(|(_, value)| !(1..=WINDOW_MAX).contains(value)) {
             return refuse(key, value.to_string(), "it must be from 1 to 1000");
+        }
+        if self.stability_window < STABILITY_LOSSES_MIN {
+            let problem = "it must be from 3 to 1000: fewer losses say nothing of stability";
+            return refuse("gates.stability_window", self.stability_window.to_string(), problem);
         }
         for (key, stage) in [
             ("gates.training_epochs_max", Lifecycle::Training),
@@ -250,7 +258,7 @@ pub fn targets(mode: Mode, from: Lifecycle) -> &'static [Lifecycle] {
 pub struct Facts<'a> {
     /// The stage the seed is in.
     pub stage: Lifecycle,
-    /// Whole epochs in it.
+    /// Whole epochs in it, the one that ends counted.
     pub epochs_in_state: u32,
     /// Whether a training slot is free.
     pub slot_free: bool,
@@ -306,9 +314,18 @@ pub fn check(mode: Mode, gates: &Gates, seed: &Facts<'_>, to: Lifecycle) -> Resu
     }
 }
 
-/// What a seed's gate says, for who decides.
+/// What a seed's gate says, for who decides. Where no rollback leads out of the stage, nothing asks for one.
 #[must_use]
 pub fn gate(mode: Mode, gates: &Gates, seed: &Facts<'_>) -> Gate {
+    match signal(mode, gates, seed) {
+        Gate::Unstable { reason } if !targets(mode, seed.stage).contains(&Lifecycle::RolledBack) => {
+            Gate::Shut { waits_for: reason }
+        }
+        gate => gate,
+    }
+}
+
+fn signal(mode: Mode, gates: &Gates, seed: &Facts<'_>) -> Gate {
     if let Some(reason) = seed.unstable {
         return Gate::Unstable { reason: reason.to_owned() };
     }
@@ -381,6 +398,9 @@ fn drift_stable(gates: &Gates, drifts: &[f32]) -> Result<(), String> {
     let Some(last) = drifts.len().checked_sub(window).map(|from| &drifts[from..]) else {
         return Err(format!("{} of {window} drifts are measured", drifts.len()));
     };
+    if let Some(bad) = last.iter().find(|drift| !drift.is_finite()) {
+        return Err(format!("one of its last {window} drifts is {bad}: every one must be finite"));
+    }
     let spread = last.iter().copied().fold(f32::MIN, f32::max) - last.iter().copied().fold(f32::MAX, f32::min);
     if spread <= gates.drift_spread_max {
         return Ok(());
@@ -416,7 +436,7 @@ fn time_out(gates: &Gates, seed: &Facts<'_>) -> Option<String> {
 /// losses say nothing: 0.
 #[must_use]
 pub fn stability(losses: &[f64]) -> f64 {
-    if losses.len() < 3 {
+    if losses.len() < STABILITY_LOSSES_MIN as usize {
         return 0.0;
     }
     #[allow(clippy::cast_precision_loss, reason = "a handful of epochs")]

@@ -93,21 +93,10 @@ impl Network {
         Self { first, second, frozen: false }
     }
 
-    /// Width of the hidden activations, where a layer goes.
-    #[must_use]
-    pub fn hidden_width(&self) -> usize {
-        self.first.bias.len()
-    }
-
     /// Whether no weight can change any more.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.frozen
-    }
-
-    /// Let no weight change any more.
-    pub fn freeze(&mut self) {
-        self.frozen = true;
     }
 
     /// All weights: to compare networks by.

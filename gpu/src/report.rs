@@ -15,7 +15,7 @@ pub struct FieldReport {
     /// The task's metric when the seed began to graft; where it never did, the same as `post_metric`, for it has
     /// changed nothing.
     pub pre_metric: f64,
-    /// The task's metric when it ended.
+    /// The task's metric when it ended; of a seed whose cull brings its alpha down, when the cull was ruled.
     pub post_metric: f64,
     /// How it ended.
     pub outcome: Outcome,

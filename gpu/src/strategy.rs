@@ -8,6 +8,7 @@
 
 use crate::Error;
 use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many epochs' drifts a strategy is shown (`specs`: the last 5).
 pub const DRIFTS_SHOWN: usize = 5;
@@ -77,7 +78,25 @@ pub trait Strategy: Send {
 
 /// All strategies that layers may use, by name and by number. A number stays its strategy's for the registry's life.
 pub struct Strategies {
-    list: Vec<Box<dyn Strategy>>,
+    list: Vec<(String, Shared)>,
+}
+
+/// A strategy taken out of its registry, to be asked without holding on to that: a strategy may take its time.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Box<dyn Strategy>>>);
+
+impl Shared {
+    /// Ask it.
+    #[must_use]
+    pub fn step(&self, seed: &StrategyInput) -> StrategyStep {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).step(seed)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Strategies {
@@ -100,11 +119,13 @@ impl Strategies {
 
     /// Add a strategy, or put it in the place of the one with its name. Returns its number.
     pub fn add(&mut self, strategy: Box<dyn Strategy>) -> usize {
-        if let Some(at) = self.list.iter().position(|known| known.name() == strategy.name()) {
-            self.list[at] = strategy;
+        let name = strategy.name().to_owned();
+        let strategy = Shared(Arc::new(Mutex::new(strategy)));
+        if let Some(at) = self.list.iter().position(|(known, _)| *known == name) {
+            self.list[at].1 = strategy;
             return at;
         }
-        self.list.push(strategy);
+        self.list.push((name, strategy));
         self.list.len() - 1
     }
 
@@ -113,7 +134,7 @@ impl Strategies {
     /// # Errors
     /// If there is none.
     pub fn find(&self, name: &str) -> Result<usize, Error> {
-        self.list.iter().position(|known| known.name() == name).ok_or_else(|| Error::NoStrategy {
+        self.list.iter().position(|(known, _)| known == name).ok_or_else(|| Error::NoStrategy {
             asked: name.to_owned(),
             known: if self.list.is_empty() { "none".to_owned() } else { self.names().join(", ") },
         })
@@ -122,18 +143,19 @@ impl Strategies {
     /// The name of the strategy with this number.
     #[must_use]
     pub fn name(&self, number: usize) -> Option<&str> {
-        self.list.get(number).map(|strategy| strategy.name())
+        self.list.get(number).map(|(name, _)| name.as_str())
     }
 
     /// All names, by number.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        self.list.iter().map(|strategy| strategy.name()).collect()
+        self.list.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Ask the strategy with this number. One that is not there holds.
-    pub fn step(&mut self, number: usize, seed: &StrategyInput) -> StrategyStep {
-        self.list.get_mut(number).map_or(StrategyStep::HOLD, |strategy| strategy.step(seed))
+    /// The strategy with this number.
+    #[must_use]
+    pub fn get(&self, number: usize) -> Option<Shared> {
+        self.list.get(number).map(|(_, strategy)| strategy.clone())
     }
 }
 
@@ -345,8 +367,8 @@ mod tests {
         assert_eq!(all.names(), ["fixed_ramp", "performance_linked", "drift_controlled", "grad_norm_gated"]);
         let number = all.find("fixed_ramp").unwrap();
         assert_eq!(all.add(Box::new(Other)), number);
-        close(all.step(number, &input()).add, 0.25);
-        assert_eq!(all.step(99, &input()), StrategyStep::HOLD);
+        close(all.get(number).unwrap().step(&input()).add, 0.25);
+        assert!(all.get(99).is_none());
         let error = all.find("leap").unwrap_err().to_string();
         assert!(error.contains("`leap`") && error.contains("grad_norm_gated"), "{error}");
     }

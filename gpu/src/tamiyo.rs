@@ -4,6 +4,8 @@
 //! She keeps no state: what she orders follows from the observation and the library alone, and a command's id from the
 //! layer, the epoch, the seed and the order. So the same observation twice gives the same commands twice, which a layer takes once.
 
+use crate::blueprint::Function;
+use crate::chunks::Chunks;
 use crate::govern::{Command, Order, Tamiyo};
 use crate::karn::{self, Ranked, Ranking};
 use crate::layer::Library;
@@ -72,17 +74,31 @@ impl Standard {
         {
             return Vec::new();
         }
-        let ranked = {
-            let library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
-            karn::rank(&library.blueprints, &self.policy.blueprints, &self.policy.ranking)
-        };
-        let mut chosen = Choice::new(ranked, self.policy.ranking.tries);
+        let chunks = Chunks::new(observation.width, observation.seed_count).ok();
+        let mut chosen = self.choice(observation);
         let with_blueprint = |&seed: &usize| {
-            let (id, reason) = chosen.next()?;
+            // Without a tiling nothing is known of widths, and nothing is kept back for them.
+            let width = chunks.filter(|chunks| seed < chunks.seeds()).map_or(0, |chunks| chunks.width_of(seed));
+            let (id, reason) = chosen.next(width)?;
             let command = command(observation, seed, Order::Germinate, reason);
             Some(Command { blueprint: Some(id), strategy: self.policy.strategy.clone(), ..command })
         };
-        observation.candidates.iter().take(room).map_while(with_blueprint).collect()
+        observation.candidates.iter().filter_map(with_blueprint).take(room).collect()
+    }
+
+    fn choice(&self, observation: &Observation) -> Choice {
+        let library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        let ranked = karn::rank(&library.blueprints, &self.policy.blueprints, &self.policy.ranking);
+        let option = |ranked: Ranked| {
+            let function = library.blueprints.find(&ranked.id).ok()?.function;
+            Some(Candidate { tried: karn::tried(&ranked.record), function, ranked })
+        };
+        Choice {
+            all: ranked.into_iter().filter_map(option).collect(),
+            tries: self.policy.ranking.tries,
+            seed_weights_max: observation.seed_weights_max,
+            weights_free: observation.weights_free,
+        }
     }
 }
 
@@ -113,30 +129,44 @@ fn follow(observation: &Observation, seed: &SeedView, slots: &mut usize) -> Opti
     }
 }
 
-/// Which blueprint the next seed gets: the untried in turn, each as often as is still to be tried; then the best.
+/// Which blueprint the next seed gets, of those whose weights the layer would take: the untried in turn, each as often
+/// as is still to be tried; then the best.
 struct Choice {
-    ranked: Vec<(Ranked, u64)>,
+    all: Vec<Candidate>,
     tries: u64,
+    seed_weights_max: usize,
+    weights_free: usize,
+}
+
+struct Candidate {
+    ranked: Ranked,
+    function: Function,
+    tried: u64,
 }
 
 impl Choice {
-    fn new(ranked: Vec<Ranked>, tries: u64) -> Self {
-        Self { ranked: ranked.into_iter().map(|ranked| (ranked.clone(), ranked.record.used)).collect(), tries }
-    }
-
-    fn next(&mut self) -> Option<(String, String)> {
-        let tries = self.tries;
-        let untried = self.ranked.iter_mut().filter(|(_, used)| *used < tries).min_by_key(|(_, used)| *used);
-        if let Some((blueprint, used)) = untried {
-            *used += 1;
-            let reason = format!("blueprint {} has had {} of {tries} tries", blueprint.name, *used - 1);
-            return Some((blueprint.id.clone(), reason));
-        }
-        let best = |a: &&(Ranked, u64), b: &&(Ranked, u64)| {
-            b.0.score.total_cmp(&a.0.score).then_with(|| a.0.name.cmp(&b.0.name))
+    /// For a chunk of `width` columns.
+    fn next(&mut self, width: usize) -> Option<(String, String)> {
+        let (tries, most) = (self.tries, self.seed_weights_max.min(self.weights_free));
+        let fits = |one: &&mut Candidate| one.function.weights(width) <= most;
+        let order = |one: &&mut Candidate| {
+            let due = one.tried < tries;
+            (!due, if due { one.tried } else { 0 })
         };
-        let (blueprint, _) = self.ranked.iter().min_by(best)?;
-        Some((blueprint.id.clone(), format!("blueprint {} ranks first with {:.6}", blueprint.name, blueprint.score)))
+        let best = |a: &&mut Candidate, b: &&mut Candidate| {
+            let score = || b.ranked.score.total_cmp(&a.ranked.score).then_with(|| a.ranked.name.cmp(&b.ranked.name));
+            order(a).cmp(&order(b)).then_with(|| if a.tried < tries { std::cmp::Ordering::Equal } else { score() })
+        };
+        let found = self.all.iter_mut().filter(fits).min_by(best)?;
+        self.weights_free -= found.function.weights(width);
+        let Ranked { id, name, score, .. } = &found.ranked;
+        let reason = if found.tried < tries {
+            found.tried += 1;
+            format!("blueprint {name} has had {} of {tries} tries", found.tried - 1)
+        } else {
+            format!("blueprint {name} ranks first with {score:.6}")
+        };
+        Some((id.clone(), reason))
     }
 }
 
@@ -180,6 +210,9 @@ mod tests {
             epoch: 12,
             task: TaskSignals::default(),
             seed_count: 16,
+            width: 64,
+            seed_weights_max: 1_000,
+            weights_free: 10_000,
             training_slots_free: 1,
             candidates: candidates.to_vec(),
             seeds,
@@ -237,6 +270,24 @@ mod tests {
         assert_eq!(ordered(Policy { germinations_max: 2, ..Policy::default() }).len(), 2);
         assert!(ordered(Policy { germinate_until: Some(12), ..Policy::default() }).is_empty());
         assert!(ordered(Policy { blueprints: vec!["absent".to_owned()], ..Policy::default() }).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_ordered_that_the_layer_would_refuse() {
+        // On chunks of 4 columns: an adapter of rank 16 has 148 weights, an mlp 428, a residual scale 8.
+        let ordered = |seed_weights_max, weights_free| {
+            let observation = Observation { seed_weights_max, weights_free, ..observation(&[3, 1, 2], Vec::new()) };
+            let commands = standard(Policy::default()).decide(&observation).unwrap();
+            let library = Library::standard();
+            let name = |command: &Command| {
+                library.blueprints.find(command.blueprint.as_deref().unwrap()).unwrap().name.clone()
+            };
+            commands.iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(ordered(147, 10_000), ["residual_scale"; 3]);
+        assert_eq!(ordered(1_000, 160), ["adapter", "residual_scale", "residual_scale"]);
+        assert_eq!(ordered(1_000, 15), ["residual_scale"]);
+        assert!(ordered(7, 10_000).is_empty());
     }
 
     #[test]

@@ -161,3 +161,11 @@ fn a_plan_that_cannot_be_used_is_refused() {
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), Plan::digits());
     assert!(serde_json::from_str::<Plan>(r#"{"epoch":3}"#).is_err());
 }
+
+#[test]
+fn a_gain_is_a_number_whatever_the_losses() {
+    let scores = |loss, accuracy| Scores { loss, accuracy, right: Vec::new() };
+    assert_eq!(gain(&scores(0.25, 0.75), &scores(0.5, 0.5)), (0.25, 0.5));
+    assert_eq!(gain(&scores(0.0, 1.0), &scores(0.0, 1.0)), (0.0, 0.0));
+    assert_eq!(gain(&scores(0.5, 0.5), &scores(0.0, 1.0)), (-0.5, 0.0));
+}

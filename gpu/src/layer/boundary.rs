@@ -2,14 +2,14 @@
 
 use crate::Error;
 use crate::govern::{Governor, Ruling, Transition};
-use crate::layer::commands::Pending;
+use crate::layer::commands::{Pending, check_texts};
 use crate::layer::trail::push_recent;
 use crate::layer::{Layer, lock};
 use crate::lifecycle;
 use crate::observe::TaskSignals;
 use crate::report::{EpochReport, Landed, Lapsed};
 use crate::state::Lifecycle;
-use crate::strategy::{DRIFTS_SHOWN, StrategyInput};
+use crate::strategy::{DRIFTS_SHOWN, StrategyInput, StrategyStep};
 
 /// A ramp this close to its end has ended: thirty thirtieths are not quite 1 in f32.
 const RAMP_SLACK: f32 = 1e-5;
@@ -31,6 +31,8 @@ impl Layer {
         let commands = self.still_open();
         let transitions: Vec<_> = commands.iter().map(|(seed, pending)| self.transition(*seed, pending)).collect();
         let rulings = judge(governor, &transitions);
+        let denied = commands.iter().zip(&rulings).filter(|(_, ruling)| **ruling != Ruling::Allowed);
+        self.remembered.forget(denied.map(|((_, pending), _)| pending.command_id.as_str()));
         self.task = task;
         self.remember_epoch();
         let ramping: Vec<usize> = self.in_stage(Lifecycle::Grafting);
@@ -57,17 +59,27 @@ impl Layer {
 
     /// Put a seed back to its last checkpoint at once, whatever the minima say: weights, alpha, state and optimiser bit
     /// for bit. It no longer touches the output. A command that waits for it lapses. The field report comes with the
-    /// next boundary.
+    /// next boundary. The governor is shown `command_id`, the id of the command that asks for it; one is made up where
+    /// no command did.
     ///
     /// # Errors
-    /// If there is no such seed, or it is not in one of the stages from TRAINING to `FINE_TUNING`.
-    pub fn rollback(&mut self, seed: usize, reason: &str, governor: &mut dyn Governor) -> Result<Ruling, Error> {
+    /// If there is no such seed, it is not in one of the stages from TRAINING to `FINE_TUNING`, or a text is too long.
+    pub fn rollback(
+        &mut self,
+        seed: usize,
+        command_id: Option<&str>,
+        reason: &str,
+        governor: &mut dyn Governor,
+    ) -> Result<Ruling, Error> {
         self.check_seed(seed)?;
+        let command_id = command_id.map_or_else(|| format!("rollback-{}-{seed}", self.epoch), str::to_owned);
+        check_texts(&command_id, reason)?;
         self.check_transition(seed, Lifecycle::RolledBack, true)?;
         let pending = Pending {
-            command_id: format!("rollback-{}-{seed}", self.epoch),
+            command_id,
             to: Lifecycle::RolledBack,
             blueprint: None,
+            weights: 0,
             strategy: None,
             reason: reason.to_owned(),
         };
@@ -76,6 +88,7 @@ impl Layer {
         if ruling == Ruling::Allowed {
             if let Some(waiting) = self.pending.remove(seed) {
                 let reason = "the seed was rolled back".to_owned();
+                self.remembered.forget(std::iter::once(waiting.command_id.as_str()));
                 self.news.lapsed.push(Lapsed { command_id: waiting.command_id, seed, to: waiting.to, reason });
             }
             self.put_back(seed, pending.reason);
@@ -83,14 +96,21 @@ impl Layer {
         Ok(ruling)
     }
 
-    /// The waiting commands, by seed; those whose gate has shut since lapse. Slots were reserved when they came.
+    /// The waiting commands, by seed; those whose gate has shut since lapse, and those whose blueprint has a name that
+    /// was given away since. Slots and weights were reserved when they came.
     fn still_open(&mut self) -> Vec<(usize, Pending)> {
         let mut open = Vec::new();
         for (seed, pending) in self.pending.take() {
             let facts = self.facts(seed, true);
-            match lifecycle::check(self.mode(), &self.config.gates, &facts, pending.to) {
+            let known = || match &pending.blueprint {
+                Some((_, blueprint)) => lock(&self.library).blueprints.check_new(blueprint).map(drop),
+                None => Ok(()),
+            };
+            let gate = lifecycle::check(self.mode(), &self.config.gates, &facts, pending.to);
+            match gate.and_then(|()| known().map_err(|why| why.to_string())) {
                 Ok(()) => open.push((seed, pending)),
                 Err(reason) => {
+                    self.remembered.forget(std::iter::once(pending.command_id.as_str()));
                     let lapsed = Lapsed { command_id: pending.command_id, seed, to: pending.to, reason };
                     self.news.lapsed.push(lapsed);
                 }
@@ -153,17 +173,15 @@ impl Layer {
         self.store.active.iter().copied().filter(|&seed| self.store.stage(seed) == stage).collect()
     }
 
-    /// Ask the strategies, and move the ramps that did not end.
+    /// Ask the strategies, and move the ramps that did not end. The library is not held while a strategy is asked.
     fn ramp(&mut self, seeds: &[usize]) {
-        let library = self.library.clone();
-        let mut library = lock(&library);
         for &seed in seeds {
             if self.store.stage(seed) != Lifecycle::Grafting {
                 continue;
             }
-            let number = self.store.strategy(seed).unwrap_or(usize::MAX);
             let Some(input) = self.strategy_input(seed) else { continue };
-            let answer = library.strategies.step(number, &input);
+            let strategy = self.store.strategy(seed).and_then(|at| lock(&self.library).strategies.get(at));
+            let answer = strategy.map_or(StrategyStep::HOLD, |strategy| strategy.step(&input));
             let gates = &self.config.gates;
             let Some(trail) = &mut self.store.trails[seed] else { continue };
             trail.baseline_loss.get_or_insert(self.task.loss);

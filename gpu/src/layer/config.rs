@@ -39,6 +39,10 @@ pub struct Config {
     pub command_ids_kept: usize,
     /// How many different blueprints a layer can hold at once.
     pub blueprints_max: usize,
+    /// How many weights one seed may have: an `mlp` on a chunk of c columns has 24·c² and more.
+    pub seed_weights_max: usize,
+    /// How many weights all seeds may have together. Gradients, moments and rolling checkpoints come on top of it.
+    pub weights_max: usize,
 }
 
 impl Default for Config {
@@ -58,12 +62,22 @@ impl Default for Config {
             random_seed: 0,
             command_ids_kept: 4_096,
             blueprints_max: 256,
+            seed_weights_max: 1 << 24,
+            weights_max: 1 << 28,
         }
     }
 }
 
 /// The longest name of a layer.
 const ID_BYTES_MAX: usize = 128;
+/// The most that [`Config::checkpoints_kept`] may be: each holds all seeds that grow.
+pub const CHECKPOINTS_KEPT_MAX: usize = 1_000;
+/// The most that [`Config::command_ids_kept`] may be.
+pub const COMMAND_IDS_KEPT_MAX: usize = 1 << 20;
+/// The most that [`Config::blueprints_max`] may be.
+pub const BLUEPRINTS_MAX: usize = 1 << 16;
+/// The most that [`Config::candidates_max`] may be.
+pub const CANDIDATES_MAX: usize = 1 << 20;
 
 impl Config {
     /// A layer of one seed with the five stages of the legacy mode.
@@ -88,18 +102,29 @@ impl Config {
         if self.seeds < least || self.seeds > self.width {
             return Err(Error::Tiling { width: self.width, seeds: self.seeds, least });
         }
-        for (key, value) in [
-            ("checkpoints_kept", self.checkpoints_kept),
-            ("training_slots", self.training_slots),
-            ("command_ids_kept", self.command_ids_kept),
-            ("blueprints_max", self.blueprints_max),
-        ] {
-            if value == 0 {
-                return refuse(key, value.to_string(), "it must be at least 1");
-            }
-        }
+        self.check_limits()?;
         self.gates.check()?;
         self.denoising.check(self.gates.denoising_loss_max)?;
         Chunks::new(self.width, self.seeds)
+    }
+
+    fn check_limits(&self) -> Result<(), Error> {
+        for (key, value, least, most) in [
+            ("checkpoints_kept", self.checkpoints_kept, 1, CHECKPOINTS_KEPT_MAX),
+            ("training_slots", self.training_slots, 1, usize::MAX),
+            ("candidates_max", self.candidates_max, 0, CANDIDATES_MAX),
+            ("command_ids_kept", self.command_ids_kept, 1, COMMAND_IDS_KEPT_MAX),
+            ("blueprints_max", self.blueprints_max, 1, BLUEPRINTS_MAX),
+            ("seed_weights_max", self.seed_weights_max, 1, usize::MAX),
+            ("weights_max", self.weights_max, 1, usize::MAX),
+        ] {
+            let problem = match value {
+                _ if value < least => format!("it must be at least {least}"),
+                _ if value > most => format!("it must be at most {most}"),
+                _ => continue,
+            };
+            return Err(Error::Config { key, value: value.to_string(), problem });
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What a saved layer says of itself before anything of it is restored: enough to make a layer that it fits.
 
 use super::Config;
-use super::save::{authentic, damaged};
+use super::save::{SEED_BYTES_MIN, authentic, damaged};
 use crate::Error;
 use crate::checkpoint::codec::Reader;
 use crate::lifecycle::Mode;
@@ -40,7 +40,11 @@ impl Head {
                 id: from.text()?,
                 width: from.size()?,
                 seeds: from.size()?,
-                mode: if from.u32()? == 0 { Mode::Full } else { Mode::Legacy },
+                mode: match from.u32()? {
+                    0 => Mode::Full,
+                    1 => Mode::Legacy,
+                    _ => return None,
+                },
                 epoch: from.u64()?,
                 task: {
                     let _lessons = from.u64()?;
@@ -50,14 +54,30 @@ impl Head {
                 strategies: from.list(Reader::text)?,
             })
         };
-        read().ok_or_else(|| damaged("it ends within its head"))
+        let head = read().ok_or_else(|| damaged("it ends within its head, or has a mode that there is not"))?;
+        let left = from.left();
+        // Whoever makes a layer of so many seeds sets memory aside for each.
+        if head.seeds.checked_mul(SEED_BYTES_MIN).is_none_or(|least| least > left) {
+            return Err(damaged(&format!("{} seeds cannot lie in the {left} bytes after its head", head.seeds)));
+        }
+        Ok(head)
     }
 
     /// The configuration of a layer that it fits; what it does not say is the default.
     #[must_use]
     pub fn config(&self) -> Config {
         let (id, blueprints_max) = (self.id.clone(), self.blueprint_ids.len().max(Config::default().blueprints_max));
-        Config { id, width: self.width, seeds: self.seeds, mode: self.mode, blueprints_max, ..Config::default() }
+        Config {
+            id,
+            width: self.width,
+            seeds: self.seeds,
+            mode: self.mode,
+            blueprints_max,
+            // What it has was read already.
+            seed_weights_max: usize::MAX,
+            weights_max: usize::MAX,
+            ..Config::default()
+        }
     }
 }
 
@@ -83,6 +103,26 @@ mod tests {
             );
             assert_eq!(head.epoch, 0);
             layer(head.config()).restore(&saved).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_forged_head_sets_no_memory_aside() {
+        use sha2::{Digest, Sha256};
+        let saved = layer(Config { id: "a".to_owned(), ..Config::default() }).save();
+        // After the magic, the version and the id of one byte: width, seeds, mode.
+        let seeds = 8 + 4 + 8 + 1 + 8;
+        for (at, forged, says) in [
+            (seeds, &4_000_000_000_u64.to_le_bytes()[..], "4000000000 seeds cannot lie in the"),
+            (seeds, &u64::MAX.to_le_bytes()[..], "seeds cannot lie in the"),
+            (seeds + 8, &2_u32.to_le_bytes()[..], "a mode that there is not"),
+        ] {
+            let mut bytes = saved[..saved.len() - 32].to_vec();
+            bytes[at..at + forged.len()].copy_from_slice(forged);
+            let digest = Sha256::digest(&bytes);
+            bytes.extend(digest);
+            let error = Head::read(&bytes).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
         }
     }
 

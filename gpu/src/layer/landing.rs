@@ -4,9 +4,9 @@ use crate::adam::Adam;
 use crate::blueprint::Outcome;
 use crate::checkpoint::Snapshot;
 use crate::layer::commands::Pending;
-use crate::layer::trail::{Trail, Withdrawal};
+use crate::layer::trail::{Moments, Trail, Withdrawal};
 use crate::layer::{Layer, lock};
-use crate::report::{FieldEvaluation, FieldReport, Landed, Rollback};
+use crate::report::{FieldEvaluation, FieldReport, Landed, Lapsed, Rollback};
 use crate::state::Lifecycle;
 
 /// Bytes of a weight, of its gradient, and of its two moments.
@@ -38,9 +38,17 @@ impl Layer {
         Some(Landed { seed, from, to })
     }
 
-    /// A blueprint with fresh weights.
+    /// A blueprint with fresh weights. It is registered now, and not before: a germination that is denied leaves the
+    /// library as it was.
     fn germinate(&mut self, seed: usize, pending: Pending) -> Option<()> {
         let (id, blueprint) = pending.blueprint?;
+        if let Err(why) = lock(&self.library).blueprints.add(blueprint.as_ref().clone()) {
+            // Between the ruling and this, another layer gave the name away.
+            let (command_id, reason) = (pending.command_id, why.to_string());
+            self.remembered.forget(std::iter::once(command_id.as_str()));
+            self.news.lapsed.push(Lapsed { command_id, seed, to: pending.to, reason });
+            return None;
+        }
         let held = self.store.blueprints.len();
         let number = self.store.number_blueprint(&id, &blueprint, self.config.blueprints_max)?;
         if self.store.blueprints.len() > held || self.config.blueprints_max == held {
@@ -49,8 +57,7 @@ impl Layer {
         let width = self.store.chunks.width_of(seed);
         let weights = blueprint.fresh_weights(width, mixed(self.config.random_seed, self.epoch, seed));
         self.store.optimisers[seed] = Adam::new(weights.len());
-        self.store.weights[seed] = weights;
-        self.store.worn[seed] = true;
+        self.store.put_weights(seed, weights);
         self.store.trails[seed] = Some(Box::new(Trail { germinated: self.epoch, ..Trail::default() }));
         self.store.alpha[seed] = 0.0;
         self.slowest_ms[seed] = 0.0;
@@ -58,9 +65,6 @@ impl Layer {
         row.blueprint = number_of(number);
         row.strategy = pending.strategy.map_or(-1, number_of);
         self.store.enter(seed, Lifecycle::Germinated);
-        if let Some(record) = lock(&self.library).blueprints.record_mut(&id) {
-            record.used += 1;
-        }
         Some(())
     }
 
@@ -78,6 +82,8 @@ impl Layer {
             trail.pause_left = 0;
             trail.baseline_loss = None;
             trail.pre_metric = Some(metric);
+            trail.gradient_norm = 0.0;
+            trail.gradient_norms = Moments::default();
         }
         self.enter_fresh(seed, Lifecycle::Grafting);
     }
@@ -101,9 +107,9 @@ impl Layer {
 
     fn begin_withdrawal(&mut self, seed: usize) {
         let steps = self.config.gates.withdrawal_epochs;
-        let from = self.store.alpha[seed];
+        let (from, metric) = (self.store.alpha[seed], self.task.metric);
         if let Some(trail) = &mut self.store.trails[seed] {
-            trail.withdrawal = Some(Withdrawal { from, left: steps, steps });
+            trail.withdrawal = Some(Withdrawal { from, left: steps, steps, metric });
         }
     }
 
@@ -111,7 +117,7 @@ impl Layer {
     pub(super) fn withdraw(&mut self, seed: usize) -> Option<Landed> {
         let withdrawal = self.store.trails[seed].as_mut().and_then(|trail| trail.withdrawal.as_mut())?;
         withdrawal.left = withdrawal.left.saturating_sub(1);
-        let Withdrawal { from, left, steps } = *withdrawal;
+        let Withdrawal { from, left, steps, .. } = *withdrawal;
         #[allow(clippy::cast_precision_loss, reason = "at most a thousand steps")]
         let alpha = from * (left as f32 / steps as f32);
         self.store.alpha[seed] = alpha;
@@ -146,7 +152,7 @@ impl Layer {
         (row.blueprint, row.strategy, row.checkpoint, row.errors) = (-1, -1, -1, 0);
         row.set_evaluation_score(0.0);
         self.store.state[seed] = row;
-        self.store.weights[seed] = Vec::new();
+        self.store.put_weights(seed, Vec::new());
         self.store.optimisers[seed] = Adam::default();
         self.store.trails[seed] = None;
     }
@@ -161,7 +167,7 @@ impl Layer {
             let Snapshot { row, alpha, weights, optimiser, trail, .. } = last;
             self.store.put_row(seed, *row);
             self.store.alpha[seed] = *alpha;
-            self.store.weights[seed].clone_from(weights);
+            self.store.put_weights(seed, weights.as_ref().clone());
             self.store.optimisers[seed].clone_from(optimiser);
             self.store.trails[seed] = Some(Box::new(trail.clone()));
         }
@@ -181,7 +187,8 @@ impl Layer {
         let (Some(id), Some(trail)) = (self.store.blueprint_id(seed), self.store.trails[seed].as_deref()) else {
             return;
         };
-        let post_metric = self.task.metric;
+        // A withdrawal takes the seed's part out of the network: what it did was measured when the cull was ruled.
+        let post_metric = trail.withdrawal.map_or(self.task.metric, |withdrawal| withdrawal.metric);
         let report = FieldReport {
             blueprint_id: id.to_owned(),
             seed_id: seed,

@@ -35,7 +35,8 @@ pub(crate) mod store;
 mod tests;
 pub(crate) mod trail;
 
-pub use config::Config;
+pub use commands::{COMMAND_ID_BYTES_MAX, REASON_BYTES_MAX};
+pub use config::{BLUEPRINTS_MAX, CANDIDATES_MAX, CHECKPOINTS_KEPT_MAX, COMMAND_IDS_KEPT_MAX, Config};
 pub use head::Head;
 
 use crate::Error;
@@ -120,8 +121,6 @@ struct Running {
     lesson: u64,
     gradients: Gradients,
     incoming: Gradients,
-    /// Room for the weights of one seed.
-    before: Vec<f32>,
 }
 
 /// What happened between two boundaries.
@@ -189,12 +188,6 @@ impl Layer {
     #[must_use]
     pub fn device(&self) -> Device {
         self.backend.device()
-    }
-
-    /// Go on, on another backend: for a device that was lost for good.
-    pub fn move_to(&mut self, backend: Box<dyn Backend>) {
-        self.backend = backend;
-        self.changes.mark_all();
     }
 
     /// The tiling.

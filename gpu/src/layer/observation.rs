@@ -52,6 +52,9 @@ impl Layer {
             epoch: self.epoch,
             task,
             seed_count: self.store.chunks.seeds(),
+            width: self.store.chunks.width(),
+            seed_weights_max: self.config.seed_weights_max,
+            weights_free: self.weights_free(),
             training_slots_free: slots,
             candidates: self.candidates(),
             seeds: seeds.iter().map(|&seed| self.seed_view(seed, slots > 0, &library.strategies)).collect(),
@@ -87,13 +90,13 @@ impl Layer {
         }
     }
 
-    /// What the gates look at.
+    /// What the gates look at. The epoch that runs counts as one in the stage, for whatever is asked lands at its end.
     pub(super) fn facts(&self, seed: usize, slot_free: bool) -> Facts<'_> {
         let state = &self.store.state[seed];
         let trail = self.store.trails[seed].as_deref();
         Facts {
             stage: state.lifecycle(),
-            epochs_in_state: u32::try_from(state.epochs_in_state).unwrap_or(0),
+            epochs_in_state: u32::try_from(state.epochs_in_state).unwrap_or(0).saturating_add(1),
             slot_free,
             progress: trail.map_or(0.0, |trail| trail.progress),
             drifts: trail.map_or(&[], |trail| &trail.drifts),
@@ -109,10 +112,10 @@ impl Layer {
     /// Dormant seeds that no command waits for, by the variance of their chunk, greatest first.
     fn candidates(&self) -> Vec<usize> {
         let most = self.config.candidates_max;
-        let mut best = Vec::with_capacity(2 * most);
         if most == 0 {
             return Vec::new();
         }
+        let mut best = Vec::with_capacity((2 * most).min(self.store.chunks.seeds()));
         let measured = &self.telemetry().seeds;
         // One pass over all seeds; the list is cut down to the best whenever it is twice as long.
         let mut floor = None;

@@ -107,7 +107,7 @@ impl Layer {
             if gradients.is_empty() || !self.store.view().learns(seed) {
                 continue;
             }
-            if self.store.learn(seed, &gradients, &mut self.running.before) {
+            if self.store.learn(seed, &gradients) {
                 self.changes.mark(seed);
             } else {
                 self.store.fail(seed, "its gradients are too great to learn from");
@@ -187,21 +187,15 @@ impl Layer {
 }
 
 impl Store {
-    /// One step of a seed's optimiser; `before` is room for its weights. Answers whether it could be made; if not, the
-    /// weights are as they were.
-    fn learn(&mut self, seed: usize, gradients: &[f32], before: &mut Vec<f32>) -> bool {
+    /// One step of a seed's optimiser. Answers whether it could be made; if not, weights and optimiser are as they were.
+    fn learn(&mut self, seed: usize, gradients: &[f32]) -> bool {
         let Some(rate) = self.blueprint(seed).map(|blueprint| blueprint.task_rate) else { return false };
         let (weights, optimiser) = (&mut self.weights[seed], &mut self.optimisers[seed]);
         if gradients.len() != weights.len() || gradients.len() != optimiser.len() {
             return false;
         }
-        before.clone_from(weights);
         self.worn[seed] = true;
-        let stepped = optimiser.step(weights, gradients, rate) && weights.iter().all(|weight| weight.is_finite());
-        if !stepped {
-            weights.clone_from(before);
-        }
-        stepped
+        optimiser.step(weights, gradients, rate)
     }
 
     /// Lend the seeds' weights and optimisers to the nursery for one step.
@@ -210,8 +204,8 @@ impl Store {
             .iter()
             .filter_map(|&seed| {
                 let blueprint = self.blueprint(seed)?.clone();
-                // The weights are copied: a step that leads out of the finite numbers is not taken.
-                Some((seed, blueprint, self.weights[seed].clone(), std::mem::take(&mut self.optimisers[seed])))
+                let (weights, optimiser) = (&mut self.weights[seed], &mut self.optimisers[seed]);
+                Some((seed, blueprint, std::mem::take(weights), std::mem::take(optimiser)))
             })
             .collect();
         let mut pupils: Vec<_> = lent
@@ -223,15 +217,11 @@ impl Store {
                 optimiser,
             })
             .collect();
-        let mut denoised = nursery.step(lesson, &mut pupils);
+        let denoised = nursery.step(lesson, &mut pupils);
         for (seed, _, weights, optimiser) in lent {
             self.optimisers[seed] = optimiser;
+            self.weights[seed] = weights;
             self.worn[seed] = true;
-            if weights.iter().all(|weight| weight.is_finite()) {
-                self.weights[seed] = weights;
-            } else if let Some(found) = denoised.iter_mut().flatten().find(|found| found.seed == seed) {
-                found.finite = false;
-            }
         }
         denoised
     }

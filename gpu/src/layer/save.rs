@@ -6,21 +6,21 @@
 //! | what | as |
 //! |---|---|
 //! | `KASMINA\0` | 8 bytes |
-//! | version, 1 | u32 |
+//! | version, 2 | u32 |
 //! | layer's id | text |
 //! | width, seeds | u64, u64 |
 //! | mode (0 full, 1 legacy) | u32 |
 //! | epoch, denoising steps in it | u64, u64 |
 //! | task's last loss and metric | f64, f64 |
-//! | ids of the blueprints that rows number | list of texts |
+//! | ids of the blueprints that rows number, by their first use | list of texts |
 //! | names of the strategies that rows number | list of texts |
 //! | rows of the state tensor | 8 i32 for each seed |
 //! | alpha | f32 for each seed |
 //! | weights and optimiser | for each seed: list of f32, steps u64, count u64, first and second moments f32 |
 //! | trail | option for each seed, see `trail.rs` |
 //! | rolling checkpoints | list of: number i32, list of snapshots, see `checkpoint.rs` |
-//! | waiting commands | list of: seed u64, id, stage i32, blueprint id (option), strategy (option u64), reason |
-//! | remembered command ids | list of: id, seed u64, stage i32 |
+//! | waiting commands | list of: seed u64, id, stage i32, description of a blueprint (option, JSON), strategy (option u64), reason |
+//! | remembered command ids | list of: id, seed u64, stage i32, SHA-256 of the command, 32 bytes |
 //! | rollbacks, field reports and lapsed commands to be reported | three lists of JSON texts |
 //! | SHA-256 of all before | 32 bytes |
 //!
@@ -31,11 +31,11 @@
 use crate::Error;
 use crate::blueprint::Blueprint;
 use crate::checkpoint::codec::{Reader, Writer};
-use crate::checkpoint::{Ring, read_row, write_row};
-use crate::layer::commands::{Pending, Remembered, Waiting};
+use crate::checkpoint::{Ring, Snapshot, read_row, write_row};
+use crate::layer::commands::{Known, Pending, Remembered, Waiting, check_texts};
 use crate::layer::store::Store;
-use crate::layer::trail::Trail;
-use crate::layer::{Layer, Library, News, Running, lock};
+use crate::layer::trail::{COUNTS_END, Trail};
+use crate::layer::{Config, Layer, Library, News, Running, lock};
 use crate::lifecycle::Mode;
 use crate::observe::TaskSignals;
 use crate::state::{Lifecycle, SeedState};
@@ -45,8 +45,10 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"KASMINA\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const DIGEST_BYTES: usize = 32;
+/// The least bytes of a seed: its row, its alpha, the length of its weights, the head of its optimiser, no trail.
+pub(super) const SEED_BYTES_MIN: usize = 32 + 4 + 8 + 16 + 1;
 
 impl Layer {
     /// The whole layer as bytes, the same for the same layer.
@@ -63,13 +65,17 @@ impl Layer {
         out.u64(self.running.lesson);
         out.f64(self.task.loss);
         out.f64(self.task.metric);
-        out.list(&self.store.blueprint_ids, |out, id| out.text(id));
+        let (ids, numbers) = self.used_blueprints();
+        let numbered = |row: &SeedState| {
+            let number = usize::try_from(row.blueprint).ok().and_then(|at| numbers.get(at).copied());
+            let mut row = *row;
+            row.blueprint = number.unwrap_or(-1);
+            row
+        };
+        out.list(&ids, |out, id| out.text(id));
         out.list(&lock(&self.library).strategies.names(), |out, name| out.text(name));
-        self.write_seeds(&mut out);
-        self.ring.write(&mut out, |snapshot| {
-            let trail = self.store.trails[snapshot.seed].as_deref();
-            self.grows(snapshot.seed) && trail.is_some_and(|trail| trail.germinated == snapshot.trail.germinated)
-        });
+        self.write_seeds(&mut out, numbered);
+        self.ring.write(&mut out, |snapshot| self.can_be_put_back(snapshot), numbered);
         self.write_commands(&mut out);
         write_json(&mut out, &self.news.rollbacks);
         write_json(&mut out, &self.news.field_reports);
@@ -79,9 +85,30 @@ impl Layer {
         out.into_bytes()
     }
 
-    fn write_seeds(&self, out: &mut Writer) {
+    /// The ids of the blueprints that rows name, in the order of their first use, and the place of each among them by
+    /// its number; -1 for those that no row names any more.
+    fn used_blueprints(&self) -> (Vec<&str>, Vec<i32>) {
+        let (mut ids, mut numbers) = (Vec::new(), vec![-1; self.store.blueprints.len()]);
+        let snapshots = self.ring.snapshots().filter(|snapshot| self.can_be_put_back(snapshot));
+        for row in self.store.state.iter().chain(snapshots.map(|snapshot| &snapshot.row)) {
+            let at = usize::try_from(row.blueprint).unwrap_or(usize::MAX);
+            if let Some(number) = numbers.get_mut(at).filter(|number| **number < 0) {
+                *number = i32::try_from(ids.len()).unwrap_or(-1);
+                ids.push(self.store.blueprint_ids[at].as_str());
+            }
+        }
+        (ids, numbers)
+    }
+
+    /// Whether a snapshot is of the seed's present life.
+    fn can_be_put_back(&self, snapshot: &Snapshot) -> bool {
+        let trail = self.store.trails[snapshot.seed].as_deref();
+        self.grows(snapshot.seed) && trail.is_some_and(|trail| trail.germinated == snapshot.trail.germinated)
+    }
+
+    fn write_seeds(&self, out: &mut Writer, numbered: impl Fn(&SeedState) -> SeedState) {
         for row in &self.store.state {
-            write_row(out, row);
+            write_row(out, &numbered(row));
         }
         for (seed, &alpha) in self.store.alpha.iter().enumerate() {
             out.f32(self.trials.get(&seed).copied().unwrap_or(alpha));
@@ -100,14 +127,15 @@ impl Layer {
             out.size(*seed);
             out.text(&pending.command_id);
             out.i32(pending.to.number());
-            out.option(pending.blueprint.as_ref(), |out, (id, _)| out.text(id));
+            out.option(pending.blueprint.as_ref(), |out, (_, blueprint)| out.text(&blueprint.canonical()));
             out.option(pending.strategy, Writer::size);
             out.text(&pending.reason);
         });
-        out.list(&self.remembered.all().collect::<Vec<_>>(), |out, (id, seed, to)| {
+        out.list(&self.remembered.all().collect::<Vec<_>>(), |out, (id, known)| {
             out.text(id);
-            out.size(*seed);
-            out.i32(to.number());
+            out.size(known.seed);
+            out.i32(known.to.number());
+            out.raw(&known.digest);
         });
     }
 
@@ -115,7 +143,8 @@ impl Layer {
     /// and strategies the library knows.
     ///
     /// # Errors
-    /// If the bytes are damaged, of another version, or of another layer. The layer is then as before.
+    /// If the bytes are damaged, of another version, or of another layer; if they hold values that no layer comes to, or
+    /// more weights than this one may have. The layer is then as before.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let Saved { epoch, lesson, task, store, ring, pending, remembered, news } = self.read_saved(bytes)?;
         self.running = Running { lesson, ..Running::default() };
@@ -179,6 +208,9 @@ impl Saved {
         let ends = || damaged("it ends too early, or holds what means nothing");
         let (epoch, lesson) = (from.u64().ok_or_else(ends)?, from.u64().ok_or_else(ends)?);
         let task = TaskSignals { loss: from.f64().ok_or_else(ends)?, metric: from.f64().ok_or_else(ends)? };
+        if epoch >= COUNTS_END || lesson >= COUNTS_END || !task.loss.is_finite() || !task.metric.is_finite() {
+            return Err(damaged(&format!("epoch {epoch}, step {lesson} and {task:?} cannot be")));
+        }
         let ids = from.list(Reader::text).ok_or_else(ends)?;
         let names = from.list(Reader::text).ok_or_else(ends)?;
         let mut store = Store::new(layer.store.chunks);
@@ -188,14 +220,19 @@ impl Saved {
         let strategies: Vec<_> = names.iter().map(|name| library.strategies.find(name)).collect();
         read_seeds(from, &mut store).ok_or_else(ends)?;
         let mut ring = Ring::read(from, layer.config.checkpoints_kept).ok_or_else(ends)?;
-        renumber(store.state.iter_mut(), &strategies, &names)?;
-        renumber(ring.snapshots_mut().map(|snapshot| &mut snapshot.row), &strategies, &names)?;
+        renumber(store.state.iter_mut(), &strategies, &names, ramps)?;
+        // What is put back never ramps again.
+        renumber(ring.snapshots_mut().map(|snapshot| &mut snapshot.row), &strategies, &names, |_| false)?;
         check_seeds(&store, &ring)?;
-        let pending = read_pending(from, &store, library, &strategies)?;
+        check_limits(&store, &layer.config)?;
+        let pending = read_pending(from, &store, &layer.config, &strategies)?;
         let mut remembered = Remembered::new(layer.config.command_ids_kept);
-        let command = |from: &mut Reader<'_>| Some((from.text()?, from.size()?, Lifecycle::from_number(from.i32()?)?));
-        for (id, seed, to) in from.list(command).ok_or_else(ends)? {
-            remembered.add(&id, seed, to);
+        let command = |from: &mut Reader<'_>| {
+            let (id, seed, to) = (from.text()?, from.size()?, Lifecycle::from_number(from.i32()?)?);
+            Some((id, Known { seed, to, digest: from.raw(DIGEST_BYTES)?.try_into().ok()? }))
+        };
+        for (id, known) in from.list(command).ok_or_else(ends)? {
+            remembered.add(&id, known);
         }
         let mut news =
             || Some(News { rollbacks: read_json(from)?, field_reports: read_json(from)?, lapsed: read_json(from)? });
@@ -256,6 +293,7 @@ fn read_seeds(from: &mut Reader<'_>, store: &mut Store) -> Option<()> {
         let stage = state.lifecycle();
         store.worn[seed] = true;
         store.training += usize::from(stage == Lifecycle::Training);
+        store.held = store.held.saturating_add(store.weights[seed].len());
         if stage != Lifecycle::Dormant && !stage.is_terminal() {
             store.active.insert(seed);
         }
@@ -263,22 +301,46 @@ fn read_seeds(from: &mut Reader<'_>, store: &mut Store) -> Option<()> {
     Some(())
 }
 
-/// Give rows the numbers that the strategies have in this library.
+/// Give rows the numbers that the strategies have in this library. A row of a stage for which none is `asked` may
+/// name one that is not there any more.
 fn renumber<'a>(
     rows: impl Iterator<Item = &'a mut SeedState>,
     strategies: &[Result<usize, Error>],
     names: &[String],
+    asked: impl Fn(Lifecycle) -> bool,
 ) -> Result<(), Error> {
     for row in rows.filter(|row| row.strategy >= 0) {
         let at = usize::try_from(row.strategy).unwrap_or(usize::MAX);
         row.strategy = match strategies.get(at) {
             Some(Ok(number)) => i32::try_from(*number).unwrap_or(-1),
+            Some(Err(_)) if !asked(row.lifecycle()) => -1,
             Some(Err(_)) => {
                 let name = &names[at];
                 return Err(Error::Checkpoint(format!("its grafting strategy `{name}` is not registered")));
             }
             None => return Err(damaged("a seed has a strategy that it does not name")),
         };
+    }
+    Ok(())
+}
+
+/// Whether a strategy will be asked for a seed of this stage, now or later.
+fn ramps(stage: Lifecycle) -> bool {
+    matches!(stage, Lifecycle::Germinated | Lifecycle::Training | Lifecycle::Grafting)
+}
+
+/// Whether the layer may have so many weights.
+fn check_limits(store: &Store, config: &Config) -> Result<(), Error> {
+    let most = config.seed_weights_max;
+    if let Some(seed) = store.weights.iter().position(|weights| weights.len() > most) {
+        let found = store.weights[seed].len();
+        let text = format!("seed {seed} has {found} weights, in this layer one may have {most} (`seed_weights_max`)");
+        return Err(Error::Checkpoint(text));
+    }
+    let (found, most) = (store.held, config.weights_max);
+    if found > most {
+        let text = format!("its seeds have {found} weights, in this layer they may have {most} (`weights_max`)");
+        return Err(Error::Checkpoint(text));
     }
     Ok(())
 }
@@ -297,10 +359,12 @@ fn check_seeds(store: &Store, ring: &Ring) -> Result<(), Error> {
     for (seed, row) in store.state.iter().enumerate() {
         let (weights, moments) = (store.weights[seed].len(), store.optimisers[seed].len());
         let trail = store.trails[seed].as_deref();
-        let sound = trail.is_none_or(|trail| (0.0..=1.0).contains(&trail.progress));
-        let tended = sound && (!store.active.contains(&seed) || (trail.is_some() && weights == moments));
-        if !fits(seed, row, store.alpha[seed], weights) || !tended {
+        let tended = trail.is_some() && weights == moments && row.blueprint >= 0;
+        if !fits(seed, row, store.alpha[seed], weights) || (store.active.contains(&seed) && !tended) {
             return Err(damaged(&format!("seed {seed} does not fit its blueprint")));
+        }
+        if !trail.is_none_or(Trail::sound) || !store.optimisers[seed].sound() {
+            return Err(damaged(&format!("seed {seed} has a past or an optimiser that no seed comes to")));
         }
         if let Some(at) = store.weights[seed].iter().position(|weight| !weight.is_finite()) {
             let problem =
@@ -314,6 +378,10 @@ fn check_seeds(store: &Store, ring: &Ring) -> Result<(), Error> {
         if !known || !fits(seed, &snapshot.row, snapshot.alpha, snapshot.weights.len()) {
             return Err(damaged(&format!("a rolling checkpoint of seed {seed} does not fit its blueprint")));
         }
+        let finite = snapshot.weights.iter().all(|weight| weight.is_finite());
+        if !finite || !snapshot.trail.sound() || !snapshot.optimiser.sound() {
+            return Err(damaged(&format!("a rolling checkpoint of seed {seed} holds values that no seed comes to")));
+        }
     }
     Ok(())
 }
@@ -321,7 +389,7 @@ fn check_seeds(store: &Store, ring: &Ring) -> Result<(), Error> {
 fn read_pending(
     from: &mut Reader<'_>,
     store: &Store,
-    library: &Library,
+    config: &Config,
     strategies: &[Result<usize, Error>],
 ) -> Result<Waiting, Error> {
     let read = |from: &mut Reader<'_>| {
@@ -330,11 +398,9 @@ fn read_pending(
         Some((seed, command_id, to, blueprint, strategy, from.text()?))
     };
     let mut all = Waiting::default();
-    for (seed, command_id, to, id, strategy, reason) in from.list(read).ok_or_else(|| damaged("its commands"))? {
-        let blueprint = match id {
-            Some(id) => find_blueprints(library, std::slice::from_ref(&id), 1)?.pop().map(|found| (id, found)),
-            None => None,
-        };
+    for (seed, command_id, to, json, strategy, reason) in from.list(read).ok_or_else(|| damaged("its commands"))? {
+        let blueprint = json.as_deref().map(Blueprint::parse).transpose()?;
+        check_texts(&command_id, &reason)?;
         let strategy = match strategy.map(|at| strategies.get(at)) {
             None => None,
             Some(Some(Ok(number))) => Some(*number),
@@ -343,7 +409,20 @@ fn read_pending(
         if seed >= store.chunks.seeds() {
             return Err(damaged("a command waits for a seed that is not there"));
         }
-        all.insert(seed, Pending { command_id, to, blueprint, strategy, reason });
+        let germinates = to == Lifecycle::Germinated;
+        if blueprint.is_some() != germinates || (germinates && strategy.is_none()) {
+            return Err(damaged(&format!("command `{command_id}` leads to {to} and has not what that needs")));
+        }
+        let width = store.chunks.width_of(seed);
+        let weights = blueprint.as_ref().map_or(0, |blueprint| blueprint.function.weights(width));
+        let blueprint = blueprint.map(|blueprint| (blueprint.id(), Arc::new(blueprint)));
+        if weights > config.seed_weights_max.min(config.weights_max.saturating_sub(store.held + all.weights)) {
+            let text = format!(
+                "command `{command_id}` germinates {weights} weights, more than `seed_weights_max` or `weights_max` leave"
+            );
+            return Err(Error::Checkpoint(text));
+        }
+        all.insert(seed, Pending { command_id, to, blueprint, weights, strategy, reason });
     }
     Ok(all)
 }

@@ -29,6 +29,8 @@ pub(crate) struct Store {
     pub(crate) active: BTreeSet<usize>,
     /// How many of them are in TRAINING.
     pub(crate) training: usize,
+    /// How many weights all seeds have.
+    pub(crate) held: usize,
 }
 
 impl Store {
@@ -47,6 +49,7 @@ impl Store {
             blueprint_ids: Vec::new(),
             active: BTreeSet::new(),
             training: 0,
+            held: 0,
         }
     }
 
@@ -93,6 +96,14 @@ impl Store {
         self.training += usize::from(row.lifecycle() == Lifecycle::Training);
         self.training -= usize::from(self.stage(seed) == Lifecycle::Training);
         self.state[seed] = row;
+    }
+
+    /// Give a seed other weights; the count of all follows.
+    pub(crate) fn put_weights(&mut self, seed: usize, weights: Vec<f32>) {
+        self.held += weights.len();
+        self.held -= self.weights[seed].len();
+        self.weights[seed] = weights;
+        self.worn[seed] = true;
     }
 
     /// Count an error of a seed, and let it signal for the rest of the epoch.

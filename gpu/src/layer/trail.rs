@@ -48,7 +48,18 @@ pub(crate) struct Withdrawal {
     pub(crate) left: u32,
     /// Steps in all.
     pub(crate) steps: u32,
+    /// The task's metric when the cull was ruled.
+    pub(crate) metric: f64,
 }
+
+impl Withdrawal {
+    fn sound(&self) -> bool {
+        (0.0..=1.0).contains(&self.from) && (1..=self.steps).contains(&self.left) && self.metric.is_finite()
+    }
+}
+
+/// Counts of steps and epochs stay below this, up to which an f64 holds them exactly; no run comes near it.
+pub(crate) const COUNTS_END: u64 = 1 << 52;
 
 /// Count, mean and sum of squared deviations of a series (Welford).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -113,6 +124,7 @@ impl Trail {
             out.f32(withdrawal.from);
             out.u32(withdrawal.left);
             out.u32(withdrawal.steps);
+            out.f64(withdrawal.metric);
         });
     }
 
@@ -134,9 +146,27 @@ impl Trail {
             pre_metric: from.option(Reader::f64)?,
             memory: Moments::read(from)?,
             unstable: from.option(Reader::text)?,
-            withdrawal: from
-                .option(|from| Some(Withdrawal { from: from.f32()?, left: from.u32()?, steps: from.u32()? }))?,
+            withdrawal: from.option(|from| {
+                let (alpha, left, steps) = (from.f32()?, from.u32()?, from.u32()?);
+                Some(Withdrawal { from: alpha, left, steps, metric: from.f64()? })
+            })?,
         })
+    }
+
+    /// Whether it is a past that a seed can have. Drifts may be anything: a gate that looks at them refuses what is not
+    /// finite.
+    pub(crate) fn sound(&self) -> bool {
+        let finite = |value: Option<f64>| value.is_none_or(f64::is_finite);
+        let evaluation = self.evaluation.map(|found| [found.delta, found.improvement, found.error_rate]);
+        self.germinated < COUNTS_END
+            && (0.0..=1.0).contains(&self.progress)
+            && [self.baseline_loss, self.denoising_loss, self.pre_metric].into_iter().all(finite)
+            && self.losses.iter().all(|loss| loss.is_finite())
+            && self.gradient_norm >= 0.0
+            && self.gradient_norm.is_finite()
+            && [&self.gradient_norms, &self.denoising, &self.memory].into_iter().all(Moments::sound)
+            && evaluation.is_none_or(|values| values.iter().all(|value| value.is_finite()))
+            && self.withdrawal.is_none_or(|withdrawal| withdrawal.sound())
     }
 }
 
@@ -145,6 +175,10 @@ impl Moments {
         out.u64(self.count);
         out.f64(self.mean);
         out.f64(self.squares);
+    }
+
+    fn sound(&self) -> bool {
+        self.count < COUNTS_END && self.mean.is_finite() && self.squares.is_finite() && self.squares >= 0.0
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {

@@ -97,6 +97,9 @@ fn every_threshold_gates_at_its_value() {
         (Facts { drifts: &[0.5, 0.1, 0.1, 0.1, 0.1, 0.115], ..facts(L::Stabilization) }, L::Evaluating, true),
         (Facts { drifts: &[0.1, 0.1, 0.1, 0.1, 0.13], ..facts(L::Stabilization) }, L::Evaluating, false),
         (Facts { drifts: &[0.1, 0.1, 0.1, 0.1], ..facts(L::Stabilization) }, L::Evaluating, false),
+        (Facts { drifts: &[0.1, f32::NAN, 0.1, 0.1, 0.1], ..facts(L::Stabilization) }, L::Evaluating, false),
+        (Facts { drifts: &[f32::NAN; 5], ..facts(L::Stabilization) }, L::Evaluating, false),
+        (Facts { drifts: &[f32::NAN, 0.1, 0.1, 0.1, 0.1, 0.1], ..facts(L::Stabilization) }, L::Evaluating, true),
         (Facts { evaluation: evaluation(0.0, 0.0, 0.0), ..e() }, L::FineTuning, false),
         (Facts { evaluation: evaluation(1e-9, 0.0, 0.0), stability: 0.8, ..e() }, L::FineTuning, true),
         (Facts { stability: 0.79, ..e() }, L::FineTuning, false),
@@ -147,6 +150,17 @@ fn gates_say_what_they_wait_for_and_put_failures_first() {
 }
 
 #[test]
+fn the_legacy_way_never_asks_for_a_rollback() {
+    let gate = |seed: &Facts<'_>| gate(Mode::Legacy, &Gates::default(), seed);
+    for stage in L::ALL {
+        let broken = Facts { unstable: Some("no"), ..facts(stage) };
+        assert_eq!(gate(&broken), Gate::Shut { waits_for: "no".to_owned() }, "{stage}");
+    }
+    let late = Facts { epochs_in_state: 500, progress: 0.4, ..facts(L::Grafting) };
+    assert!(matches!(gate(&late), Gate::Shut { waits_for } if waits_for.contains("timed out")));
+}
+
+#[test]
 fn stability_is_about_the_trend() {
     assert!((stability(&[1.0, 0.9, 0.8, 0.7]) - 1.0).abs() < 1e-12);
     assert!((stability(&[2.0, 2.0, 2.0]) - 1.0).abs() < 1e-12);
@@ -165,6 +179,8 @@ fn gates_that_cannot_be_used_are_refused_by_name() {
         (Gates { training_epochs_max: 99, ..Gates::default() }, "gates.training_epochs_max = 99"),
         (Gates { improvement_min: f64::NAN, ..Gates::default() }, "gates.improvement_min = NaN"),
         (Gates { ramp_step_max: 0.0, ..Gates::default() }, "gates.ramp_step_max = 0"),
+        (Gates { stability_window: 2, ..Gates::default() }, "gates.stability_window = 2"),
+        (Gates { stability_window: 1_001, ..Gates::default() }, "gates.stability_window = 1001"),
         (Gates { withdrawal_epochs: 0, ..Gates::default() }, "gates.withdrawal_epochs = 0"),
     ] {
         let error = gates.check().unwrap_err().to_string();

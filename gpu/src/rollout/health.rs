@@ -6,6 +6,12 @@
 use crate::Error;
 use serde::{Deserialize, Serialize};
 
+/// Latencies and metrics beyond this magnitude are no measurements: they are left out, so that no mean overflows.
+pub const MEASURED_MAX: f64 = 1e100;
+
+/// Beyond this no count can be: halving keeps it near [`Gates::remembered`].
+const COUNT_MAX: f64 = 1e15;
+
 /// One pass of one model, as the host saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Sample {
@@ -75,7 +81,7 @@ impl Gates {
         if self.passes_min == 0 {
             return wrong("gates.passes_min", 0.0, "it must be at least 1");
         }
-        if self.remembered < 2 * self.passes_min {
+        if u64::from(self.remembered) < 2 * u64::from(self.passes_min) {
             let problem = "it must be at least twice passes_min, or a side never has enough passes";
             return wrong("gates.remembered", f64::from(self.remembered), problem);
         }
@@ -91,8 +97,10 @@ impl Gates {
     }
 
     fn too_many_errors(&self, incumbent: &Health, candidate: &Health) -> Option<String> {
-        let allowed = incumbent.error_rate() + self.error_rate_excess;
-        let rate = candidate.errors / candidate.passes.max(f64::from(self.passes_min));
+        // Both as if after enough passes: one early failure of the incumbent must not excuse any number of the other's.
+        let rate = |health: &Health| health.errors / health.passes.max(f64::from(self.passes_min));
+        let allowed = rate(incumbent) + self.error_rate_excess;
+        let rate = rate(candidate);
         (rate > allowed).then(|| {
             let (errors, passes) = (candidate.errors, candidate.passes);
             format!("{errors:.0} of the candidate's {passes:.0} passes failed: at most {allowed:.4} of them may")
@@ -129,14 +137,15 @@ impl Health {
         self.passes += 1.0;
         if sample.failed {
             self.errors += 1.0;
-        } else if sample.latency_us.is_finite() {
+        } else if (0.0..=MEASURED_MAX).contains(&sample.latency_us) {
             self.latency_mean_us += (sample.latency_us - self.latency_mean_us) / self.passed().max(1.0);
         }
     }
 
-    /// Count a measurement of a model's metric; greater is better. One that is not finite says nothing.
+    /// Count a measurement of a model's metric; greater is better. One that is not finite, or beyond [`MEASURED_MAX`],
+    /// says nothing and is left out.
     pub fn measure(&mut self, metric: f64, remembered: u32) {
-        if !metric.is_finite() {
+        if !(-MEASURED_MAX..=MEASURED_MAX).contains(&metric) {
             return;
         }
         if self.metrics >= f64::from(remembered) {
@@ -146,10 +155,16 @@ impl Health {
         self.metric_mean += (metric - self.metric_mean) / self.metrics;
     }
 
-    /// Share of passes that failed; 0 of none.
-    #[must_use]
-    pub fn error_rate(&self) -> f64 {
-        if self.passes > 0.0 { self.errors / self.passes } else { 0.0 }
+    /// Check what was read back.
+    pub(super) fn check(&self, key: &'static str) -> Result<(), Error> {
+        let Self { passes, errors, latency_mean_us, metrics, metric_mean } = *self;
+        let counts = [passes, errors, metrics].iter().all(|count| (0.0..=COUNT_MAX).contains(count));
+        let means = (0.0..=MEASURED_MAX).contains(&latency_mean_us) && metric_mean.abs() <= MEASURED_MAX;
+        if counts && means && errors <= passes {
+            return Ok(());
+        }
+        let problem = "counts must be 0 or above, errors at most the passes, and means finite".to_owned();
+        Err(Error::Config { key, value: format!("{self:?}"), problem })
     }
 
     fn passed(&self) -> f64 {
@@ -192,6 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn an_incumbent_with_few_passes_excuses_nothing() {
+        let failing = Sample { failed: true, ..GOOD };
+        let (incumbent, candidate) = (of(1, failing, 0.9), of(50, failing, 0.9));
+        let why = Gates::default().failure(&incumbent, &candidate).unwrap();
+        assert!(why.starts_with("50 of the candidate's 50 passes failed"), "{why}");
+    }
+
+    #[test]
+    fn metrics_without_measure_are_left_out() {
+        let mut health = of(3, GOOD, 0.5);
+        for metric in [f64::MAX, -f64::MAX, f64::INFINITY, f64::NAN] {
+            health.measure(metric, 10_000);
+            health.count(&Sample { failed: false, latency_us: metric }, 10_000);
+        }
+        assert!((health.metric_mean - 0.5).abs() < 1e-12 && (health.latency_mean_us - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn what_is_long_past_is_forgotten() {
         let gates = Gates { passes_min: 10, remembered: 100, ..Gates::default() };
         let (mut incumbent, mut candidate) = (Health::default(), Health::default());
@@ -223,6 +256,7 @@ mod tests {
             (Gates { latency_ratio: f64::NAN, ..default }, "gates.latency_ratio = NaN"),
             (Gates { passes_min: 0, ..default }, "gates.passes_min = 0"),
             (Gates { remembered: 199, ..default }, "gates.remembered = 199"),
+            (Gates { passes_min: u32::MAX, ..default }, "gates.remembered = 10000"),
         ] {
             let error = gates.check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");

@@ -14,7 +14,7 @@ mod flags;
 mod health;
 
 pub use flags::Flags;
-pub use health::{Gates, Health, Sample};
+pub use health::{Gates, Health, MEASURED_MAX, Sample};
 
 use crate::Error;
 use serde::{Deserialize, Serialize};
@@ -94,8 +94,8 @@ pub struct Trial {
     pub steps: u32,
     /// When the last one was made.
     pub since_ms: u64,
-    /// Passes of the candidate when the last step was made; the next one waits for [`Gates::passes_min`] more.
-    seen: f64,
+    /// Passes of the candidate since the last step; the next one waits for [`Gates::passes_min`] of them.
+    passes_since: u64,
     /// What was measured of the incumbent since the trial began.
     pub incumbent_health: Health,
     /// What was measured of the candidate.
@@ -158,14 +158,40 @@ pub struct Entry {
     pub share: f64,
 }
 
-/// Who serves which model. It is kept as JSON.
+/// Who serves which model. It is kept as JSON; what is read is checked as what is applied is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Kept")]
 pub struct Rollout {
     incumbent: String,
     previous: Option<String>,
     trial: Option<Trial>,
     history: VecDeque<Entry>,
+}
+
+/// A rollout as it was kept.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    incumbent: String,
+    previous: Option<String>,
+    trial: Option<Trial>,
+    history: VecDeque<Entry>,
+}
+
+impl TryFrom<Kept> for Rollout {
+    type Error = Error;
+
+    fn try_from(kept: Kept) -> Result<Self, Error> {
+        let Kept { incumbent, previous, trial, mut history } = kept;
+        if let Some(trial) = &trial {
+            trial.schedule.check()?;
+            trial.gates.check()?;
+            trial.incumbent_health.check("incumbent_health")?;
+            trial.candidate_health.check("candidate_health")?;
+        }
+        history.drain(..history.len().saturating_sub(HISTORY_MAX));
+        Ok(Self { incumbent, previous, trial, history })
+    }
 }
 
 impl Rollout {
@@ -229,8 +255,7 @@ impl Rollout {
         let Some(trial) = &mut self.trial else { return };
         if layer == trial.candidate {
             trial.candidate_health.count(sample, trial.gates.remembered);
-            // Halving must not take away what the next step waits for.
-            trial.seen = trial.seen.min(trial.candidate_health.passes);
+            trial.passes_since = trial.passes_since.saturating_add(1);
         } else if layer == self.incumbent {
             trial.incumbent_health.count(sample, trial.gates.remembered);
         }
@@ -257,9 +282,9 @@ impl Rollout {
         let share = self.share();
         let next = trial.schedule.share(trial.steps.saturating_add(1));
         let waited_ms = now_ms.saturating_sub(trial.since_ms);
-        let seen = trial.candidate_health.passes - trial.seen;
-        let ready = next > share && waited_ms >= trial.schedule.every_ms && seen >= f64::from(trial.gates.passes_min);
-        ready.then(|| (Change::Grow, format!("{seen:.0} passes since the last step, within all gates")))
+        let seen = trial.passes_since;
+        let ready = next > share && waited_ms >= trial.schedule.every_ms && seen >= u64::from(trial.gates.passes_min);
+        ready.then(|| (Change::Grow, format!("{seen} passes since the last step, within all gates")))
     }
 
     /// Make a change. Returns what was written into the history.
@@ -275,7 +300,7 @@ impl Rollout {
             Change::Promote => self.promote()?,
             Change::Revert => self.revert()?,
         };
-        if self.history.len() == HISTORY_MAX {
+        while self.history.len() >= HISTORY_MAX {
             self.history.pop_front();
         }
         let candidate = self.trial.as_ref().map(|trial| trial.candidate.clone()).or(tried);
@@ -302,7 +327,7 @@ impl Rollout {
             gates,
             steps: 0,
             since_ms: now_ms,
-            seen: 0.0,
+            passes_since: 0,
             incumbent_health: Health::default(),
             candidate_health: Health::default(),
         });
@@ -316,9 +341,9 @@ impl Rollout {
             let problem = format!("its share is {share} and its schedule adds nothing: promote or revert it");
             return Err(refused(&trial.candidate, problem));
         }
-        trial.steps += 1;
+        trial.steps = trial.steps.saturating_add(1);
         trial.since_ms = now_ms;
-        trial.seen = trial.candidate_health.passes;
+        trial.passes_since = 0;
         Ok(Act::Grow)
     }
 

@@ -134,6 +134,36 @@ fn it_is_the_same_after_it_was_kept() {
 }
 
 #[test]
+fn counts_that_are_halved_do_not_hold_growth_up() {
+    // The least that is allowed: after 20 passes counts are halved, and the next step waits for 10.
+    let gates = Gates { passes_min: 10, remembered: 20, ..Gates::default() };
+    let schedule = Schedule { canary: 0.01, step: 0.01, every_ms: 1 };
+    let mut rollout = Rollout::new("old");
+    let start = Change::Start { candidate: "new".to_owned(), schedule, gates };
+    rollout.apply(&start, "operator", "", 0).unwrap();
+    for now_ms in 1..50 {
+        pass(&mut rollout, "new", 10, false);
+        let (change, why) = rollout.due(now_ms).unwrap();
+        rollout.apply(&change, "schedule", &why, now_ms).unwrap();
+    }
+}
+
+#[test]
+fn what_was_kept_is_checked() {
+    let kept = serde_json::to_value(started(Schedule::default())).unwrap();
+    for (place, value, says) in [
+        ("/trial/schedule/canary", 0.0, "schedule.canary = 0"),
+        ("/trial/gates/latency_ratio", 0.5, "gates.latency_ratio = 0.5"),
+        ("/trial/candidate_health/errors", 3.0, "candidate_health"),
+    ] {
+        let mut kept = kept.clone();
+        *kept.pointer_mut(place).unwrap() = value.into();
+        let error = serde_json::from_value::<Rollout>(kept).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn the_history_is_bounded() {
     let mut rollout = Rollout::new("old");
     for at_ms in 0..200 {

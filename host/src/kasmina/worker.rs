@@ -248,7 +248,7 @@ impl Worker {
     fn roll_back(&mut self, seed: usize, reason: &str, trace: &str) -> Done<Vec<u8>> {
         let before = self.layer.save();
         let (epoch, from) = (self.layer.epoch(), self.layer.state().get(seed).copied());
-        let ruling = self.layer.rollback(seed, reason, &mut self.governor);
+        let ruling = self.layer.rollback(seed, Some(trace), reason, &mut self.governor);
         let ruling = ruling.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
         let denied = denial(&ruling);
         let settled = match denied {

@@ -126,7 +126,7 @@ fn a_whole_life_is_reported_and_recorded() {
     assert!(report.eval.gradient_norm_variance > 0.0);
     let library = lock(rig.layer.library());
     let record = library.blueprints.record(&report.blueprint_id).unwrap();
-    assert_eq!((record.used, record.ended()), (1, 0), "how it ended is Karn's to count");
+    assert_eq!((record.used, record.ended()), (0, 0), "its use and how it ended are Karn's to count");
 }
 
 #[test]
@@ -148,6 +148,76 @@ fn a_cull_that_never_grafted_gained_nothing() {
     assert_eq!((row.parent(), row.short()), (L::Culled, [0, -1, 0, -1]));
     assert!(rig.layer.weights(0).is_empty() && rig.layer.store.trails[0].is_none());
     rig.drive(0, L::Germinated);
+}
+
+#[test]
+fn a_culled_seed_is_reported_with_what_it_did_while_it_was_there() {
+    let mut rig = Rig::new(quick());
+    rig.task.metric = 0.75;
+    rig.drive(0, L::Evaluating);
+    rig.epoch();
+    let bad = Evaluation { delta: -0.25, improvement: 0.0, error_rate: 0.0 };
+    rig.layer.evaluate(0, bad).unwrap();
+    rig.order(0, Order::Cull).unwrap();
+    rig.task.metric = 0.5;
+    assert!(rig.epoch().field_reports.is_empty(), "alpha comes down first");
+    rig.task.metric = 0.75;
+    let saved = rig.layer.save();
+    rig.layer.restore(&saved).unwrap();
+    for _ in 0..2 {
+        rig.epoch();
+    }
+    let report = rig.epoch().field_reports.remove(0);
+    assert_eq!((report.outcome, report.pre_metric, report.post_metric), (Outcome::Culled, 0.75, 0.5));
+}
+
+#[test]
+fn a_minimum_of_so_many_epochs_is_so_many_boundaries() {
+    let mut rig = Rig::new(quick());
+    rig.drive(0, L::Cancelled);
+    assert!(rig.order(0, Order::Release).unwrap_err().to_string().contains("1 of at least 2 epochs in CANCELLED"));
+    rig.epoch();
+    rig.order(0, Order::Release).unwrap();
+    assert_eq!(rig.epoch().landed.len(), 1, "the embargo of two epochs ends with the second");
+    rig.drive(1, L::Training);
+    for epoch in 1..=6 {
+        let failed = matches!(rig.layer.observe(rig.task).seeds[0].gate, Gate::Failed { .. });
+        assert_eq!(failed, epoch == 6, "it has six epochs in TRAINING: {epoch}");
+        rig.epoch();
+    }
+}
+
+#[test]
+fn a_slow_strategy_does_not_hold_the_library() {
+    use crate::strategy::{Strategy, StrategyStep};
+    /// Reads the library while it is asked.
+    struct Reader(Arc<Mutex<Library>>);
+    impl Strategy for Reader {
+        fn name(&self) -> &'static str {
+            "reader"
+        }
+        fn step(&mut self, seed: &crate::strategy::StrategyInput) -> StrategyStep {
+            let free = self.0.try_lock().is_ok();
+            StrategyStep::add(if free { seed.unit() } else { 0.0 })
+        }
+    }
+    let library = Library::standard().shared();
+    lock(&library).strategies.add(Box::new(Reader(library.clone())));
+    let mut rig = Rig::with(Config { strategy: "reader".to_owned(), ..quick() }, library);
+    rig.drive(0, L::Grafting);
+    rig.epoch();
+    assert!((rig.layer.alpha()[0] - 0.25).abs() < 1e-6);
+}
+
+#[test]
+fn a_graft_forgets_the_gradients_of_the_training_apart() {
+    let mut rig = Rig::new(quick());
+    rig.drive(0, L::Training);
+    rig.trail(0).gradient_norm = 7.0;
+    rig.trail(0).gradient_norms.push(7.0);
+    rig.go(0, L::Grafting);
+    let fresh = trail::Trail::default();
+    assert_eq!((rig.trail(0).gradient_norm, rig.trail(0).gradient_norms), (0.0, fresh.gradient_norms));
 }
 
 #[test]
@@ -210,9 +280,7 @@ fn performance_is_held_against_the_loss_of_the_first_call() {
 
 #[test]
 fn the_legacy_mode_walks_its_five_stages() {
-    let mut config = Config { gates: quick().gates, ..Config::legacy("old", 6) };
-    config.gates.withdrawal_epochs = 1;
-    let mut rig = Rig::new(config);
+    let mut rig = Rig::new(Config { gates: quick().gates, ..Config::legacy("old", 6) });
     for stage in [L::Germinated, L::Training, L::Grafting, L::Fossilized] {
         rig.go(0, stage);
         rig.wake(0);
@@ -222,7 +290,7 @@ fn the_legacy_mode_walks_its_five_stages() {
     let mut rig = Rig::new(Config { gates: quick().gates, ..Config::legacy("old", 6) });
     rig.go(0, L::Germinated);
     rig.go(0, L::Training);
-    let error = rig.layer.rollback(0, "no way back", &mut AllowAll).unwrap_err().to_string();
+    let error = rig.layer.rollback(0, None, "no way back", &mut AllowAll).unwrap_err().to_string();
     assert!(error.contains("TRAINING leads to GRAFTING only"), "{error}");
 }
 
@@ -257,6 +325,9 @@ fn candidates_are_the_same_as_by_sorting_all() {
     let mut all: Vec<usize> = (0..900).filter(|&seed| seed != 5).collect();
     all.sort_by(|&a, &b| variance(b).total_cmp(&variance(a)));
     assert_eq!(rig.layer.observe(rig.task).candidates, all[..7]);
+    let named = Rig::new(Config { candidates_max: crate::layer::CANDIDATES_MAX, ..quick() });
+    let candidates = named.layer.observe(named.task).candidates;
+    assert!(candidates.len() == 5 && candidates.capacity() <= 10, "no more room than there are seeds");
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn a_rollback_takes_the_seed_out_at_once() {
         for &to in way {
             swept.go(to);
         }
-        let ruling = swept.rig.layer.rollback(SEED, "broken", &mut AllowAll).unwrap();
+        let ruling = swept.rig.layer.rollback(SEED, None, "broken", &mut AllowAll).unwrap();
         assert_eq!(ruling, Ruling::Allowed);
         assert_eq!(swept.rig.stage(SEED), L::RolledBack);
         let x = swept.x.clone();
@@ -195,7 +195,7 @@ fn a_seed_in_withdrawal_can_still_be_rolled_back() {
     }
     swept.rig.order(SEED, Order::Cull).unwrap();
     swept.rig.epoch();
-    swept.rig.layer.rollback(SEED, "now", &mut AllowAll).unwrap();
+    swept.rig.layer.rollback(SEED, None, "now", &mut AllowAll).unwrap();
     for _ in 0..6 {
         assert!(swept.rig.epoch().landed.is_empty());
         assert_eq!(swept.rig.stage(SEED), L::RolledBack);

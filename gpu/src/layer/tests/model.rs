@@ -91,20 +91,22 @@ impl Modelled {
     /// The model's own table: whether it may go there, slots left aside.
     fn may(&self, to: i32) -> bool {
         let least = [0, 0, 2, 3, 1, 2, 3, 0, 2, 2, 0][usize::try_from(self.stage).unwrap()];
-        let (over, calm) = (self.epochs >= least, !self.unstable);
+        // The epoch that runs counts.
+        let epochs = self.epochs + 1;
+        let (over, calm) = (epochs >= least, !self.unstable);
         let steady_loss = self.contributed >= 3;
         let condition = match (self.stage, to) {
             (2..=6, 10) => return true,
             (0, 1) | (1, 2) => calm,
             (1 | 2, 9) | (8 | 9, 0) => true,
             (2, 3) => calm && self.denoised,
-            (2, 8) => self.epochs >= 6,
+            (2, 8) => epochs >= 6,
             (3, 4) => calm && self.ramp >= 4,
             (4, 5) => calm && self.steady == Some(true),
             (5, 6) => calm && steady_loss && self.evaluated.is_some_and(|(delta, _)| delta > 0),
-            (5, 8) => self.errors > 5 || self.evaluated.is_some_and(|(delta, _)| delta < 0) || self.epochs >= 7,
+            (5, 8) => self.errors > 5 || self.evaluated.is_some_and(|(delta, _)| delta < 0) || epochs >= 7,
             (6, 7) => calm && steady_loss && self.evaluated.is_some_and(|(_, improved)| improved),
-            (6, 8) => self.epochs >= 8,
+            (6, 8) => epochs >= 8,
             _ => false,
         };
         over && condition && self.leaving == 0
@@ -229,7 +231,7 @@ impl Both {
     fn roll_back(&mut self, seed: usize, allowed: bool) {
         let expected = (2..=6).contains(&self.model[seed].stage);
         let before = fingerprint(&self.rig.layer);
-        let found = self.rig.layer.rollback(seed, "the test says so", &mut Denying(&[!allowed; SEEDS]));
+        let found = self.rig.layer.rollback(seed, None, "the test says so", &mut Denying(&[!allowed; SEEDS]));
         assert_eq!(found.is_ok(), expected);
         if expected && allowed {
             self.landed.insert((self.model[seed].stage, 10));

@@ -199,9 +199,12 @@ fn the_backend_is_told_of_every_change() {
     let x = rig.rows(2);
     for stage in &Lifecycle::ALL[1..8] {
         rig.go(2, *stage);
-        rig.wake(2);
-        let told = rig.output(&x);
-        rig.layer.move_to(Box::new(Plain::default()));
-        assert_eq!(bits(&rig.output(&x)), bits(&told), "{stage}");
+        for woken in [false, true] {
+            let told = rig.output(&x);
+            rig.layer.backend = Box::new(Plain::default());
+            rig.layer.changes.mark_all();
+            assert_eq!(bits(&rig.output(&x)), bits(&told), "{stage}, woken: {woken}");
+            rig.wake(2);
+        }
     }
 }

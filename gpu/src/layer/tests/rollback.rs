@@ -33,7 +33,7 @@ fn everything_is_as_at_the_last_boundary() {
     learn(&mut rig);
     rig.layer.store.fail(1, "it errs");
     assert_ne!(kept(&rig.layer, 1), before);
-    assert_eq!(rig.layer.rollback(1, "it errs", &mut AllowAll).unwrap(), Ruling::Allowed);
+    assert_eq!(rig.layer.rollback(1, None, "it errs", &mut AllowAll).unwrap(), Ruling::Allowed);
     assert!(kept(&rig.layer, 1) == before, "weights, alpha, optimiser and trail");
     let after = rig.layer.state()[1];
     assert_eq!(
@@ -58,9 +58,9 @@ fn a_rollback_skips_minima_and_needs_its_stages() {
         let mut rig = Rig::new(quick());
         rig.drive(0, stage);
         let before = fingerprint(&rig.layer);
-        let denied = rig.layer.rollback(0, "no", &mut DenyAll);
+        let denied = rig.layer.rollback(0, None, "no", &mut DenyAll);
         assert!(fingerprint(&rig.layer) == before, "{stage}");
-        let found = rig.layer.rollback(0, "yes", &mut AllowAll);
+        let found = rig.layer.rollback(0, None, "yes", &mut AllowAll);
         let grows = (2..=6).contains(&stage.number());
         assert_eq!((denied.is_ok(), found.is_ok()), (grows, grows), "{stage}");
         assert_eq!(rig.stage(0), if grows { Lifecycle::RolledBack } else { stage });
@@ -71,14 +71,15 @@ fn a_rollback_skips_minima_and_needs_its_stages() {
 fn a_governor_without_an_answer_denies() {
     struct Silent;
     impl Governor for Silent {
-        fn judge(&mut self, _: &[Transition]) -> Vec<Ruling> {
+        fn judge(&mut self, asked: &[Transition]) -> Vec<Ruling> {
+            assert_eq!(asked[0].command_id, "asked-1");
             Vec::new()
         }
     }
     let mut rig = Rig::new(quick());
     rig.drive(0, Lifecycle::Training);
     let before = fingerprint(&rig.layer);
-    let ruling = rig.layer.rollback(0, "why", &mut Silent).unwrap();
+    let ruling = rig.layer.rollback(0, Some("asked-1"), "why", &mut Silent).unwrap();
     assert_eq!(ruling, Ruling::Denied("the governor gave no ruling".to_owned()));
     assert!(fingerprint(&rig.layer) == before);
 }
@@ -95,7 +96,7 @@ fn a_checkpoint_that_is_spoilt_itself_is_passed_over() {
         rig.layer.store.worn[1] = true;
         rig.epoch();
     }
-    rig.layer.rollback(1, "late", &mut AllowAll).unwrap();
+    rig.layer.rollback(1, None, "late", &mut AllowAll).unwrap();
     assert_eq!(bits(rig.layer.weights(1)), sound);
 }
 
@@ -112,7 +113,7 @@ fn a_rollback_into_an_earlier_stage_leaves_the_slots_counted() {
     rig.layer.store.worn[1] = true;
     rig.epoch();
     assert_eq!((rig.stage(1), rig.layer.observe(rig.task).training_slots_free), (Lifecycle::Grafting, 2));
-    rig.layer.rollback(1, "late", &mut AllowAll).unwrap();
+    rig.layer.rollback(1, None, "late", &mut AllowAll).unwrap();
     assert_eq!(rig.layer.state()[1].parent(), Lifecycle::Training, "the last sound checkpoint is of that stage");
     assert_eq!(bits(rig.layer.weights(1)), sound);
     assert_eq!(rig.layer.observe(rig.task).training_slots_free, 2);
@@ -145,7 +146,7 @@ fn a_waiting_command_lapses_and_one_can_be_a_rollback() {
     rig.epoch();
     rig.order(0, Order::Cancel).unwrap();
     rig.order(1, Order::Rollback).unwrap();
-    rig.layer.rollback(0, "at once", &mut AllowAll).unwrap();
+    rig.layer.rollback(0, None, "at once", &mut AllowAll).unwrap();
     assert_eq!((rig.stage(0), rig.stage(1)), (Lifecycle::RolledBack, Lifecycle::Training));
     let report = rig.epoch();
     assert_eq!(rig.stage(1), Lifecycle::RolledBack);

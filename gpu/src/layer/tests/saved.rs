@@ -17,7 +17,7 @@ fn lively() -> Rig {
     rig.epoch();
     rig.epoch();
     rig.order(4, Order::Germinate).unwrap();
-    rig.layer.rollback(3, "to be reported", &mut AllowAll).unwrap();
+    rig.layer.rollback(3, None, "to be reported", &mut AllowAll).unwrap();
     rig
 }
 
@@ -54,7 +54,7 @@ fn what_is_restored_goes_on_to_the_same_bits() {
     assert_eq!(bits(&rig.output(&x)), bits(&again.output(&x)));
     for rig in [&mut rig, &mut again] {
         teach(rig);
-        rig.layer.rollback(1, "after", &mut AllowAll).unwrap();
+        rig.layer.rollback(1, None, "after", &mut AllowAll).unwrap();
     }
     assert!(rig.layer.save() == again.layer.save(), "the rolling checkpoints are in it too");
 }
@@ -120,8 +120,8 @@ fn damage_and_other_versions_are_refused() {
     let mut rig = lively();
     let saved = rig.layer.save();
     let mut other = saved.clone();
-    other[8] = 2;
-    assert!(refused(&mut rig, &sealed(other)).contains("it is of version Some(2), this build reads version 1"));
+    other[8] = 1;
+    assert!(refused(&mut rig, &sealed(other)).contains("it is of version Some(1), this build reads version 2"));
     assert!(refused(&mut rig, b"KASMINA").contains("shorter than its digest"));
     assert!(refused(&mut rig, &[7; 100]).contains("does not begin as a saved layer does"));
     let mut longer = saved.clone();
@@ -144,6 +144,96 @@ fn weights_that_are_not_finite_are_refused() {
     assert!(error.contains("weights of seed 1: the checkpoint has NaN at place 2"), "{error}");
 }
 
+/// What holds of every layer: alphas are blends, and what it saves it takes.
+fn sane(rig: &mut Rig) {
+    assert!(rig.layer.alpha().iter().all(|alpha| (0.0..=1.0).contains(alpha)), "{:?}", rig.layer.alpha());
+    let saved = rig.layer.save();
+    rig.layer.restore(&saved).unwrap();
+    assert!(rig.layer.save() == saved);
+}
+
+#[test]
+fn values_that_no_seed_comes_to_are_refused() {
+    use crate::layer::trail::Withdrawal;
+    type Forge = fn(&mut Layer);
+    let withdrawal = |layer: &mut Layer, from: f32, left: u32, steps: u32| {
+        layer.store.trails[1].as_mut().unwrap().withdrawal = Some(Withdrawal { from, left, steps, metric: 0.5 });
+    };
+    let mut rig = lively();
+    let mut accepted = twin(&rig, quick());
+    accepted.layer.restore(&rig.layer.save()).unwrap();
+    withdrawal(&mut accepted.layer, 0.5, 2, 4);
+    let saved = accepted.layer.save();
+    accepted.layer.restore(&saved).unwrap();
+    sane(&mut accepted);
+    let forge = |of: &mut dyn FnMut(&mut Layer)| {
+        let mut sick = twin(&rig, quick());
+        sick.layer.restore(&rig.layer.save()).unwrap();
+        of(&mut sick.layer);
+        sick.layer.save()
+    };
+    let mut files = Vec::new();
+    for (from, left, steps) in [(0.5, 0, 0), (0.5, 5, 4), (0.5, 0, 4), (1.5, 2, 4), (-0.5, 2, 4), (f32::NAN, 2, 4)] {
+        files.push(forge(&mut |layer| withdrawal(layer, from, left, steps)));
+    }
+    let forgeries: [Forge; 9] = [
+        |layer| layer.store.trails[1].as_mut().unwrap().pre_metric = Some(f64::NAN),
+        |layer| layer.store.trails[1].as_mut().unwrap().gradient_norms.push(f64::INFINITY),
+        |layer| layer.store.trails[1].as_mut().unwrap().losses.push(f64::NAN),
+        |layer| layer.store.trails[1].as_mut().unwrap().germinated = 1 << 52,
+        |layer| layer.task.metric = f64::NAN,
+        |layer| layer.epoch = 1 << 52,
+        |layer| layer.epoch = u64::MAX,
+        |layer| layer.running.lesson = u64::MAX,
+        |layer| {
+            let mut waiting = layer.pending.take().remove(&4).unwrap();
+            (waiting.blueprint, waiting.weights) = (None, 0);
+            layer.pending.insert(4, waiting);
+        },
+    ];
+    files.extend(forgeries.into_iter().map(|mut forgery| forge(&mut forgery)));
+    // The last moment of seed 1's optimiser, and its number of steps.
+    for (steps, second) in [(3_u64, -1.0_f32), (3, f32::NAN), (1 << 52, 1.0)] {
+        files.push(forge(&mut |layer| {
+            let mut bytes = Vec::new();
+            layer.store.optimisers[1].write(&mut bytes);
+            bytes[..8].copy_from_slice(&steps.to_le_bytes());
+            let last = bytes.len() - 4;
+            bytes[last..].copy_from_slice(&second.to_le_bytes());
+            layer.store.optimisers[1] = crate::adam::Adam::read(&bytes).unwrap().0;
+        }));
+    }
+    for (number, file) in files.iter().enumerate() {
+        let error = refused(&mut rig, file);
+        assert!(error.contains("damaged"), "{number}: {error}");
+    }
+}
+
+#[test]
+fn finished_seeds_need_no_strategy_and_only_what_is_used_is_looked_up() {
+    let mut rig = Rig::new(quick());
+    let brought = Command {
+        blueprint: None,
+        blueprint_ir: Some(crate::blueprint::Blueprint::new("gone", crate::blueprint::Function::Mlp)),
+        ..rig.command(1, Order::Germinate)
+    };
+    rig.layer.command(brought).unwrap();
+    rig.epoch();
+    rig.go(1, Lifecycle::Cancelled);
+    rig.go(1, Lifecycle::Dormant);
+    rig.drive(0, Lifecycle::Stabilization);
+    rig.drive(2, Lifecycle::Fossilized);
+    rig.drive(3, Lifecycle::Cancelled);
+    let mut library = Library::standard();
+    library.strategies = Strategies::empty();
+    library.strategies.add(Box::new(crate::strategy::DriftControlled::default()));
+    let config = Config { strategy: "drift_controlled".to_owned(), ..quick() };
+    let mut other = Rig::with(config, library.shared());
+    other.layer.restore(&rig.layer.save()).unwrap();
+    assert_eq!([0, 2, 3].map(|seed| other.layer.state()[seed].strategy), [-1; 3]);
+    sane(&mut other);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
     /// A file whose digest is right but whose content is not may be taken or refused; it never panics, and a layer that
@@ -164,12 +254,14 @@ proptest! {
         if rig.layer.restore(&sealed(bytes)).is_err() {
             prop_assert!(fingerprint(&rig.layer) == before);
         }
+        sane(&mut rig);
         let x = rig.rows(1);
         rig.output(&x);
         for seed in 0..5 {
-            drop(rig.layer.rollback(seed, "try", &mut AllowAll));
+            drop(rig.layer.rollback(seed, None, "try", &mut AllowAll));
         }
         rig.epoch();
         rig.output(&x);
+        sane(&mut rig);
     }
 }
