@@ -24,6 +24,9 @@ pub struct KasminaFile {
     pub width_max: usize,
     /// Seeds of a layer. Default 100,000.
     pub seeds_max: usize,
+    /// Values that the weights of one layer may be; its own `weights_max` and `seed_weights_max` count where they are
+    /// less. Default 67,108,864 (256 MiB).
+    pub weights_max: usize,
     /// Dormant seeds that one observation of a layer may name. Default 16,384.
     pub candidates_max: usize,
     /// Rolling checkpoints of a layer. Default 64.
@@ -66,6 +69,7 @@ impl Default for KasminaFile {
             layers_max: 16,
             width_max: 65_536,
             seeds_max: 100_000,
+            weights_max: 1 << 26,
             candidates_max: 16_384,
             checkpoints_kept_max: 64,
             command_ids_max: 1_000_000,
@@ -115,6 +119,7 @@ impl KasminaFile {
             ("layers_max", self.layers_max as u64),
             ("width_max", self.width_max as u64),
             ("seeds_max", self.seeds_max as u64),
+            ("weights_max", self.weights_max as u64),
             ("candidates_max", self.candidates_max as u64),
             ("checkpoints_kept_max", self.checkpoints_kept_max as u64),
             ("command_ids_max", self.command_ids_max as u64),

@@ -33,6 +33,14 @@ impl Definition {
         Self { config: self.flags.configure(self.config), ..self }
     }
 
+    /// The layer as this host makes it: with no more weights than the host allows.
+    pub(super) fn layer(&self, limits: &KasminaFile) -> layer::Config {
+        let mut config = self.config.clone();
+        config.weights_max = config.weights_max.min(limits.weights_max);
+        config.seed_weights_max = config.seed_weights_max.min(limits.weights_max);
+        config
+    }
+
     /// Where it runs, on a host with this default.
     pub(super) fn device(&self, default: BackendChoice) -> BackendChoice {
         if self.flags.gpu { self.backend.unwrap_or(default) } else { BackendChoice::Cpu }

@@ -193,6 +193,7 @@ impl Kasmina {
     async fn begin(&self, definition: &Definition) -> Done<Handle> {
         let id = definition.config.id.clone();
         let (definition, folder) = (definition.clone(), self.store.layer(&id));
+        let config = definition.layer(&self.limits);
         let bounds = Bounds {
             transitions_max: self.limits.transitions_max,
             ruling_timeout: Duration::from_millis(self.limits.ruling_timeout_ms),
@@ -203,8 +204,7 @@ impl Kasmina {
         let (bus, clock, metrics) = (self.bus.clone(), self.clock.clone(), self.metrics.clone());
         let open = move || {
             let backend = device::backend(definition.device(backend), threads)?;
-            let (config, shared) = (definition.config.clone(), Arc::clone(&library.shared));
-            let mut layer = Layer::new(config, shared, backend, device::nursery())?;
+            let mut layer = Layer::new(config, Arc::clone(&library.shared), backend, device::nursery())?;
             let kept = folder.boundary().map_err(|why| KasminaError::NotKept {
                 layer: definition.config.id.clone(),
                 why: format!("its boundary cannot be read: {why}"),
