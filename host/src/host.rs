@@ -169,6 +169,7 @@ async fn layers(
     let (mut tamiyos, clock, metrics) = (Tamiyos::default(), clock.clone(), metrics.kasmina.clone());
     let Components { strategies, tamiyo } = components(limits, sandbox).await?;
     if let Some(tamiyo) = tamiyo {
+        let tamiyo = tamiyo.counted(&metrics);
         let name = tamiyo.name().to_owned();
         tamiyos.add(&name, move |_| Ok(Box::new(tamiyo.clone())));
     }

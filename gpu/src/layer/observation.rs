@@ -14,6 +14,20 @@ impl Layer {
     /// # Errors
     /// If there is no such seed, it is neither in EVALUATING nor in `FINE_TUNING`, or a value is not finite.
     pub fn evaluate(&mut self, seed: usize, evaluation: Evaluation) -> Result<(), Error> {
+        self.check_evaluation(seed, evaluation)?;
+        if let Some(trail) = &mut self.store.trails[seed] {
+            trail.evaluation = Some(evaluation);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "the state tensor keeps the score as f32")]
+        self.store.state[seed].set_evaluation_score(evaluation.delta as f32);
+        Ok(())
+    }
+
+    /// Whether [`Self::evaluate`] would take this.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_evaluation(&self, seed: usize, evaluation: Evaluation) -> Result<(), Error> {
         self.check_seed(seed)?;
         let refuse = |problem: String| Err(Error::Signal { signal: format!("evaluation of seed {seed}"), problem });
         let stage = self.store.stage(seed);
@@ -24,11 +38,6 @@ impl Layer {
         if ![delta, improvement, error_rate].iter().all(|value| value.is_finite()) {
             return refuse(format!("{evaluation:?}: every value must be finite"));
         }
-        if let Some(trail) = &mut self.store.trails[seed] {
-            trail.evaluation = Some(evaluation);
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "the state tensor keeps the score as f32")]
-        self.store.state[seed].set_evaluation_score(delta as f32);
         Ok(())
     }
 
@@ -50,6 +59,14 @@ impl Layer {
             candidates: self.candidates(),
             seeds: seeds.iter().map(|&seed| self.seed_view(seed, slots > 0, &library.strategies)).collect(),
         }
+    }
+
+    /// One seed as [`Self::observe`] shows it; nothing of one that is not there, is dormant or has ended.
+    #[must_use]
+    pub fn observe_seed(&self, seed: usize) -> Option<SeedView> {
+        let slot_free = self.training_slots_free() > 0;
+        let known = self.store.active.contains(&seed);
+        known.then(|| self.seed_view(seed, slot_free, &lock(&self.library).strategies))
     }
 
     fn seed_view(&self, seed: usize, slot_free: bool, strategies: &Strategies) -> SeedView {

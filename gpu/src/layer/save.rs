@@ -146,15 +146,7 @@ impl Layer {
     /// If the bytes are damaged, of another version, or of another layer; if they hold values that no layer comes to, or
     /// more weights than this one may have. The layer is then as before.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let body = authentic(bytes)?;
-        let mut from = Reader::new(body);
-        self.check_identity(&mut from)?;
-        let library = self.library.clone();
-        let read = Saved::read(&mut from, self, &lock(&library))?;
-        if !from.is_at_end() {
-            return Err(damaged("bytes are left over"));
-        }
-        let Saved { epoch, lesson, task, store, ring, pending, remembered, news } = read;
+        let Saved { epoch, lesson, task, store, ring, pending, remembered, news } = self.read_saved(bytes)?;
         self.running = Running { lesson, ..Running::default() };
         self.trials.clear();
         self.slowest_ms.fill(0.0);
@@ -162,6 +154,21 @@ impl Layer {
         (self.epoch, self.task, self.store, self.ring) = (epoch, task, store, ring);
         (self.pending, self.remembered, self.news) = (pending, remembered, news);
         Ok(())
+    }
+
+    /// Whether [`Self::restore`] would take this; the epoch that the layer would then be at.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_saved(&self, bytes: &[u8]) -> Result<u64, Error> {
+        Ok(self.read_saved(bytes)?.epoch)
+    }
+
+    fn read_saved(&self, bytes: &[u8]) -> Result<Saved, Error> {
+        let mut from = Reader::new(authentic(bytes)?);
+        self.check_identity(&mut from)?;
+        let read = Saved::read(&mut from, self, &lock(&self.library))?;
+        if from.is_at_end() { Ok(read) } else { Err(damaged("bytes are left over")) }
     }
 
     fn check_identity(&self, from: &mut Reader<'_>) -> Result<(), Error> {

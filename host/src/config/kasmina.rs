@@ -24,6 +24,17 @@ pub struct KasminaFile {
     pub width_max: usize,
     /// Seeds of a layer. Default 100,000.
     pub seeds_max: usize,
+    /// Values that the weights of one layer may be; its own `weights_max` and `seed_weights_max` count where they are
+    /// less. Default 67,108,864 (256 MiB).
+    pub weights_max: usize,
+    /// Dormant seeds that one observation of a layer may name. Default 16,384.
+    pub candidates_max: usize,
+    /// Rolling checkpoints of a layer. Default 64.
+    pub checkpoints_kept_max: usize,
+    /// Ids of commands that a layer itself remembers. Default 1,000,000.
+    pub command_ids_max: usize,
+    /// Different blueprints that one layer may hold at once. Default 4,096.
+    pub layer_blueprints_max: usize,
     /// Rows of one pass. Default 65,536.
     pub rows_max: usize,
     /// Values of one pass: rows × width. Default 16,777,216 (64 MiB).
@@ -43,6 +54,8 @@ pub struct KasminaFile {
     pub transitions_max: usize,
     /// Time for the rulings of one boundary, in milliseconds; what is not ruled then is denied. Default 30,000.
     pub ruling_timeout_ms: u64,
+    /// Time for a layer's last job when the host stops or the layer is removed, in milliseconds. Default 60,000.
+    pub finish_timeout_ms: u64,
 }
 
 impl Default for KasminaFile {
@@ -56,6 +69,11 @@ impl Default for KasminaFile {
             layers_max: 16,
             width_max: 65_536,
             seeds_max: 100_000,
+            weights_max: 1 << 26,
+            candidates_max: 16_384,
+            checkpoints_kept_max: 64,
+            command_ids_max: 1_000_000,
+            layer_blueprints_max: 4_096,
             rows_max: 65_536,
             values_max: 1 << 24,
             body_bytes_max: 256 << 20,
@@ -65,6 +83,7 @@ impl Default for KasminaFile {
             commands_remembered: 100_000,
             transitions_max: 4_096,
             ruling_timeout_ms: 30_000,
+            finish_timeout_ms: 60_000,
         }
     }
 }
@@ -100,6 +119,11 @@ impl KasminaFile {
             ("layers_max", self.layers_max as u64),
             ("width_max", self.width_max as u64),
             ("seeds_max", self.seeds_max as u64),
+            ("weights_max", self.weights_max as u64),
+            ("candidates_max", self.candidates_max as u64),
+            ("checkpoints_kept_max", self.checkpoints_kept_max as u64),
+            ("command_ids_max", self.command_ids_max as u64),
+            ("layer_blueprints_max", self.layer_blueprints_max as u64),
             ("rows_max", self.rows_max as u64),
             ("values_max", self.values_max as u64),
             ("body_bytes_max", self.body_bytes_max as u64),
@@ -109,6 +133,7 @@ impl KasminaFile {
             ("commands_remembered", self.commands_remembered as u64),
             ("transitions_max", self.transitions_max as u64),
             ("ruling_timeout_ms", self.ruling_timeout_ms),
+            ("finish_timeout_ms", self.finish_timeout_ms),
         ];
         match at_least_one.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("kasmina.{name} is 0: give at least 1")),

@@ -203,8 +203,8 @@ async fn restore(Operating(reached): Operating, Path(Place { layer }): Path<Plac
     Ok(Json(reached.kasmina.restore(&layer, bytes.into(), reached.caller.name()).await?))
 }
 
-async fn blueprints(Seeing(reached): Seeing) -> Json<Value> {
-    Json(json!({"blueprints": reached.kasmina.blueprints()}))
+async fn blueprints(Seeing(reached): Seeing) -> Answer<Json<Value>> {
+    Ok(Json(json!({"blueprints": reached.kasmina.blueprints().await?})))
 }
 
 async fn add_blueprint(State(app): State<App>, Operating(reached): Operating, body: Body) -> Answer<Response> {
@@ -214,8 +214,8 @@ async fn add_blueprint(State(app): State<App>, Operating(reached): Operating, bo
     Ok((StatusCode::CREATED, Json(json!({"id": id, "name": name}))).into_response())
 }
 
-async fn strategies(Seeing(reached): Seeing) -> Json<Value> {
-    Json(json!({"strategies": reached.kasmina.strategies()}))
+async fn strategies(Seeing(reached): Seeing) -> Answer<Json<Value>> {
+    Ok(Json(json!({"strategies": reached.kasmina.strategies().await?})))
 }
 
 impl From<KasminaError> for ApiError {
@@ -236,6 +236,10 @@ impl From<KasminaError> for ApiError {
             | KasminaError::Payload(_) => {
                 tracing::error!(why = told, "a layer could not do what it was asked for");
                 Self::Unavailable(told)
+            }
+            KasminaError::Lost { .. } | KasminaError::Half { .. } => {
+                tracing::error!(why = told, "it is not known what a layer did, or it did half of it");
+                Self::Unrecorded(told)
             }
             KasminaError::Layer(_) | KasminaError::Limit(_) | KasminaError::Invalid(_) => Self::NotAccepted(told),
             KasminaError::Kernel(refused) => refused.into(),

@@ -12,6 +12,7 @@
 //! contract's (`wit/kasmina/kasmina.wit`, [`gavel_runtime::kasmina`]).
 
 use super::convert;
+use super::metrics::{ComponentLabels, LayerMetrics};
 use crate::host::component_cache;
 use crate::policies::package::PACKAGE_BYTES_MAX;
 use anyhow::{Context, Result, ensure};
@@ -20,10 +21,10 @@ use gavel_runtime::{FailedClosed, Level, LogLine, Sandbox, SandboxOptions};
 use kasmina::govern::{Command, Tamiyo};
 use kasmina::observe::Observation;
 use kasmina::strategy::{Strategy, StrategyInput, StrategyStep};
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Instances that the sandbox of a command has room for: one layer asks one component at a time.
@@ -178,29 +179,40 @@ fn source(path: &Path, config: &Value, limits: &contract::Limits) -> Result<cont
 /// How a component has done since it was loaded. Shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct Health {
-    calls: AtomicU64,
-    failures: AtomicU64,
-    unasked: AtomicU64,
+    calls: Counter,
+    failures: Counter,
+    unasked: Counter,
     last_failure: Mutex<Option<String>>,
 }
 
 impl Health {
+    /// One that counts where `/metrics` shows it.
+    fn counted(metrics: &LayerMetrics, kind: &'static str, component: &str) -> Arc<Self> {
+        let labels = ComponentLabels { kind, component: component.to_owned() };
+        Arc::new(Self {
+            calls: metrics.component_calls.get_or_create(&labels).clone(),
+            failures: metrics.component_failures.get_or_create(&labels).clone(),
+            unasked: metrics.component_unasked.get_or_create(&labels).clone(),
+            last_failure: Mutex::default(),
+        })
+    }
+
     /// How often it was asked.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.calls.get()
     }
 
     /// How often it gave no usable answer.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        self.failures.get()
     }
 
     /// How many steps it was not asked for, because it rested.
     #[must_use]
     pub fn unasked(&self) -> u64 {
-        self.unasked.load(Ordering::Relaxed)
+        self.unasked.get()
     }
 
     /// Why it failed, the last time.
@@ -210,16 +222,16 @@ impl Health {
     }
 
     fn note_unasked(&self) {
-        self.unasked.fetch_add(1, Ordering::Relaxed);
+        self.unasked.inc();
     }
 
     /// Take note of a call. Whether its failure is to be logged: the 1st, 2nd, 4th, 8th and so on, because a component
     /// that fails does so for every seed in every epoch.
     fn note(&self, failure: Option<&str>) -> bool {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.calls.inc();
         let Some(why) = failure else { return false };
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
-        (self.failures.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two()
+        (self.failures.inc() + 1).is_power_of_two()
     }
 }
 
@@ -240,6 +252,12 @@ struct Pace {
 }
 
 impl ComponentStrategy {
+    /// The same, counted from now on where `/metrics` shows it.
+    #[must_use]
+    pub fn counted(self, metrics: &LayerMetrics) -> Self {
+        Self { health: Health::counted(metrics, "strategy", &self.name), ..self }
+    }
+
     /// `sha256:` and the hex digest of the component.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -304,6 +322,12 @@ pub struct ComponentTamiyo {
 }
 
 impl ComponentTamiyo {
+    /// The same, counted from now on where `/metrics` shows it.
+    #[must_use]
+    pub fn counted(self, metrics: &LayerMetrics) -> Self {
+        Self { health: Health::counted(metrics, "tamiyo", &self.name), ..self }
+    }
+
     /// What the operator calls it, or else what it calls itself.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -33,6 +33,14 @@ impl Definition {
         Self { config: self.flags.configure(self.config), ..self }
     }
 
+    /// The layer as this host makes it: with no more weights than the host allows.
+    pub(super) fn layer(&self, limits: &KasminaFile) -> layer::Config {
+        let mut config = self.config.clone();
+        config.weights_max = config.weights_max.min(limits.weights_max);
+        config.seed_weights_max = config.seed_weights_max.min(limits.weights_max);
+        config
+    }
+
     /// Where it runs, on a host with this default.
     pub(super) fn device(&self, default: BackendChoice) -> BackendChoice {
         if self.flags.gpu { self.backend.unwrap_or(default) } else { BackendChoice::Cpu }
@@ -48,6 +56,10 @@ impl Definition {
         let bounds = [
             ("width", config.width, limits.width_max, "width_max"),
             ("seeds", config.seeds, limits.seeds_max, "seeds_max"),
+            ("candidates_max", config.candidates_max, limits.candidates_max, "candidates_max"),
+            ("checkpoints_kept", config.checkpoints_kept, limits.checkpoints_kept_max, "checkpoints_kept_max"),
+            ("command_ids_kept", config.command_ids_kept, limits.command_ids_max, "command_ids_max"),
+            ("blueprints_max", config.blueprints_max, limits.layer_blueprints_max, "layer_blueprints_max"),
         ];
         for (name, value, max, limit) in bounds {
             if value > max {

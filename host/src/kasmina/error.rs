@@ -1,4 +1,5 @@
-//! Why something was not done with a layer. Whatever it is, the layer is as it was.
+//! Why something was not done with a layer. Whatever it is, the layer is as it was; but for [`KasminaError::Lost`] and
+//! [`KasminaError::Half`], which say that it may not be.
 
 use crate::bus::PayloadError;
 
@@ -45,6 +46,24 @@ pub enum KasminaError {
         layer: String,
         /// Why.
         why: String,
+    },
+    /// The layer's thread ended before it answered.
+    #[error("layer '{layer}' gave no answer, and what was asked for may have been done: {why}")]
+    Lost {
+        /// Which layer.
+        layer: String,
+        /// Why.
+        why: String,
+    },
+    /// A first part was done, the second was not.
+    #[error("layer '{layer}': {done} was done, what was to follow was not: {why}")]
+    Half {
+        /// Which layer.
+        layer: String,
+        /// The first part.
+        done: &'static str,
+        /// What the layer says of the second.
+        why: kasmina::Error,
     },
     /// The disk.
     #[error("layer '{layer}' could not be kept, and is as it was before: {why}")]

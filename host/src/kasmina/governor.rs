@@ -136,9 +136,20 @@ impl KernelGovernor {
     /// Tell whether the changes that were allowed last have landed, and wait until that is recorded. Each text of the
     /// answer says of a request why its outcome is not on record as told.
     pub fn settle(&mut self, landed: Landed) -> Vec<(usize, String)> {
-        let Some(mut boundary) = self.open.take() else { return Vec::new() };
+        let Some(boundary) = self.open.take() else { return Vec::new() };
         let expected = landed.is_ok();
         boundary.landed.send_replace(Some(landed));
+        self.ends(boundary, expected)
+    }
+
+    /// Tell that nobody knows whether the changes that were allowed last have landed, and wait until that is recorded.
+    pub(crate) fn abandon(&mut self) {
+        let Some(mut boundary) = self.open.take() else { return };
+        boundary.landed = watch::channel(None).0;
+        self.ends(boundary, false);
+    }
+
+    fn ends(&self, mut boundary: Boundary, expected: bool) -> Vec<(usize, String)> {
         let until = Instant::now() + self.bounds.ruling_timeout;
         let mut lost = Vec::new();
         while boundary.waits.contains(&true) {

@@ -10,6 +10,7 @@ use kasmina::report::FieldReport;
 use kasmina::strategy::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,12 +18,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
     blueprints: Vec<KeptBlueprint>,
+    /// The id of the description that each name means.
+    #[serde(default)]
+    names: BTreeMap<String, String>,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct KeptBlueprint {
     blueprint: Blueprint,
     record: Record,
+}
+
+impl Kept {
+    /// Add all of it to a library, where each name means what it meant; what the library does not take.
+    fn fill(self, library: &mut Library) -> Vec<KeptBlueprint> {
+        let Self { blueprints, names } = self;
+        let meant = |kept: &KeptBlueprint| names.get(&kept.blueprint.name) == Some(&kept.blueprint.id());
+        let (named, others): (Vec<_>, Vec<_>) = blueprints.into_iter().partition(meant);
+        let mut set_aside = Vec::new();
+        for kept in named.iter().chain(&others) {
+            match library.blueprints.add(kept.blueprint.clone()) {
+                Ok(id) => library.blueprints.record_mut(&id).into_iter().for_each(|known| *known = kept.record),
+                Err(why) => {
+                    let blueprint = &kept.blueprint.name;
+                    tracing::error!(blueprint, %why, "a blueprint that was kept is not used");
+                    set_aside.push(kept.clone());
+                }
+            }
+        }
+        // Where another description took the name on the way, it goes back.
+        for kept in named {
+            let _ = library.blueprints.add(kept.blueprint);
+        }
+        set_aside
+    }
 }
 
 /// The library. Cheap to clone.
@@ -33,6 +62,8 @@ pub(super) struct SharedLibrary {
     blueprints_max: usize,
     /// What lies on disk.
     kept: Arc<Mutex<Kept>>,
+    /// What lay on disk and the registry does not take: kept as it was.
+    set_aside: Arc<Vec<KeptBlueprint>>,
     /// Takes field reports into the blueprints' records.
     karn: Arc<Mutex<Karn>>,
 }
@@ -50,15 +81,10 @@ impl SharedLibrary {
     /// When it cannot be read.
     pub(super) fn open(store: Store, blueprints_max: usize) -> anyhow::Result<Self> {
         let mut library = Library::standard();
-        let kept: Option<Kept> = store.library()?;
-        for KeptBlueprint { blueprint, record } in kept.into_iter().flat_map(|kept| kept.blueprints) {
-            let id = library.blueprints.add(blueprint)?;
-            if let Some(known) = library.blueprints.record_mut(&id) {
-                *known = record;
-            }
-        }
+        let set_aside = Arc::new(store.library::<Kept>()?.map_or(Vec::new(), |kept| kept.fill(&mut library)));
         let karn = Arc::new(Mutex::new(Karn::new(EVENT_IDS_KEPT)));
-        Ok(Self { shared: Arc::new(Mutex::new(library)), store, blueprints_max, kept: Arc::default(), karn })
+        let shared = library.shared();
+        Ok(Self { shared, store, blueprints_max, kept: Arc::default(), set_aside, karn })
     }
 
     fn library(&self) -> MutexGuard<'_, Library> {
@@ -78,7 +104,10 @@ impl SharedLibrary {
                 blueprint: Blueprint::clone(blueprint),
                 record: *record,
             });
-            Kept { blueprints: blueprints.collect() }
+            let blueprints = blueprints.chain(self.set_aside.iter().cloned()).collect();
+            let known = library.blueprints.all().map(|(_, blueprint, _)| &blueprint.name);
+            let meant = |name: &String| Some((name.clone(), library.blueprints.find(name).ok()?.id()));
+            Kept { blueprints, names: known.filter_map(meant).collect() }
         };
         if *kept != now {
             self.store.keep_library(&now)?;
@@ -140,5 +169,41 @@ impl SharedLibrary {
     pub(super) fn strategy(&self, number: i32) -> Option<String> {
         let number = usize::try_from(number).ok()?;
         self.library().strategies.name(number).map(str::to_owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kasmina::blueprint::Function;
+
+    #[test]
+    fn a_name_means_after_a_restart_what_it_meant() {
+        // Whichever of the two has the lesser id: each is the one that is meant once.
+        for ranks in [[2, 3], [3, 2]] {
+            let data = tempfile::tempdir().unwrap();
+            let open = || SharedLibrary::open(Store::open(Some(data.path())).unwrap(), 16).unwrap();
+            let library = open();
+            for rank in ranks {
+                let _ = library.add(&Blueprint::new("mine", Function::Adapter { rank }));
+            }
+            library.keep().unwrap();
+            let meant = |library: &SharedLibrary| library.library().blueprints.find("mine").unwrap().id();
+            assert_eq!(meant(&open()), meant(&library), "{ranks:?}");
+            assert_eq!(open().blueprints(), library.blueprints());
+        }
+    }
+
+    #[test]
+    fn what_the_registry_does_not_take_stays_on_disk() {
+        let data = tempfile::tempdir().unwrap();
+        let store = Store::open(Some(data.path())).unwrap();
+        let broken = Blueprint::new("broken", Function::Adapter { rank: 0 });
+        let kept = KeptBlueprint { blueprint: broken, record: Record { used: 7, ..Record::default() } };
+        store.keep_library(&Kept { blueprints: vec![kept.clone()], names: BTreeMap::new() }).unwrap();
+        let library = SharedLibrary::open(store.clone(), 16).unwrap();
+        library.keep().unwrap();
+        assert!(library.library().blueprints.find("broken").is_err());
+        assert!(store.library::<Kept>().unwrap().unwrap().blueprints.contains(&kept));
     }
 }

@@ -35,6 +35,15 @@ pub struct TransitionLabels {
     pub ruling: &'static str,
 }
 
+/// Labels of components.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ComponentLabels {
+    /// `strategy` or `tamiyo`.
+    pub kind: &'static str,
+    /// Its name.
+    pub component: String,
+}
+
 /// The counters of layers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LayerMetrics {
@@ -46,6 +55,12 @@ pub struct LayerMetrics {
     pub forward_seconds: Family<LayerLabels, Histogram, fn() -> Histogram>,
     /// Transitions, by ruling.
     pub transitions: Family<TransitionLabels, Counter>,
+    /// How often components were asked.
+    pub component_calls: Family<ComponentLabels, Counter>,
+    /// How often they gave no usable answer.
+    pub component_failures: Family<ComponentLabels, Counter>,
+    /// How often a strategy was not asked, because it rested after failures.
+    pub component_unasked: Family<ComponentLabels, Counter>,
 }
 
 impl Default for LayerMetrics {
@@ -55,6 +70,9 @@ impl Default for LayerMetrics {
             seeds: Family::default(),
             forward_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1e-5, 2.0, 20))),
             transitions: Family::default(),
+            component_calls: Family::default(),
+            component_failures: Family::default(),
+            component_unasked: Family::default(),
         }
     }
 }
@@ -66,6 +84,13 @@ impl LayerMetrics {
         let (text, family) = ("Time of forward passes", self.forward_seconds.clone());
         registry.register_with_unit("kasmina_forward", text, Unit::Seconds, family);
         registry.register("kasmina_transitions", "Transitions judged, by ruling", self.transitions.clone());
+        for (name, text, family) in [
+            ("calls", "How often a component was asked", &self.component_calls),
+            ("failures", "How often a component gave no usable answer", &self.component_failures),
+            ("unasked", "Steps for which a strategy was not asked, after failures", &self.component_unasked),
+        ] {
+            registry.register(format!("kasmina_component_{name}"), text, family.clone());
+        }
     }
 
     /// How many seeds of a layer are in each stage.

@@ -56,7 +56,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use store::Store;
+use store::{LayerFolder, Store};
 use tamiyo::Tamiyos;
 use worker::Worker;
 
@@ -132,7 +132,9 @@ impl Kasmina {
         let store = Store::open(parts.data).context("the folder of layers")?;
         let library = SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?;
         // Before the layers, whose seeds may name them.
-        parts.strategies.into_iter().for_each(|strategy| library.add_strategy(Box::new(strategy)));
+        for strategy in parts.strategies {
+            library.add_strategy(Box::new(strategy.counted(&parts.metrics)));
+        }
         let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone()).context("the rollout")?;
         let kasmina = Self {
             limits: limits.clone(),
@@ -147,10 +149,24 @@ impl Kasmina {
             layers: RwLock::default(),
             changing: tokio::sync::Mutex::default(),
         };
+        for id in kasmina.store.unfinished().context("the folder of layers")? {
+            kasmina.clear_away(&id, "the host stopped while it was made").await;
+        }
         for id in kasmina.store.ids().context("the folder of layers")? {
             kasmina.take_up(&id).await;
         }
         Ok(kasmina)
+    }
+
+    /// Put away what is left of a layer that was not made to the end. It may be on record as made, so that it is put on
+    /// record as gone.
+    async fn clear_away(&self, id: &str, why: &str) {
+        let details = json!({"layer_id": id, "epoch": null});
+        let recorded = self.record("LAYER_REMOVED", "gavel", why, details).await;
+        let cleared = recorded.map_err(|why| why.to_string());
+        if let Err(why) = cleared.and_then(|()| self.store.layer(id).discard().map_err(|why| why.to_string())) {
+            tracing::error!(layer = id, why, "what is left of a layer that was never served stays");
+        }
     }
 
     async fn take_up(&self, id: &str) {
@@ -177,6 +193,7 @@ impl Kasmina {
     async fn begin(&self, definition: &Definition) -> Done<Handle> {
         let id = definition.config.id.clone();
         let (definition, folder) = (definition.clone(), self.store.layer(&id));
+        let config = definition.layer(&self.limits);
         let bounds = Bounds {
             transitions_max: self.limits.transitions_max,
             ruling_timeout: Duration::from_millis(self.limits.ruling_timeout_ms),
@@ -187,8 +204,7 @@ impl Kasmina {
         let (bus, clock, metrics) = (self.bus.clone(), self.clock.clone(), self.metrics.clone());
         let open = move || {
             let backend = device::backend(definition.device(backend), threads)?;
-            let (config, shared) = (definition.config.clone(), Arc::clone(&library.shared));
-            let mut layer = Layer::new(config, shared, backend, device::nursery())?;
+            let mut layer = Layer::new(config, Arc::clone(&library.shared), backend, device::nursery())?;
             let kept = folder.boundary().map_err(|why| KasminaError::NotKept {
                 layer: definition.config.id.clone(),
                 why: format!("its boundary cannot be read: {why}"),
@@ -256,27 +272,51 @@ impl Kasmina {
         let handle = self.begin(&definition).await?;
         let made = self.keep_new(&id, &definition, who).await;
         if let Err(why) = made {
-            handle.close().await;
+            handle.close(self.finish_timeout()).await;
             self.metrics.forget(&id);
-            let _ = self.store.layer(&id).remove();
             return Err(why);
         }
         self.put(&id, Some(definition), handle);
         self.status(&id).await
     }
 
+    /// On disk under another name, then on record, then under its own.
     async fn keep_new(&self, id: &str, definition: &Definition, who: &str) -> Done<()> {
-        let (folder, kept) = (self.store.layer(id), definition.clone());
-        let not_kept = |why: String| KasminaError::NotKept { layer: id.to_owned(), why };
-        let created = tokio::task::spawn_blocking(move || folder.create(&kept)).await;
-        created.map_err(|why| not_kept(why.to_string()))?.map_err(|why| not_kept(why.to_string()))?;
-        self.record("LAYER_CREATED", who, "", json!({"layer_id": id, "definition": definition})).await
+        let kept = definition.clone();
+        self.on_disk(id, move |folder| folder.create(&kept)).await?;
+        let recorded = self.record("LAYER_CREATED", who, "", json!({"layer_id": id, "definition": definition})).await;
+        if recorded.is_err() {
+            let _ = self.on_disk(id, LayerFolder::discard).await;
+            return recorded;
+        }
+        let confirmed = self.on_disk(id, LayerFolder::confirm).await;
+        if let Err(why) = &confirmed {
+            self.clear_away(id, &why.to_string()).await;
+        }
+        confirmed
     }
 
-    /// Remove a layer with all that is kept of it, once that is recorded.
+    /// Do something with a layer's folder, away from the runtime's workers.
+    async fn on_disk(
+        &self,
+        id: &str,
+        work: impl FnOnce(&LayerFolder) -> std::io::Result<()> + Send + 'static,
+    ) -> Done<()> {
+        let folder = self.store.layer(id);
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        let done = done.unwrap_or_else(|why| Err(std::io::Error::other(why)));
+        done.map_err(|why| KasminaError::NotKept { layer: id.to_owned(), why: why.to_string() })
+    }
+
+    fn finish_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.finish_timeout_ms)
+    }
+
+    /// Remove a layer with all that is kept of it, once it has ended and that is recorded.
     ///
     /// # Errors
-    /// When there is none, or the removal cannot be recorded or done.
+    /// When there is none, its last job does not end, or the removal cannot be recorded or done. Where it could not be
+    /// recorded, the layer is taken up again at its last boundary.
     pub async fn remove(&self, id: &str, who: &str) -> Done<()> {
         let _changing = self.changing.lock().await;
         let served = self.served(id)?;
@@ -284,17 +324,24 @@ impl Kasmina {
             return Err(KasminaError::Conflict(why));
         }
         let epoch = self.status(id).await.map_or(Value::Null, |told| told["epoch"].clone());
-        self.record("LAYER_REMOVED", who, "", json!({"layer_id": id, "epoch": epoch})).await?;
-        served.handle.close().await;
+        if !served.handle.close(self.finish_timeout()).await {
+            let max = self.limits.finish_timeout_ms;
+            return Err(KasminaError::Conflict(format!(
+                "layer '{id}' takes no more jobs and is still at work after {max} ms (kasmina.finish_timeout_ms): \
+                 ask again to remove it"
+            )));
+        }
+        if let Err(why) = self.record("LAYER_REMOVED", who, "", json!({"layer_id": id, "epoch": epoch})).await {
+            self.take_up(id).await;
+            return Err(why);
+        }
         {
             let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
             layers.remove(id);
             self.metrics.layers.set(i64::try_from(layers.len()).unwrap_or(i64::MAX));
         }
         self.metrics.forget(id);
-        let folder = self.store.layer(id);
-        let removed = tokio::task::spawn_blocking(move || folder.remove()).await.unwrap_or(Ok(()));
-        removed.map_err(|why| KasminaError::NotKept { layer: id.to_owned(), why: why.to_string() })
+        self.on_disk(id, LayerFolder::remove).await
     }
 
     /// The layers' ids, and why one is out of service.

@@ -1,6 +1,7 @@
 //! What a served layer can be asked for. Each of these is one job on the layer's thread.
 
 use super::error::KasminaError;
+use super::library::SharedLibrary;
 use super::message::{KasminaCommand, PostedCommand, news};
 use super::worker::{Boundary, EpochSignals, with_id};
 use super::{Done, Kasmina, Posted};
@@ -86,13 +87,13 @@ impl Kasmina {
     /// `count` it leaves no trace in the layer's telemetry.
     ///
     /// # Errors
-    /// What the layer says; nothing has changed then.
+    /// What the layer says; nothing has changed then, save by [`KasminaError::Half`], where the pass counted.
     pub async fn forward(&self, id: &str, x: Values, count: bool, nourish: bool) -> Done<Vec<f32>> {
         self.check_values("x", self.width(id)?, &x)?;
         self.ask(id, move |worker| {
             let y = if count { worker.forward(&x.values, x.rows) } else { worker.infer(&x.values, x.rows) }?;
             if nourish {
-                worker.nourish(&x.values, x.rows)?;
+                worker.nourish(&x.values, x.rows, count)?;
             }
             Ok(y)
         })
@@ -102,7 +103,7 @@ impl Kasmina {
     /// From the gradient of the output to that of the input; with `step`, learning seeds take one step of Adam.
     ///
     /// # Errors
-    /// What the layer says; nothing has changed then.
+    /// What the layer says; nothing has changed then, save by [`KasminaError::Half`], where the gradients are kept.
     pub async fn backward(&self, id: &str, x: Values, dy: Values, step: bool) -> Done<Vec<f32>> {
         let width = self.width(id)?;
         self.check_values("x", width, &x)?;
@@ -159,7 +160,13 @@ impl Kasmina {
         let event = self.bus.publish(news(who, topic::COMMANDS, trace), &with_id(command, &id))?;
         let (order, unique, trace) = (command.clone(), format!("{who}/{id}"), event.envelope.trace_id.clone());
         let command_id = id.clone();
-        served.handle.send(move |worker| worker.command(&order, &id, &unique, &trace))?;
+        let work = move |worker: Option<&mut super::worker::Worker>| {
+            let Some(worker) = worker else {
+                return tracing::warn!(command = id, "the layer was closed before the command was carried out");
+            };
+            worker.command(&order, &id, &unique, &trace);
+        };
+        served.handle.send(work)?;
         Ok(Posted { command_id, duplicate: false })
     }
 
@@ -221,22 +228,37 @@ impl Kasmina {
     }
 
     /// All blueprints, each with its id and its record.
-    #[must_use]
-    pub fn blueprints(&self) -> Vec<Value> {
-        self.library.blueprints()
+    ///
+    /// # Errors
+    /// When the host stops.
+    pub async fn blueprints(&self) -> Done<Vec<Value>> {
+        self.look(SharedLibrary::blueprints).await
     }
 
     /// The names of all strategies.
-    #[must_use]
-    pub fn strategies(&self) -> Vec<String> {
-        self.library.strategies()
+    ///
+    /// # Errors
+    /// When the host stops.
+    pub async fn strategies(&self) -> Done<Vec<String>> {
+        self.look(SharedLibrary::strategies).await
     }
 
-    /// Take no more jobs, finish those that wait, and end the layers' threads.
+    /// Look into the library, away from the runtime's workers: a layer may hold it for as long as its strategies think.
+    async fn look<T: Send + 'static>(&self, look: impl FnOnce(&SharedLibrary) -> T + Send + 'static) -> Done<T> {
+        let library = self.library.clone();
+        let seen = tokio::task::spawn_blocking(move || look(&library)).await;
+        seen.map_err(|why| KasminaError::Conflict(format!("the library cannot be read: {why}")))
+    }
+
+    /// Take no more jobs, answer those that wait, and wait for the layers' threads, all side by side, for
+    /// `kasmina.finish_timeout_ms`.
     pub async fn finish(&self) {
-        let layers: Vec<_> = self.layers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for served in layers {
-            served.handle.close().await;
+        let layers: Vec<_> = self.layers.read().unwrap_or_else(PoisonError::into_inner).clone().into_iter().collect();
+        let timeout = self.finish_timeout();
+        let closing = layers.iter().map(|(_, served)| served.handle.close(timeout));
+        let ended = futures_util::future::join_all(closing).await;
+        for ((layer, _), _) in layers.iter().zip(ended).filter(|(_, ended)| !ended) {
+            tracing::error!(layer, "the layer is still at work (kasmina.finish_timeout_ms): the host stops without it");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::message::{
     CommandResponse, EpochEvent, Judged, KasminaCommand, LayerHealthReport, RollbackEvent, SeedStage,
 };
 use super::metrics::{LayerLabels, LayerMetrics, TransitionLabels};
-use super::store::LayerFolder;
+use super::store::{LayerFolder, Unkept};
 use crate::bus::{Bus, topic};
 use crate::clock::Clock;
 use gavel_kernel::json::sha256_hex;
@@ -108,27 +108,37 @@ impl Worker {
         let mut dx = vec![0.0; x.len()];
         self.layer.backward(x, rows, dy, &mut dx)?;
         if step {
-            self.layer.step()?;
+            self.layer.step().map_err(|why| self.half("the backward pass", why))?;
         }
         Ok(dx)
     }
 
-    /// One step of training apart, on a clean input.
-    pub(super) fn nourish(&mut self, x: &[f32], rows: usize) -> Done<()> {
-        Ok(self.layer.nourish(x, rows)?)
+    /// One step of training apart, on a clean input; after a pass on it that may have `counted`.
+    pub(super) fn nourish(&mut self, x: &[f32], rows: usize, counted: bool) -> Done<()> {
+        let fed = self.layer.nourish(x, rows);
+        if counted { fed.map_err(|why| self.half("the forward pass", why)) } else { Ok(fed?) }
+    }
+
+    fn half(&self, done: &'static str, why: kasmina::Error) -> KasminaError {
+        KasminaError::Half { layer: self.id().to_owned(), done, why }
     }
 
     /// End the epoch.
     pub(super) fn end_epoch(&mut self, signals: &EpochSignals) -> Done<Boundary> {
-        let before = self.layer.save();
-        let done = self.try_epoch(signals);
+        // What is refused changes nothing: all of it is checked before any of it is taken.
+        for (&seed, evaluation) in &signals.evaluations {
+            self.layer.check_evaluation(seed, *evaluation)?;
+        }
+        let mut before = self.layer.save();
+        let done = self.try_epoch(signals, &mut before);
         if done.is_err() {
             self.put_back(&before);
         }
         done
     }
 
-    fn try_epoch(&mut self, signals: &EpochSignals) -> Done<Boundary> {
+    /// `before` becomes the layer after a rollback on the way: that is on disk and on record, and is not undone.
+    fn try_epoch(&mut self, signals: &EpochSignals, before: &mut Vec<u8>) -> Done<Boundary> {
         for (&seed, evaluation) in &signals.evaluations {
             self.layer.evaluate(seed, *evaluation)?;
         }
@@ -145,14 +155,16 @@ impl Worker {
             let (id, seed) = (order.id.clone(), order.seed);
             let message = KasminaCommand::of(self.id(), &order);
             self.tell(topic::COMMANDS, "tamiyo", Some(&id), &with_id(&message, &id));
-            if let Err(why) = self.take_on(order, &id) {
-                refused.push(json!({"command_id": id, "seed": seed, "reason": why.to_string()}));
+            match self.take_on(order, &id) {
+                Ok(Some(settled)) => *before = settled,
+                Ok(None) => {}
+                Err(why) => refused.push(json!({"command_id": id, "seed": seed, "reason": why.to_string()})),
             }
         }
         let health = self.health_report();
         let report = self.layer.end_epoch(signals.task, &mut self.governor);
         let report = report.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
-        let boundary_sha256 = self.settle()?;
+        let (boundary_sha256, _) = self.settle(before)?;
         refused.extend(
             report
                 .lapsed
@@ -173,20 +185,29 @@ impl Worker {
         })
     }
 
-    /// Save the layer, then have it recorded that what was allowed has landed; the digest of what was saved.
-    fn settle(&mut self) -> Done<String> {
-        let kept = self.library.keep().and_then(|()| self.folder.keep(&self.layer.save()));
-        match kept {
+    /// Save the layer, then have it recorded that what was allowed has landed; what was saved, and its digest. Where that
+    /// fails, the disk has the layer as it was `before`, or the layer's thread ends.
+    fn settle(&mut self, before: &[u8]) -> Done<(String, Vec<u8>)> {
+        let now = self.layer.save();
+        let library = self.library.keep().map_err(|why| Unkept::AsBefore { why, written: None });
+        match library.and_then(|()| self.folder.keep(&now, before)) {
             Ok(digest) => {
                 self.boundary = Some(digest.clone());
                 // What is not on record as told is in the log; the layer has changed all the same.
                 self.governor.settle(Ok(()));
-                Ok(digest)
+                Ok((digest, now))
             }
-            Err(why) => {
+            Err(Unkept::AsBefore { why, written }) => {
                 let why = why.to_string();
+                self.boundary = written.or(self.boundary.take());
                 self.governor.settle(Err(format!("the layer could not be saved: {why}")));
                 Err(KasminaError::NotKept { layer: self.id().to_owned(), why })
+            }
+            Err(Unkept::Unknown(why)) => {
+                // Neither can be told: the next start takes up what lies there, and says what that is.
+                tracing::error!(layer = self.id(), %why, "it is not known which boundary of the layer is on disk");
+                self.governor.abandon();
+                panic!("layer {}: it is not known which boundary is on disk: {why}", self.id());
             }
         }
     }
@@ -208,32 +229,32 @@ impl Worker {
         self.tell(topic::RESPONSES, &format!("layer {}", self.id()), Some(trace), &json!(response));
     }
 
-    fn take_on(&mut self, mut order: Command, id: &str) -> Done<()> {
+    /// For a rollback, the layer as it was saved after it.
+    fn take_on(&mut self, mut order: Command, id: &str) -> Done<Option<Vec<u8>>> {
         if order.order != Order::Rollback {
             // The library's limit holds for blueprints that come this way too.
             if let Some(blueprint) = order.blueprint_ir.take() {
                 order.blueprint = Some(self.library.add(&blueprint)?);
             }
             order.strategy = self.definition.flags.strategy(order.strategy);
-            return Ok(self.layer.command(order)?);
+            self.layer.command(order)?;
+            return Ok(None);
         }
-        let before = self.layer.save();
-        let done = self.roll_back(order.seed, &order.reason, id);
-        if done.is_err() {
-            self.put_back(&before);
-        }
-        done
+        self.roll_back(order.seed, &order.reason, id).map(Some)
     }
 
-    /// Put a seed back at once.
-    fn roll_back(&mut self, seed: usize, reason: &str, trace: &str) -> Done<()> {
+    /// Put a seed back at once; the layer as it then was saved. What is refused or denied changes nothing, not even what
+    /// was measured of the running epoch.
+    fn roll_back(&mut self, seed: usize, reason: &str, trace: &str) -> Done<Vec<u8>> {
+        let before = self.layer.save();
         let (epoch, from) = (self.layer.epoch(), self.layer.state().get(seed).copied());
         let ruling = self.layer.rollback(seed, Some(trace), reason, &mut self.governor);
         let ruling = ruling.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
         let denied = denial(&ruling);
-        if denied.is_none() {
-            self.settle()?;
-        }
+        let settled = match denied {
+            None => self.settle(&before).inspect_err(|_| self.put_back(&before))?.1,
+            Some(_) => before,
+        };
         self.count(Lifecycle::RolledBack, &ruling);
         self.observe();
         if let (None, Some(from)) = (&denied, from) {
@@ -250,26 +271,24 @@ impl Worker {
             denied: denied.clone(),
         };
         self.tell(topic::ROLLBACK, &format!("layer {}", self.id()), Some(trace), &json!(event));
-        denied.map_or(Ok(()), |why| Err(KasminaError::Denied(why)))
+        denied.map_or(Ok(settled), |why| Err(KasminaError::Denied(why)))
     }
 
     /// Take the place of the layer by a checkpoint of it, if the kernel allows.
     pub(super) fn restore(&mut self, checkpoint: &[u8], who: &str) -> Done<Value> {
-        let before = self.layer.save();
+        let to = self.layer.check_saved(checkpoint)?;
         let (epoch, digest) = (self.layer.epoch(), sha256_hex(checkpoint));
-        self.layer.restore(checkpoint)?;
-        let to = self.layer.epoch();
         let ruled = self.governor.rule(vec![restoring(self.id(), epoch, to, &digest, who)]);
-        let done = match ruled.first() {
-            Some(Ruling::Allowed) => self.settle(),
-            Some(Ruling::Denied(why)) => Err(KasminaError::Denied(why.clone())),
-            None => Err(KasminaError::Denied("no ruling was given".into())),
-        };
-        if done.is_err() {
-            self.put_back(&before);
+        match ruled.first() {
+            Some(Ruling::Allowed) => {}
+            Some(Ruling::Denied(why)) => return Err(KasminaError::Denied(why.clone())),
+            None => return Err(KasminaError::Denied("no ruling was given".into())),
         }
+        let before = self.layer.save();
+        self.layer.restore(checkpoint).inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
+        let (digest, _) = self.settle(&before).inspect_err(|_| self.put_back(&before))?;
         self.observe();
-        Ok(json!({"layer_id": self.id(), "epoch": to, "epoch_before": epoch, "boundary_sha256": done?}))
+        Ok(json!({"layer_id": self.id(), "epoch": to, "epoch_before": epoch, "boundary_sha256": digest}))
     }
 
     /// What the layer is.
@@ -312,8 +331,7 @@ impl Worker {
             return Err(kasmina::Error::NoSeed { layer: self.id().to_owned(), seed, last: count - 1 }.into());
         }
         let mut told = self.seed(seed);
-        let observed = self.layer.observe(TaskSignals::default());
-        let view = observed.seeds.into_iter().find(|view| view.seed == seed);
+        let view = self.layer.observe_seed(seed);
         told["gate"] = json!(view.as_ref().map(|view| &view.gate));
         told["telemetry"] = json!(view.as_ref().map(|view| &view.telemetry));
         told["evaluation"] = json!(view.as_ref().and_then(|view| view.evaluation));

@@ -30,6 +30,14 @@ fn a_layer_that_cannot_be_is_not_made() {
         (with("seeds", json!(3)), 422, "3 seeds cannot tile a layer of width 16: a layer has from 4 seeds"),
         (with("width", json!(65_537)), 422, "width = 65537: this host allows 65536 (kasmina.width_max)"),
         (
+            with("candidates_max", json!(1_u64 << 62)),
+            422,
+            "candidates_max = 4611686018427387904: this host allows 16384 (kasmina.candidates_max)",
+        ),
+        (with("checkpoints_kept", json!(65)), 422, "this host allows 64 (kasmina.checkpoints_kept_max)"),
+        (with("command_ids_kept", json!(1_000_001)), 422, "this host allows 1000000 (kasmina.command_ids_max)"),
+        (with("blueprints_max", json!(4_097)), 422, "this host allows 4096 (kasmina.layer_blueprints_max)"),
+        (
             with("strategy", json!("leap")),
             422,
             "grafting strategy `leap` is not registered; registered are: fixed_ramp",
@@ -151,6 +159,22 @@ fn what_is_no_end_of_an_epoch_ends_none() {
         assert!(told.contains(message), "{body}: {told}");
     }
     assert!(server.saved("a") == saved, "bit for bit");
+}
+
+#[test]
+fn what_is_refused_leaves_what_the_epoch_measured() {
+    let (server, saved) = server();
+    server.forward("a", "", &rows(8));
+    let before = server.seed("a", 0);
+    assert!(before["telemetry"]["variance"].as_f64().unwrap() > 0.0, "{before}");
+    server.command("a", 1, "rollback", &json!({}));
+    let evaluations = json!({"0": {"delta": 1, "improvement": 0, "error_rate": 0}});
+    let body = json!({"loss": 0.5, "metric": 0.5, "evaluations": evaluations});
+    let _ = server.post("/kasmina/layers/a/epoch", &body).error(422);
+    let _ = server.send("POST", "/kasmina/layers/a/checkpoint", &[], Some(&saved[1..])).error(422);
+    assert_eq!(server.seed("a", 0), before);
+    server.epoch("a");
+    assert_eq!(server.get("/kasmina/layers/a/telemetry").expect(200)["rows"], 8);
 }
 
 #[test]

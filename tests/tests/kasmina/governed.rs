@@ -98,10 +98,16 @@ fn a_halted_kernel_denies_all() {
     server.create(&definition("a"));
     graft(&server, "a");
     server.command("a", 1, "germinate", &json!({"blueprint_id": "adapter"}));
+    server.forward("a", "", &rows(8));
     let _ = server.post("/halt", &json!({"reason": "enough"})).expect(200);
     let before = server.stages("a");
+    let measured = server.seed("a", 0)["telemetry"].clone();
+    server.command("a", 0, "rollback", &json!({"reason": "by hand"}));
+    let _ = server.send("POST", "/kasmina/layers/a/checkpoint", &[], Some(&server.saved("a"))).error(409);
+    assert_eq!(server.seed("a", 0)["telemetry"], measured, "a denial keeps what the epoch measured");
     let boundary = server.epoch("a");
     assert_eq!(boundary["transitions"][0]["denied"], "kernel 'kasmina' is halted: enough");
+    assert_eq!(server.get("/kasmina/layers/a/telemetry").expect(200)["rows"], 8);
     server.command("a", 0, "rollback", &json!({"reason": "by hand"}));
     assert_eq!(server.stages("a"), before);
     let responses = server.events("control.kasmina.responses");

@@ -39,6 +39,11 @@ fn a_served_layer_is_led_by_a_component() {
     server.wait_for("/records?tool=kasmina.transition", |told| told["complete"] == true);
     let told = server.get("/records?tool=kasmina.transition").expect(200).to_string();
     assert!(told.contains("its chunk varies most") && told.contains("its gate is open"), "{told}");
+    let counted = |what: &str| {
+        let labels = r#"{kind="tamiyo",component="cautious-tamiyo"}"#;
+        server.metrics().get(&format!("gavel_kasmina_component_{what}_total{labels}"))
+    };
+    assert_eq!((counted("calls"), counted("failures")), (3.0, 0.0));
     // A strategy that a component is stays what it is over a restart.
     let server = server.stop().serve();
     let again = server.get("/kasmina/layers/a/seeds").expect(200);
