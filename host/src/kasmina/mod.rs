@@ -133,7 +133,7 @@ impl Kasmina {
         let library = SharedLibrary::open(store.clone(), limits.blueprints_max).context("the library of blueprints")?;
         // Before the layers, whose seeds may name them.
         parts.strategies.into_iter().for_each(|strategy| library.add_strategy(Box::new(strategy)));
-        let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone()).context("the rollout")?;
+        let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone());
         let kasmina = Self {
             limits: limits.clone(),
             rollouts,
