@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// Layers of this host. Every limit is a key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KasminaFile {
     /// The kernel, by name, that judges transitions. Default: the first one.
@@ -122,7 +122,7 @@ impl KasminaFile {
 }
 
 /// What is kept of events, and for how many. Every limit is a key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventsFile {
     /// Events that are kept for those who ask later. Default 10,000.

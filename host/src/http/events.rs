@@ -127,17 +127,20 @@ async fn payload(Seeing(reached): Seeing, Path(digest): Path<String>) -> Answer<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::Bus;
+    use crate::bus::{Bus, News};
     use crate::clock::Clock;
     use crate::config::EventsFile;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_listener_that_takes_nothing_loses_its_place() {
-        let limits = EventsFile { subscribers_max: 1, ..EventsFile::default() };
+        let limits = EventsFile { subscribers_max: 1, stream_stall_ms: 1, ..EventsFile::default() };
         let bus = Bus::open(None, &limits, Clock::manual(7)).unwrap();
         let (pieces, mut taken) = mpsc::channel(1);
-        // It has nothing to tell but that it is alive; the listener takes none of that.
-        tell(bus.subscribe(None, "a").unwrap(), pieces, bus.stream_stall()).await;
+        let subscriber = bus.subscribe(None, "a").unwrap();
+        let news = News { sender: "layer a", topic: topic::EPOCH, schema: "test/1", trace: None };
+        bus.publish(news, &1).unwrap();
+        // The first piece has room; the listener takes none, so the second waits.
+        tell(subscriber, pieces, bus.stream_stall()).await;
         assert!(bus.subscribe(None, "b").is_ok(), "its place is free");
         assert_eq!(taken.recv().await.unwrap(), ": listening\n\n");
         assert!(taken.recv().await.is_none(), "the stream is at its end");

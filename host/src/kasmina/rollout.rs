@@ -512,3 +512,33 @@ impl Kasmina {
         Some(format!("layer '{layer}' is the rollout's {role}: it can be removed when it is no longer"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kasmina::standalone::Standalone;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pass_that_is_given_up_failed_and_its_reversion_is_kept() {
+        let data = tempfile::tempdir().unwrap();
+        let standalone = Standalone::open(None, data.path()).await.unwrap();
+        let store = Store::open(Some(data.path())).unwrap();
+        let rollouts = Rollouts::open(standalone.slot(), store.clone(), Clock::manual(7));
+        let mut rollout = Rollout::new("old");
+        let gates = Gates { passes_min: 1, ..Gates::default() };
+        let start = Change::Start { candidate: "new".to_owned(), schedule: Schedule::default(), gates };
+        rollout.apply(&start, "a test", "to see", 7).unwrap();
+        *rollouts.current() = Some(rollout);
+        let end = |outcome| {
+            drop(Watched { rollouts: &rollouts, layer: "new", begun: Instant::now(), outcome });
+            rollouts.current().as_ref().and_then(Rollout::trial).map(|trial| trial.candidate_health.passes)
+        };
+        assert_eq!(end(Outcome::Unasked), Some(0.0));
+        assert_eq!(end(Outcome::Passed), Some(1.0));
+        assert_eq!(end(Outcome::Failed), None, "one of two is too many");
+        rollouts.finish().await;
+        let kept: Rollout = store.rollout().unwrap().unwrap();
+        assert!(kept.trial().is_none(), "nobody stops before it is on disk");
+        standalone.finish().await;
+    }
+}

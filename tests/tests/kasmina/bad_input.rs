@@ -59,6 +59,7 @@ fn values_that_do_not_fit_change_nothing() {
         (json!({"x": [[1.0, 2.0]]}).to_string(), 422, "row 0 of `x` has 2 values, the layer is 16 wide"),
         (json!({"x": [full, [1.0]]}).to_string(), 422, "row 1 of `x` has 1 values"),
         (json!({"x": []}).to_string(), 422, "`x` has 0 rows: give 1 to 65536 (kasmina.rows_max)"),
+        ("{\"x\": [[1], [".to_owned(), 422, "row 0 of `x` has 1 values, the layer is 16 wide"),
         (format!("{{\"x\": [[{}1e39]]}}", "0, ".repeat(15)), 400, "the body: number out of range"),
         (format!("{{\"x\": [[{}null]]}}", "0, ".repeat(15)), 400, "the body: invalid type: null"),
         (json!({"x": [full], "dy": [full]}).to_string(), 400, "`dy` is of a backward pass"),
