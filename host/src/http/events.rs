@@ -72,8 +72,8 @@ fn page_text(page: &Page) -> String {
 async fn stream(Seeing(reached): Seeing, query: Result<Query<Listened>, QueryRejection>) -> Answer<Response> {
     let topic = topic_of(asked(query)?.topic.as_deref())?;
     let bus = reached.kasmina.bus();
-    let subscribed = bus.subscribe(topic, reached.caller.name());
-    let subscriber = subscribed.map_err(|why: SubscribeError| ApiError::Unavailable(why.to_string()))?;
+    let listening = bus.subscribe(topic, reached.caller.name());
+    let subscriber = listening.map_err(|why: SubscribeError| ApiError::Unavailable(why.to_string()))?;
     let (pieces, taken) = mpsc::channel(1);
     tokio::spawn(tell(subscriber, pieces, bus.stream_stall()));
     let pieces = futures_util::stream::unfold(taken, |mut taken| async move {

@@ -186,7 +186,10 @@ mod tests {
         let refused = |why: &str| ApiError::NotAccepted(why.to_owned());
         // What follows is no JSON any more: nobody looks.
         assert_eq!(why(r#"{"x": [[1], ["#), refused("row 0 of `x` has 1 values, the layer is 2 wide"));
-        assert_eq!(why(r#"{"x": [[1,2],[1,2,3] "#), refused("row 1 of `x` has more than 2 values, the layer is 2 wide"));
+        assert_eq!(
+            why(r#"{"x": [[1,2],[1,2,3] "#),
+            refused("row 1 of `x` has more than 2 values, the layer is 2 wide")
+        );
         assert_eq!(why(r#"{"x": [[1,2],[1,2],[1,2], "#), refused("`x` has more than 5 values (kasmina.values_max)"));
         let few = Shape { rows_max: 1, ..SHAPE };
         let many = read(br#"{"x": [[1,2],[1,2],"#, few, false).unwrap_err();

@@ -58,7 +58,9 @@ impl Standalone {
         };
         let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await?;
         let slot = match &layers.kernel {
-            Some(name) => host.fleet.find(name).with_context(|| format!("kasmina.kernel: there is no kernel `{name}`"))?,
+            Some(name) => {
+                host.fleet.find(name).with_context(|| format!("kasmina.kernel: there is no kernel `{name}`"))?
+            }
             None => host.fleet.first(),
         };
         Ok(Self { host, slot, bounds, data: data.to_owned() })

@@ -214,7 +214,7 @@ fn limits_of_the_host_hold() {
     assert_eq!(told, "1 layers are served already (kasmina.layers_max)");
     let lists = |count: usize| json!({"x": rows(count).chunks(16).collect::<Vec<_>>()});
     let told = server.post("/kasmina/layers/a/forward", &lists(4)).error(422);
-    assert_eq!(told, "`x` has 4 rows: give 1 to 3 (kasmina.rows_max)");
+    assert_eq!(told, "`x` has more than 40 values (kasmina.values_max)");
     let told = server.post("/kasmina/layers/a/forward", &lists(3)).error(422);
     assert_eq!(told, "3 rows of 16 are 48 values, one pass may have 40 (kasmina.values_max)");
     let blueprint = json!({"name": "small", "function": {"kind": "adapter", "rank": 3}});
