@@ -10,6 +10,8 @@
 
 use crate::carry::{Panicked, carry};
 use crate::gate::Pass;
+use crate::kasmina::rollout::ROLLOUT;
+use crate::kasmina::{RESTORE, TRANSITION};
 use crate::kernel::{Kernel, Walk};
 use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, PolicyTimeLabels, ToolLabels};
 use crate::policies::change::Reason;
@@ -91,6 +93,9 @@ pub enum Refused {
 
 /// Keys that the policies may count under in a smoke test, whose counters are thrown away.
 const SMOKE_COUNTER_KEYS: usize = 1_024;
+
+/// Tools that only the host itself calls, each with an [`Effect`].
+const OWN_TOOLS: [&str; 3] = [TRANSITION, RESTORE, ROLLOUT];
 
 /// A request in the course of its judgement.
 struct Case<'a> {
@@ -227,7 +232,7 @@ impl Kernel {
             return Ruling::Denied { stage: *stage, error: error.clone() };
         }
         walk.to(State::Arbitrating);
-        if let Some(error) = impersonation(case) {
+        if let Some(error) = impersonation(case).or_else(|| borrowed(case)) {
             return Ruling::Denied { stage: Stage::Jurisdiction, error };
         }
         let asked = Arc::new(record::guest_request(case.request, case.now_ms));
@@ -513,6 +518,13 @@ fn impersonation(case: &Case<'_>) -> Option<String> {
     let actor = case.request.actor();
     (actor != bound)
         .then(|| format!("Jurisdiction denied: Actor '{actor}' is not the actor of key '{}'", case.principal.name))
+}
+
+/// A tool of the host's own, called by anybody else: an ALLOW for it means that the host has done it.
+fn borrowed(case: &Case<'_>) -> Option<String> {
+    let tool = &case.request.tool_call()?.name;
+    let own = case.effect.is_none() && OWN_TOOLS.contains(&tool.as_str());
+    own.then(|| format!("Jurisdiction denied: Tool '{tool}' is the host's own, and no caller can call it"))
 }
 
 fn receipt(

@@ -106,6 +106,10 @@ impl Host {
     /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
     /// service then.
     pub async fn reconfigure(&self, file: &File) -> Result<()> {
+        let changed = [("kasmina", self.file.kasmina != file.kasmina), ("events", self.file.events != file.events)];
+        for (section, _) in changed.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(section, "this section of the configuration was changed: it counts from the next start");
+        }
         self.fleet.reconfigure(file).await
     }
 

@@ -149,13 +149,47 @@ fn two_plans_are_compared_on_the_same_data() {
 
 #[test]
 fn features_can_be_turned_off() {
-    let asked = ["kasmina", "train", "--show-plan", "--without", "chunks,strategies", "--strategy", "drift_controlled"];
+    let asked = ["kasmina", "train", "--show-plan", "--without", "chunks,strategies"];
     let plan = gavel(asked).code(0).json();
     let layer = &plan["layer"];
     assert_eq!(
         (&layer["mode"], &layer["seeds"], &layer["strategy"]),
         (&json!("legacy"), &json!(1), &json!("fixed_ramp"))
     );
+}
+
+#[test]
+fn the_section_says_which_kernel_governs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (folder.path().join("gavel.yaml"), folder.path().join("data"));
+    let kernels = "
+kernels:
+  - {id: open, policy: {allowed_actors: [tamiyo], allowed_tools: [kasmina.transition]}}
+  - {id: shut, policy: {allowed_actors: [tamiyo], allowed_tools: [echo]}}
+kasmina: {kernel: shut}
+";
+    fs::write(&config, kernels).unwrap();
+    let args = ["--json", "--config", path(&config), "--data", path(&data)];
+    let told = train(folder.path(), "epochs: 2\n", &args).code(0).json();
+    assert!(told["ledger"].as_str().unwrap().ends_with("kernels/shut/ledger"), "{}", told["ledger"]);
+    assert_eq!(told["runs"][0]["transitions"]["allowed"], 0, "{}", told["runs"][0]["transitions"]);
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |args: &[&str]| train(folder.path(), "", args).code(2).stderr;
+    let bench = |args: &[&str]| gavel([&["kasmina", "bench"], args].concat()).code(2).stderr;
+    for (told, why) in [
+        (train(&["--without", "strategies", "--strategy", "fixed_ramp"]), "leave --strategy out"),
+        (train(&["--bad-blueprint", "--tamiyo", "t.wasm"]), "cannot be used with"),
+        (train(&["--show-plan", "--compare", "b.yaml"]), "cannot be used with"),
+        (bench(&["--boundary", "10", "--threads", "2"]), "cannot be used with"),
+        (bench(&["--boundary", "10", "--rounds", "2"]), "cannot be used with"),
+        (bench(&["--boundary", "0"]), "1..=1000000"),
+    ] {
+        assert!(told.contains(why), "{why}: {told}");
+    }
 }
 
 #[test]

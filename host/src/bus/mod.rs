@@ -4,7 +4,8 @@
 //! [`Envelope`] that the host stamps: its id, who sent it, when. A sender cannot choose its name or its time.
 //!
 //! What always holds:
-//! - Nobody who publishes waits for anybody who listens. A subscriber that lags is told how many events it missed.
+//! - Nobody who publishes waits for anybody who listens. A subscriber that lags is told how many events it missed; it holds
+//!   numbers of events, and the history holds the events, so that who lags costs no memory.
 //! - The history is bounded by number and by bytes; whoever asks for more is told how many are gone.
 //! - Data above a limit is stored by its digest, and the event carries `{"ref": SHA-256, "bytes": N}` instead.
 //! - Delivery to a handler is at least once: a handler that acts remembers ids ([`Seen`]).
@@ -22,11 +23,12 @@ use crate::clock::Clock;
 use crate::config::EventsFile;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::broadcast;
 
 /// Who sent an event, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,6 +97,9 @@ pub enum SubscribeError {
     /// There are as many as there may be.
     #[error("{0} subscribers listen already (events.subscribers_max)")]
     TooMany(usize),
+    /// One caller has as many as it may have.
+    #[error("{0} subscribers of this caller listen already (events.subscribers_per_caller_max)")]
+    TooManyOfCaller(usize),
     /// The host stops.
     #[error("the host is stopping")]
     Closed,
@@ -113,7 +118,6 @@ struct Inner {
     clock: Clock,
     limits: EventsFile,
     payloads: Payloads,
-    slots: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -123,7 +127,9 @@ struct State {
     history: VecDeque<Arc<Event>>,
     bytes: usize,
     /// Gone when the host stops.
-    listeners: Option<broadcast::Sender<Arc<Event>>>,
+    listeners: Option<broadcast::Sender<u64>>,
+    /// Who listens, and how often.
+    callers: HashMap<String, usize>,
 }
 
 impl Bus {
@@ -140,9 +146,8 @@ impl Bus {
             ids: AtomicU64::new(0),
             payloads: Payloads::open(folder, limits.payloads_bytes_max, limits.payloads_age_s, clock.clone())?,
             clock,
-            slots: Arc::new(Semaphore::new(limits.subscribers_max)),
             limits: limits.clone(),
-            state: Mutex::new(State { seq: 0, history: VecDeque::new(), bytes: 0, listeners }),
+            state: Mutex::new(State { seq: 0, history: VecDeque::new(), bytes: 0, listeners, callers: HashMap::new() }),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -178,7 +183,7 @@ impl Bus {
         state.keep(Arc::clone(&event), &self.inner.limits);
         if let Some(listeners) = &state.listeners {
             // Nobody may be listening.
-            let _ = listeners.send(Arc::clone(&event));
+            let _ = listeners.send(seq);
         }
         Ok(event)
     }
@@ -221,16 +226,29 @@ impl Bus {
         Page { events, next: next.max(since), missed, run: self.inner.run.clone() }
     }
 
-    /// Listen from now on, to `topic` or to all.
+    /// Have `caller` listen from now on, to `topic` or to all.
     ///
     /// # Errors
     /// [`SubscribeError`].
-    pub fn subscribe(&self, topic: Option<&'static str>) -> Result<Subscriber, SubscribeError> {
-        let too_many = SubscribeError::TooMany(self.inner.limits.subscribers_max);
-        let slot = Arc::clone(&self.inner.slots).try_acquire_owned().map_err(|_| too_many)?;
-        let state = self.state();
+    pub fn subscribe(&self, topic: Option<&'static str>, caller: &str) -> Result<Subscriber, SubscribeError> {
+        let EventsFile { subscribers_max, subscribers_per_caller_max, .. } = self.inner.limits;
+        let mut state = self.state();
         let receiver = state.listeners.as_ref().ok_or(SubscribeError::Closed)?.subscribe();
-        Ok(Subscriber { receiver, topic, _slot: slot })
+        if state.callers.values().sum::<usize>() >= subscribers_max {
+            return Err(SubscribeError::TooMany(subscribers_max));
+        }
+        let of_caller = state.callers.entry(caller.to_owned()).or_default();
+        if *of_caller >= subscribers_per_caller_max {
+            return Err(SubscribeError::TooManyOfCaller(subscribers_per_caller_max));
+        }
+        *of_caller += 1;
+        Ok(Subscriber { receiver, topic, caller: caller.to_owned(), bus: Arc::downgrade(&self.inner) })
+    }
+
+    /// How long a stream may wait for its listener.
+    #[must_use]
+    pub fn stream_stall(&self) -> Duration {
+        Duration::from_millis(self.inner.limits.stream_stall_ms)
     }
 
     /// Subscribers hear what is on its way to them, and then the end.
@@ -239,11 +257,24 @@ impl Bus {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state()
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// The event of this number, if it is still kept: numbers follow one another.
+    fn event(&self, seq: u64) -> Option<Arc<Event>> {
+        let oldest = self.history.front()?.seq;
+        let at = usize::try_from(seq.checked_sub(oldest)?).ok()?;
+        self.history.get(at).cloned()
+    }
+
     fn keep(&mut self, event: Arc<Event>, limits: &EventsFile) {
         self.seq = event.seq;
         self.bytes += event.text.len();
@@ -257,9 +288,23 @@ impl State {
 /// Somebody who listens.
 #[derive(Debug)]
 pub struct Subscriber {
-    receiver: broadcast::Receiver<Arc<Event>>,
+    receiver: broadcast::Receiver<u64>,
     topic: Option<&'static str>,
-    _slot: OwnedSemaphorePermit,
+    caller: String,
+    bus: Weak<Inner>,
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let Some(bus) = self.bus.upgrade() else { return };
+        let mut state = bus.state();
+        if let Some(listening) = state.callers.get_mut(&self.caller) {
+            *listening -= 1;
+            if *listening == 0 {
+                state.callers.remove(&self.caller);
+            }
+        }
+    }
 }
 
 impl Subscriber {
@@ -267,8 +312,13 @@ impl Subscriber {
     pub async fn next(&mut self) -> Option<Heard> {
         loop {
             match self.receiver.recv().await {
-                Ok(event) if self.topic.is_none_or(|topic| topic == event.topic) => return Some(Heard::Event(event)),
-                Ok(_) => {}
+                Ok(seq) => match self.bus.upgrade()?.state().event(seq) {
+                    Some(event) if self.topic.is_none_or(|topic| topic == event.topic) => {
+                        return Some(Heard::Event(event));
+                    }
+                    Some(_) => {}
+                    None => return Some(Heard::Missed(1)),
+                },
                 Err(broadcast::error::RecvError::Lagged(missed)) => return Some(Heard::Missed(missed)),
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
@@ -327,8 +377,8 @@ mod tests {
     #[tokio::test]
     async fn a_subscriber_that_lags_is_told_how_many_it_missed() {
         let bus = bus(&EventsFile { queue: 2, subscribers_max: 1, ..EventsFile::default() });
-        let mut slow = bus.subscribe(Some(topic::EPOCH)).unwrap();
-        assert_eq!(bus.subscribe(None).err(), Some(SubscribeError::TooMany(1)));
+        let mut slow = bus.subscribe(Some(topic::EPOCH), "a").unwrap();
+        assert_eq!(bus.subscribe(None, "b").err(), Some(SubscribeError::TooMany(1)));
         for number in 0..5 {
             tell(&bus, topic::EPOCH, &json!(number));
         }
@@ -341,7 +391,24 @@ mod tests {
         bus.close();
         assert!(slow.next().await.is_none());
         drop(slow);
-        assert_eq!(bus.subscribe(None).err(), Some(SubscribeError::Closed));
+        assert_eq!(bus.subscribe(None, "a").err(), Some(SubscribeError::Closed));
+    }
+
+    #[tokio::test]
+    async fn what_the_history_forgot_is_missed_and_a_caller_has_its_share() {
+        let bus = bus(&EventsFile { history: 2, subscribers_per_caller_max: 1, ..EventsFile::default() });
+        let mut slow = bus.subscribe(None, "a").unwrap();
+        assert_eq!(bus.subscribe(None, "a").err(), Some(SubscribeError::TooManyOfCaller(1)));
+        assert!(bus.subscribe(None, "b").is_ok(), "another caller has its own");
+        for number in 0..3 {
+            tell(&bus, topic::EPOCH, &json!(number));
+        }
+        assert!(matches!(slow.next().await, Some(Heard::Missed(1))));
+        assert!(matches!(slow.next().await, Some(Heard::Event(event)) if event.seq == 2));
+        drop(slow);
+        let again = bus.subscribe(None, "a").unwrap();
+        drop(bus);
+        assert!({ again }.next().await.is_none(), "the bus is gone");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::Context;
 use gavel_kernel::json::sha256_hex;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 /// Why data is not stored, or cannot be had.
@@ -56,7 +56,7 @@ struct Kept {
 struct Entry {
     bytes: u64,
     /// Where there is no folder.
-    content: Option<Vec<u8>>,
+    content: Option<Arc<[u8]>>,
 }
 
 impl Payloads {
@@ -94,7 +94,7 @@ impl Payloads {
         if let Some(folder) = &self.folder {
             write_whole(&folder.join(&digest), &content).map_err(|why| PayloadError::Unwritten(why.to_string()))?;
         }
-        let content = self.folder.is_none().then_some(content);
+        let content = self.folder.is_none().then(|| Arc::from(content));
         kept.bytes += bytes;
         kept.order.push_back((digest.clone(), stored_ms));
         kept.entries.insert(digest.clone(), Entry { bytes, content });
@@ -103,12 +103,17 @@ impl Payloads {
 
     /// What has this digest, if it is still kept.
     pub(super) fn get(&self, digest: &str) -> Result<Option<Vec<u8>>, PayloadError> {
-        let kept = self.kept();
-        let Some(entry) = kept.entries.get(digest) else { return Ok(None) };
+        // Whoever stores something does not wait for the reading.
+        let Some(held) = self.kept().entries.get(digest).map(|entry| entry.content.clone()) else { return Ok(None) };
         let unreadable = |why: String| PayloadError::Unreadable { digest: digest.to_owned(), why };
-        let content = match (&entry.content, &self.folder) {
-            (Some(content), _) => content.clone(),
-            (None, Some(folder)) => std::fs::read(folder.join(digest)).map_err(|why| unreadable(why.to_string()))?,
+        let content = match (held, &self.folder) {
+            (Some(content), _) => content.to_vec(),
+            (None, Some(folder)) => match std::fs::read(folder.join(digest)) {
+                Ok(content) => content,
+                // It was the oldest, and went.
+                Err(_) if !self.kept().entries.contains_key(digest) => return Ok(None),
+                Err(why) => return Err(unreadable(why.to_string())),
+            },
             (None, None) => return Ok(None),
         };
         if sha256_hex(&content) == digest {

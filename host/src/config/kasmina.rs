@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// Layers of this host. Every limit is a key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KasminaFile {
     /// The kernel, by name, that judges transitions. Default: the first one.
@@ -41,6 +41,8 @@ pub struct KasminaFile {
     pub values_max: usize,
     /// Bytes of a body with values or with a checkpoint. Default 256 MiB.
     pub body_bytes_max: usize,
+    /// Bytes of all bodies with values that are in flight; a body more is answered 503. Default 1 GiB.
+    pub bodies_bytes_max: usize,
     /// Jobs that wait for one layer; more are answered 503. Default 64.
     pub queue: usize,
     /// Seeds of one answer. Default 1,000.
@@ -77,6 +79,7 @@ impl Default for KasminaFile {
             rows_max: 65_536,
             values_max: 1 << 24,
             body_bytes_max: 256 << 20,
+            bodies_bytes_max: 1 << 30,
             queue: 64,
             page_seeds_max: 1_000,
             blueprints_max: 1_024,
@@ -127,6 +130,7 @@ impl KasminaFile {
             ("rows_max", self.rows_max as u64),
             ("values_max", self.values_max as u64),
             ("body_bytes_max", self.body_bytes_max as u64),
+            ("bodies_bytes_max", self.bodies_bytes_max as u64),
             ("queue", self.queue as u64),
             ("page_seeds_max", self.page_seeds_max as u64),
             ("blueprints_max", self.blueprints_max as u64),
@@ -143,7 +147,7 @@ impl KasminaFile {
 }
 
 /// What is kept of events, and for how many. Every limit is a key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventsFile {
     /// Events that are kept for those who ask later. Default 10,000.
@@ -152,6 +156,10 @@ pub struct EventsFile {
     pub history_bytes_max: usize,
     /// Subscribers at the same time. Default 64.
     pub subscribers_max: usize,
+    /// Subscribers of one caller. Default 16.
+    pub subscribers_per_caller_max: usize,
+    /// A stream whose listener takes nothing for so long is ended, in milliseconds. Default 60,000.
+    pub stream_stall_ms: u64,
     /// Events that a subscriber may lag behind; one that lags more is told how many it missed. Default 1,024.
     pub queue: usize,
     /// Data of more bytes is stored, and the event says where. Default 1 MiB.
@@ -168,6 +176,8 @@ impl Default for EventsFile {
             history: 10_000,
             history_bytes_max: 64 << 20,
             subscribers_max: 64,
+            subscribers_per_caller_max: 16,
+            stream_stall_ms: 60_000,
             queue: 1_024,
             reference_above_bytes: 1 << 20,
             payloads_bytes_max: 1 << 30,
@@ -182,6 +192,8 @@ impl EventsFile {
             ("history", self.history as u64),
             ("history_bytes_max", self.history_bytes_max as u64),
             ("subscribers_max", self.subscribers_max as u64),
+            ("subscribers_per_caller_max", self.subscribers_per_caller_max as u64),
+            ("stream_stall_ms", self.stream_stall_ms),
             ("queue", self.queue as u64),
             ("reference_above_bytes", self.reference_above_bytes as u64),
             ("payloads_bytes_max", self.payloads_bytes_max),

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Events of a page whose size was not asked for, and the most.
 const PAGE: usize = 100;
@@ -70,15 +71,31 @@ fn page_text(page: &Page) -> String {
 
 async fn stream(Seeing(reached): Seeing, query: Result<Query<Listened>, QueryRejection>) -> Answer<Response> {
     let topic = topic_of(asked(query)?.topic.as_deref())?;
-    let subscriber =
-        reached.kasmina.bus().subscribe(topic).map_err(|why: SubscribeError| ApiError::Unavailable(why.to_string()))?;
-    let pieces = futures_util::stream::unfold((subscriber, true), |(mut subscriber, first)| async move {
-        // So that who asks knows that it listens from now on.
-        let piece = if first { ": listening\n\n".to_owned() } else { next(&mut subscriber).await? };
-        Some((Ok::<_, Infallible>(Bytes::from(piece)), (subscriber, false)))
+    let bus = reached.kasmina.bus();
+    let listening = bus.subscribe(topic, reached.caller.name());
+    let subscriber = listening.map_err(|why: SubscribeError| ApiError::Unavailable(why.to_string()))?;
+    let (pieces, taken) = mpsc::channel(1);
+    tokio::spawn(tell(subscriber, pieces, bus.stream_stall()));
+    let pieces = futures_util::stream::unfold(taken, |mut taken| async move {
+        Some((Ok::<_, Infallible>(taken.recv().await?), taken))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// Tell a listener all it is to hear, until it goes away, or takes nothing for as long as `stall`: then somebody else may
+/// have its place.
+async fn tell(mut subscriber: Subscriber, pieces: mpsc::Sender<Bytes>, stall: Duration) {
+    // So that who asks knows that it listens from now on.
+    let mut piece = ": listening\n\n".to_owned();
+    while let Ok(Ok(())) = tokio::time::timeout(stall, pieces.send(Bytes::from(piece))).await {
+        let next = tokio::select! {
+            next = next(&mut subscriber) => next,
+            () = pieces.closed() => return,
+        };
+        let Some(next) = next else { return };
+        piece = next;
+    }
 }
 
 /// What the stream says next; `None` at its end.
@@ -105,4 +122,27 @@ async fn payload(Seeing(reached): Seeing, Path(digest): Path<String>) -> Answer<
     let gone = || ApiError::Absent(format!("there is no data '{shown}', or it is no longer kept"));
     let bytes = found.ok_or_else(gone)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Bus, News};
+    use crate::clock::Clock;
+    use crate::config::EventsFile;
+
+    #[tokio::test]
+    async fn a_listener_that_takes_nothing_loses_its_place() {
+        let limits = EventsFile { subscribers_max: 1, stream_stall_ms: 1, ..EventsFile::default() };
+        let bus = Bus::open(None, &limits, Clock::manual(7)).unwrap();
+        let (pieces, mut taken) = mpsc::channel(1);
+        let subscriber = bus.subscribe(None, "a").unwrap();
+        let news = News { sender: "layer a", topic: topic::EPOCH, schema: "test/1", trace: None };
+        bus.publish(news, &1).unwrap();
+        // The first piece has room; the listener takes none, so the second waits.
+        tell(subscriber, pieces, bus.stream_stall()).await;
+        assert!(bus.subscribe(None, "b").is_ok(), "its place is free");
+        assert_eq!(taken.recv().await.unwrap(), ": listening\n\n");
+        assert!(taken.recv().await.is_none(), "the stream is at its end");
+    }
 }

@@ -115,7 +115,7 @@ async fn create(State(app): State<App>, Operating(reached): Operating, body: Bod
 }
 
 /// Half of it would be a layer that is recorded and not served: it goes on even if the caller goes away.
-async fn to_its_end<T: Send + 'static>(
+pub(super) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, KasminaError>> + Send + 'static,
 ) -> Answer<T> {
     let done = tokio::spawn(work).await;

@@ -24,6 +24,7 @@ mod serve;
 mod tlog;
 mod tls;
 mod upkeep;
+mod values;
 
 pub use error::ApiError;
 pub use routes::{ROUTES, router};
@@ -41,7 +42,7 @@ use rate::RateLimit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// What the routes serve. Cheap to clone.
@@ -63,6 +64,8 @@ struct Inner {
     operations: OnceLock<Operations>,
     /// The layers, where there are any.
     kasmina: OnceLock<Arc<Kasmina>>,
+    /// Room for bodies with values, in KiB.
+    bodies: OnceLock<Arc<Semaphore>>,
     /// Tells the process to restart, if it can.
     restart: OnceLock<CancellationToken>,
 }
@@ -81,6 +84,7 @@ impl App {
             stopping: AtomicBool::new(false),
             operations: OnceLock::new(),
             kasmina: OnceLock::new(),
+            bodies: OnceLock::new(),
             restart: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -106,6 +110,18 @@ impl App {
         let none =
             "this server serves no layers: give its configuration a section `kasmina`, or use `gavel kasmina serve`";
         self.inner.kasmina.get().ok_or_else(|| ApiError::Conflict(none.into()))
+    }
+
+    /// Room for a body with values, until it is dropped. Nobody waits for it: whoever waits has sent half of it already.
+    fn room_for(&self, bytes: usize, bytes_max: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        // Of whole KiB, at most what a semaphore can count.
+        let kib = |bytes: usize| u32::try_from(bytes.div_ceil(1024).clamp(1, 1 << 28)).unwrap_or(1 << 28);
+        let all = kib(bytes_max);
+        let bodies = self.inner.bodies.get_or_init(|| Arc::new(Semaphore::new(all as usize)));
+        Arc::clone(bodies).try_acquire_many_owned(kib(bytes).min(all)).map_err(|_| {
+            let why = format!("bodies in flight fill {bytes_max} bytes already (kasmina.bodies_bytes_max); try again");
+            ApiError::Unavailable(why)
+        })
     }
 
     /// The process can restart itself: when this is cancelled, it is asked to.

@@ -1,18 +1,21 @@
 //! Values through a layer: as JSON rows (`{"x": [[…], …]}`), or as bytes (`application/octet-stream`), row-major f32,
 //! little-endian, with `?rows=N`. The answer comes as the question came.
 
+use super::App;
 use super::error::ApiError;
 use super::kasmina::{Place, Running, asked};
 use super::records::json_of;
 use super::routes::{Answer, read_body};
+use super::values::{self, Shape};
 use crate::kasmina::{Kasmina, Values};
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 const BYTES: &str = "application/octet-stream";
 
@@ -41,17 +44,8 @@ pub(super) struct BackwardAsked {
     step: bool,
 }
 
-/// The body of a pass as JSON.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rows {
-    x: Vec<Vec<f32>>,
-    /// Of a backward pass.
-    #[serde(default)]
-    dy: Option<Vec<Vec<f32>>>,
-}
-
 pub(super) async fn forward(
+    State(app): State<App>,
     Running(reached): Running,
     Path(Place { layer }): Path<Place>,
     query: Result<Query<ForwardAsked>, QueryRejection>,
@@ -59,13 +53,14 @@ pub(super) async fn forward(
     body: Body,
 ) -> Answer<Response> {
     let ForwardAsked { rows, telemetry, nourish } = asked(query)?;
-    let pass = Pass::of(&reached.kasmina, &layer, &headers, rows)?;
-    let [x, _] = pass.read(&reached.kasmina, body, false).await?;
+    let pass = Pass::of(reached.kasmina.width(&layer)?, &headers, rows)?;
+    let ([x, _], _room) = pass.read(&app, &reached.kasmina, body, false).await?;
     let y = reached.kasmina.forward(&layer, x, telemetry, nourish).await?;
     pass.answer("y", y).await
 }
 
 pub(super) async fn backward(
+    State(app): State<App>,
     Running(reached): Running,
     Path(Place { layer }): Path<Place>,
     query: Result<Query<BackwardAsked>, QueryRejection>,
@@ -73,8 +68,8 @@ pub(super) async fn backward(
     body: Body,
 ) -> Answer<Response> {
     let BackwardAsked { rows, step } = asked(query)?;
-    let pass = Pass::of(&reached.kasmina, &layer, &headers, rows)?;
-    let [x, dy] = pass.read(&reached.kasmina, body, true).await?;
+    let pass = Pass::of(reached.kasmina.width(&layer)?, &headers, rows)?;
+    let ([x, dy], _room) = pass.read(&app, &reached.kasmina, body, true).await?;
     let dx = reached.kasmina.backward(&layer, x, dy, step).await?;
     pass.answer("dx", dx).await
 }
@@ -88,8 +83,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    pub(super) fn of(kasmina: &Arc<Kasmina>, layer: &str, headers: &HeaderMap, rows: Option<usize>) -> Answer<Self> {
-        let width = kasmina.width(layer)?;
+    pub(super) fn of(width: usize, headers: &HeaderMap, rows: Option<usize>) -> Answer<Self> {
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         match (kind.starts_with(BYTES), rows) {
             (true, None) => Err(ApiError::Unreadable(format!("{BYTES} needs rows=N in the query"))),
@@ -99,28 +93,54 @@ impl Pass {
         }
     }
 
-    /// The values of a body: x, and dy where it has both. Read where it holds up nobody.
-    pub(super) async fn read(self, kasmina: &Arc<Kasmina>, body: Body, both: bool) -> Answer<[Values; 2]> {
-        let bytes = read_body(body, kasmina.limits().body_bytes_max, "kasmina.body_bytes_max").await?;
+    /// The values of a body: x, and dy where it has both; and the room that it takes among all bodies. Read where it
+    /// holds up nobody.
+    pub(super) async fn read(
+        self,
+        app: &App,
+        kasmina: &Arc<Kasmina>,
+        body: Body,
+        both: bool,
+    ) -> Answer<([Values; 2], OwnedSemaphorePermit)> {
+        let limits = kasmina.limits();
+        let (mut limit, mut name) = (limits.body_bytes_max, "kasmina.body_bytes_max");
+        if let Some(rows) = self.rows {
+            let expected = self.check_bytes(rows, body.size_hint().exact(), both)?;
+            kasmina.check_rows("x", self.width, rows)?;
+            if expected < limit {
+                (limit, name) = (expected, "rows in the query");
+            }
+        }
+        // What says nothing of its length may be as long as may be.
+        let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        let room = app.room_for(announced.unwrap_or(limit).min(limit), limits.bodies_bytes_max)?;
+        let bytes = read_body(body, limit, name).await?;
+        let shape = Shape { width: self.width, rows_max: limits.rows_max, values_max: limits.values_max };
         let read = tokio::task::spawn_blocking(move || match self.rows {
             Some(rows) => self.read_bytes(&bytes, rows, both),
-            None => self.read_json(&bytes, both),
+            None => values::read(&bytes, shape, both),
         });
-        read.await.map_err(|why| ApiError::Unreadable(why.to_string()))?
+        Ok((read.await.map_err(|why| ApiError::Unreadable(why.to_string()))??, room))
+    }
+
+    /// How many bytes so many rows are; an error if the body is known to have another number, or none.
+    fn check_bytes(self, rows: usize, found: Option<u64>, both: bool) -> Answer<usize> {
+        let (parts, what) = if both { (2, "x and then dy") } else { (1, "x") };
+        let expected = rows.saturating_mul(self.width).saturating_mul(size_of::<f32>()).saturating_mul(parts);
+        match found {
+            Some(found) if found != expected as u64 || found == 0 => {
+                let width = self.width;
+                Err(ApiError::NotAccepted(format!(
+                    "the body has {found} bytes where {rows} rows of {width} f32 need {expected} ({what})"
+                )))
+            }
+            _ => Ok(expected),
+        }
     }
 
     fn read_bytes(self, bytes: &Bytes, rows: usize, both: bool) -> Answer<[Values; 2]> {
-        let parts = if both { 2 } else { 1 };
-        let each = rows.saturating_mul(self.width).saturating_mul(size_of::<f32>());
-        if each.saturating_mul(parts) != bytes.len() || each == 0 {
-            let (found, width) = (bytes.len(), self.width);
-            let what = if both { "x and then dy" } else { "x" };
-            let expected = each.saturating_mul(parts);
-            return Err(ApiError::NotAccepted(format!(
-                "the body has {found} bytes where {rows} rows of {width} f32 need {expected} ({what})"
-            )));
-        }
-        let (x, dy) = bytes.split_at(each);
+        self.check_bytes(rows, Some(bytes.len() as u64), both)?;
+        let (x, dy) = bytes.split_at(if both { bytes.len() / 2 } else { bytes.len() });
         let values = |bytes: &[u8]| Values {
             values: bytes
                 .chunks_exact(4)
@@ -129,27 +149,6 @@ impl Pass {
             rows,
         };
         Ok([values(x), values(dy)])
-    }
-
-    fn read_json(self, bytes: &Bytes, both: bool) -> Answer<[Values; 2]> {
-        let Rows { x, dy } =
-            serde_json::from_slice(bytes).map_err(|why| ApiError::Unreadable(format!("the body: {why}")))?;
-        let dy = match (dy, both) {
-            (Some(dy), true) => dy,
-            (None, false) => Vec::new(),
-            (None, true) => return Err(ApiError::Unreadable("the body: missing field `dy`".into())),
-            (Some(_), false) => return Err(ApiError::Unreadable("the body: `dy` is of a backward pass".into())),
-        };
-        Ok([self.flat("x", x)?, self.flat("dy", dy)?])
-    }
-
-    fn flat(self, name: &str, rows: Vec<Vec<f32>>) -> Answer<Values> {
-        if let Some((at, row)) = rows.iter().enumerate().find(|(_, row)| row.len() != self.width) {
-            let (found, width) = (row.len(), self.width);
-            let why = format!("row {at} of `{name}` has {found} values, the layer is {width} wide");
-            return Err(ApiError::NotAccepted(why));
-        }
-        Ok(Values { rows: rows.len(), values: rows.into_iter().flatten().collect() })
     }
 
     pub(super) async fn answer(self, name: &'static str, values: Vec<f32>) -> Answer<Response> {

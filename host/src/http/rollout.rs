@@ -1,7 +1,7 @@
 //! The routes of the rollout: which layer serves which model. Changing needs the role operator, and the kernel's ALLOW.
 
 use super::App;
-use super::kasmina::{Operating, Running, Seeing, asked};
+use super::kasmina::{Operating, Running, Seeing, asked, to_its_end};
 use super::passes::Pass;
 use super::policies::read_object;
 use super::routes::{Answer, principal};
@@ -26,13 +26,14 @@ pub(super) fn router() -> Router<App> {
         .route("/kasmina/models/{model}/metric", post(metric))
 }
 
-async fn rollout(Seeing(reached): Seeing) -> Json<Value> {
-    Json(json!({"rollout": reached.kasmina.rollout()}))
+async fn rollout(Seeing(reached): Seeing) -> Answer<Json<Value>> {
+    Ok(Json(json!({"rollout": reached.kasmina.rollout()?})))
 }
 
 async fn roll_out(State(app): State<App>, Operating(reached): Operating, body: Body) -> Answer<Json<Value>> {
     let asked: Asked = read_object(&app, body).await?;
-    let rollout = reached.kasmina.roll_out(asked, principal(&reached.caller)).await?;
+    let (kasmina, principal) = (reached.kasmina, principal(&reached.caller));
+    let rollout = to_its_end(async move { kasmina.roll_out(asked, principal).await }).await?;
     Ok(Json(json!({"rollout": rollout})))
 }
 
@@ -79,6 +80,7 @@ fn yes() -> bool {
 }
 
 async fn forward(
+    State(app): State<App>,
     Running(reached): Running,
     Path(ModelPlace { model }): Path<ModelPlace>,
     query: Result<Query<ForwardAsked>, QueryRejection>,
@@ -87,8 +89,8 @@ async fn forward(
 ) -> Answer<Response> {
     let ForwardAsked { rows, telemetry } = asked(query)?;
     let layer = reached.kasmina.layer_of(&model)?;
-    let pass = Pass::of(&reached.kasmina, &layer, &headers, rows)?;
-    let [x, _] = pass.read(&reached.kasmina, body, false).await?;
+    let pass = Pass::of(reached.kasmina.width_for_model(&layer)?, &headers, rows)?;
+    let ([x, _], _room) = pass.read(&app, &reached.kasmina, body, false).await?;
     let y = reached.kasmina.forward_of(&layer, x, telemetry).await?;
     pass.answer("y", y).await
 }

@@ -135,7 +135,7 @@ impl Kasmina {
         for strategy in parts.strategies {
             library.add_strategy(Box::new(strategy.counted(&parts.metrics)));
         }
-        let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone()).context("the rollout")?;
+        let rollouts = Rollouts::open(Arc::clone(&slot), store.clone(), parts.clock.clone());
         let kasmina = Self {
             limits: limits.clone(),
             rollouts,

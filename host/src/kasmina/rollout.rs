@@ -5,7 +5,10 @@
 //! allowed takes effect by one assignment, and is on disk before it is answered.
 //!
 //! A candidate that fails a gate is reverted at once, by the pass that showed it: nothing stands in the way of that. It
-//! is put on record right after, as an event. So a denial can keep a candidate from growing, never from going.
+//! is put on record right after, as an event. So a denial can keep a candidate from growing, never from going. A pass
+//! that ends in no answer, whatever the reason, counts as failed: a candidate that hangs goes too.
+//!
+//! A file that cannot be read puts the rollout out of service, and nothing else: no model has a layer then.
 
 use super::error::KasminaError;
 use super::governor::shortened;
@@ -22,15 +25,18 @@ use kasmina::rollout::{Change, Entry, Gates, Rollout, Sample, Schedule};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use tokio_util::task::TaskTracker;
 
 /// The tool that a change of the rollout calls.
 pub const ROLLOUT: &str = "kasmina.rollout";
 /// Who makes the steps of the schedule, and reverts by a gate.
 pub const SCHEDULER: &str = "kasmina";
 
+/// The greatest magnitude of a metric: sums and differences of such are finite.
+const METRIC_MAX: f64 = 1e100;
 /// Bytes of a model's name.
 const MODEL_BYTES_MAX: usize = 256;
 
@@ -68,24 +74,58 @@ enum Planned {
 #[derive(Debug)]
 pub(super) struct Rollouts {
     current: Mutex<Option<Rollout>>,
+    /// Why there is none that can be used.
+    failed: Option<String>,
     slot: Arc<Slot>,
     store: Store,
     clock: Clock,
     /// Held while a change is judged, so that there is one at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Held while the file is written, so that the newest is what stays.
+    keeping: tokio::sync::Mutex<()>,
+    /// Whether the file says what is.
+    is_kept: AtomicBool,
+    /// What follows from passes, and must not be lost when the host stops.
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
     /// Before then no step of the schedule is asked for: the last one was denied.
     not_before_ms: AtomicU64,
 }
 
 impl Rollouts {
-    /// The rollout as it was kept.
-    ///
+    /// The rollout as it was kept; one that cannot be read is out of service. To be called in a runtime.
+    pub(super) fn open(slot: Arc<Slot>, store: Store, clock: Clock) -> Arc<Self> {
+        let read = store.rollout();
+        let failed = read.as_ref().err().map(|why| {
+            tracing::error!(%why, "the rollout is out of service: it cannot be read");
+            "the rollout is out of service: its file cannot be read, the log says why; mend or remove it and start again"
+                .to_owned()
+        });
+        Arc::new(Self {
+            current: Mutex::new(read.ok().flatten()),
+            failed,
+            slot,
+            store,
+            clock,
+            changing: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
+            is_kept: AtomicBool::new(true),
+            tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+            not_before_ms: AtomicU64::default(),
+        })
+    }
+
+    /// Wait until what follows from the passes so far is kept and recorded.
+    pub(super) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
     /// # Errors
-    /// When it cannot be read.
-    pub(super) fn open(slot: Arc<Slot>, store: Store, clock: Clock) -> io::Result<Arc<Self>> {
-        let current = Mutex::new(store.rollout()?);
-        let (changing, not_before_ms) = (tokio::sync::Mutex::default(), AtomicU64::default());
-        Ok(Arc::new(Self { current, slot, store, clock, changing, not_before_ms }))
+    /// When the rollout is out of service.
+    fn usable(&self) -> Done<()> {
+        self.failed.as_ref().map_or(Ok(()), |why| Err(KasminaError::Conflict(why.clone())))
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Rollout>> {
@@ -98,6 +138,7 @@ impl Rollouts {
             let found = model.len();
             return Err(KasminaError::Invalid(format!("a model's name has 1 to {MODEL_BYTES_MAX} bytes, not {found}")));
         }
+        self.usable()?;
         let current = self.current();
         current.as_ref().map(|rollout| rollout.layer(model).to_owned()).ok_or_else(|| KasminaError::Absent(NONE.into()))
     }
@@ -119,9 +160,11 @@ impl Rollouts {
             }
         };
         match due {
-            Some((Some(entry), _)) => drop(tokio::spawn(Arc::clone(self).reverted(entry))),
+            Some((Some(entry), _)) => {
+                drop(self.tasks.spawn_on(Arc::clone(self).reverted(entry), &self.runtime));
+            }
             Some((None, why)) if now_ms >= self.not_before_ms.load(Ordering::Relaxed) => {
-                drop(tokio::spawn(Arc::clone(self).grow(why)));
+                drop(self.tasks.spawn_on(Arc::clone(self).grow(why), &self.runtime));
             }
             _ => {}
         }
@@ -156,6 +199,7 @@ impl Rollouts {
 
     /// Make a change that somebody asks for.
     async fn change(self: &Arc<Self>, planned: Planned, principal: Principal, why: &str) -> Done<()> {
+        self.usable()?;
         let _changing = self.changing.lock().await;
         self.ask(planned, principal, why.to_owned()).await
     }
@@ -179,7 +223,8 @@ impl Rollouts {
         }
     }
 
-    /// Make a change that was allowed. It takes effect by one assignment; the file follows.
+    /// Make a change that was allowed. It takes effect by one assignment; the file follows. A reversion whose file cannot
+    /// be written took effect all the same, and says so.
     async fn make(&self, planned: &Planned, who: &str, why: &str) -> Done<Value> {
         let now_ms = self.clock.now_ms();
         let (before, after) = {
@@ -189,21 +234,75 @@ impl Rollouts {
             *current = Some(after.clone());
             (before, after)
         };
-        let Err(lost) = self.keep().await else { return Ok(told(&after)) };
-        if !matches!(planned, Planned::Change(Change::Revert)) {
-            let mut current = self.current();
-            // Unless a gate was quicker.
-            if current.as_ref().is_some_and(|now| now.history().last() == after.history().last()) {
-                *current = before;
-            }
+        let was_kept = self.is_kept.load(Ordering::SeqCst);
+        let Err(lost) = self.keep().await else { return Ok(self.told(&after)) };
+        if matches!(planned, Planned::Change(Change::Revert)) {
+            tracing::error!(%lost, "the reversion is not on disk: after a restart the rollout would be as before it");
+            return Ok(self.told(&after));
+        }
+        let mut current = self.current();
+        // Unless a gate was quicker.
+        if current.as_ref().is_some_and(|now| now.history().last() == after.history().last()) {
+            *current = before;
+            self.is_kept.store(was_kept, Ordering::SeqCst);
         }
         Err(KasminaError::Conflict(format!("the rollout could not be kept on disk: {lost}")))
     }
 
     async fn keep(&self) -> io::Result<()> {
+        // The rollout is read when the file is free: what is written last is what was last.
+        let _keeping = self.keeping.lock().await;
         let (store, kept) = (self.store.clone(), self.current().clone());
         let Some(rollout) = kept else { return Ok(()) };
-        tokio::task::spawn_blocking(move || store.keep_rollout(&rollout)).await.map_err(io::Error::other)?
+        let written = tokio::task::spawn_blocking(move || store.keep_rollout(&rollout)).await;
+        let written = written.map_err(io::Error::other).flatten();
+        self.is_kept.store(written.is_ok(), Ordering::SeqCst);
+        written
+    }
+
+    fn told(&self, rollout: &Rollout) -> Value {
+        let mut told = json!(rollout);
+        told["share"] = json!(rollout.share());
+        told["kept"] = json!(self.is_kept.load(Ordering::SeqCst));
+        told
+    }
+}
+
+/// A pass under way. Dropped before it was told what came of it, it failed.
+struct Watched<'a> {
+    rollouts: &'a Arc<Rollouts>,
+    layer: &'a str,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+/// What came of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// The caller's own mistake says nothing of the layer.
+    Unasked,
+}
+
+impl Outcome {
+    fn of(done: &Done<Vec<f32>>) -> Self {
+        use kasmina::Error as Of;
+        match done {
+            Ok(y) if y.iter().all(|value| value.is_finite()) => Self::Passed,
+            Err(KasminaError::Limit(_) | KasminaError::Layer(Of::Shape { .. } | Of::NotFinite { .. })) => Self::Unasked,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        if self.outcome != Outcome::Unasked {
+            let latency_us = self.begun.elapsed().as_secs_f64() * 1e6;
+            let sample = Sample { failed: self.outcome == Outcome::Failed, latency_us };
+            self.rollouts.count(|rollout| rollout.observe(self.layer, &sample));
+        }
     }
 }
 
@@ -290,26 +389,26 @@ fn request(planned: &Planned, before: Option<&Rollout>, after: &Rollout, who: &s
     })
 }
 
-fn told(rollout: &Rollout) -> Value {
-    let mut told = json!(rollout);
-    told["share"] = json!(rollout.share());
-    told
-}
-
 impl Kasmina {
-    /// The rollout, with what was measured and what was changed; null without one.
-    #[must_use]
-    pub fn rollout(&self) -> Value {
-        self.rollouts.current().as_ref().map_or(Value::Null, told)
+    /// The rollout, with what was measured and what was changed, and whether that is on disk (`kept`); null without one.
+    ///
+    /// # Errors
+    /// When it is out of service.
+    pub fn rollout(&self) -> Done<Value> {
+        self.rollouts.usable()?;
+        Ok(self.rollouts.current().as_ref().map_or(Value::Null, |rollout| self.rollouts.told(rollout)))
     }
 
     /// Begin a rollout, or try a candidate.
     ///
     /// # Errors
     /// When a layer is not there or not as wide as the other, another is being tried, or the kernel says no; nothing
-    /// has changed then.
+    /// has changed then. To be carried to its end: the layers that it names are held only as long.
     pub async fn roll_out(&self, asked: Asked, principal: Principal) -> Done<Value> {
         let Asked { incumbent, candidate, schedule, gates, why } = asked;
+        self.rollouts.usable()?;
+        // No layer that is named goes before the rollout says that it is needed.
+        let _staying = self.changing.lock().await;
         if incumbent.is_none() && candidate.is_none() {
             return Err(KasminaError::Invalid("give `incumbent`, to begin with, or `candidate`, or both".into()));
         }
@@ -332,7 +431,7 @@ impl Kasmina {
             let start = Change::Start { candidate, schedule, gates };
             self.rollouts.change(Planned::Change(start), principal, &why).await?;
         }
-        Ok(self.rollout())
+        self.rollout()
     }
 
     /// Make the candidate the incumbent, once it has all models.
@@ -341,7 +440,7 @@ impl Kasmina {
     /// When it has not, or the kernel says no.
     pub async fn promote(&self, why: &str, principal: Principal) -> Done<Value> {
         self.rollouts.change(Planned::Change(Change::Promote), principal, why).await?;
-        Ok(self.rollout())
+        self.rollout()
     }
 
     /// Back to the incumbent; without a trial, to the layer before the incumbent.
@@ -350,7 +449,7 @@ impl Kasmina {
     /// When there is nothing to go back to, or the kernel says no.
     pub async fn revert(&self, why: &str, principal: Principal) -> Done<Value> {
         self.rollouts.change(Planned::Change(Change::Revert), principal, why).await?;
-        Ok(self.rollout())
+        self.rollout()
     }
 
     /// The layer that serves a model.
@@ -361,33 +460,39 @@ impl Kasmina {
         self.rollouts.layer(model)
     }
 
+    /// The width of the layer that serves a model. That there is none counts as a pass that failed.
+    ///
+    /// # Errors
+    /// As [`Self::width`].
+    pub fn width_for_model(&self, layer: &str) -> Done<usize> {
+        self.width(layer).inspect_err(|_| {
+            let failed = Sample { failed: true, latency_us: 0.0 };
+            self.rollouts.count(|rollout| rollout.observe(layer, &failed));
+        })
+    }
+
     /// One pass of a model, by the layer that serves it. What becomes of it counts for the rollout, unless the caller
-    /// was at fault, or too many were waiting.
+    /// was at fault; a pass that is given up before it ended, or finds no layer or no room in its queue, failed.
     ///
     /// # Errors
     /// As [`Self::forward`].
     pub async fn forward_of(&self, layer: &str, x: Values, count: bool) -> Done<Vec<f32>> {
-        self.check_values("x", self.width(layer)?, &x)?;
         let begun = Instant::now();
+        let mut watched = Watched { rollouts: &self.rollouts, layer, begun, outcome: Outcome::Failed };
         let done = self.forward(layer, x, count, false).await;
-        let latency_us = begun.elapsed().as_secs_f64() * 1e6;
-        let failed = match &done {
-            Ok(y) => y.iter().any(|value| !value.is_finite()),
-            Err(KasminaError::Busy { .. }) => return done,
-            Err(_) => true,
-        };
-        self.rollouts.count(|rollout| rollout.observe(layer, &Sample { failed, latency_us }));
+        watched.outcome = Outcome::of(&done);
         done
     }
 
     /// Count a measurement of a model's metric; greater is better. The layer that serves it.
     ///
     /// # Errors
-    /// When there is no rollout, or the metric is no finite number.
+    /// When there is no rollout, or the metric is no number of at most 1e100.
     pub fn measure(&self, model: &str, metric: f64) -> Done<String> {
         let layer = self.rollouts.layer(model)?;
-        if !metric.is_finite() {
-            return Err(KasminaError::Invalid(format!("metric is {metric}: it must be a finite number")));
+        if metric.is_nan() || metric.abs() > METRIC_MAX {
+            let why = format!("metric is {metric:e}: give a number from {:e} to {METRIC_MAX:e}", -METRIC_MAX);
+            return Err(KasminaError::Invalid(why));
         }
         self.rollouts.count(|rollout| rollout.measure(&layer, metric));
         Ok(layer)
@@ -405,5 +510,35 @@ impl Kasmina {
         ];
         let (role, _) = roles.into_iter().find(|(_, id)| *id == Some(layer))?;
         Some(format!("layer '{layer}' is the rollout's {role}: it can be removed when it is no longer"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kasmina::standalone::Standalone;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pass_that_is_given_up_failed_and_its_reversion_is_kept() {
+        let data = tempfile::tempdir().unwrap();
+        let standalone = Standalone::open(None, data.path()).await.unwrap();
+        let store = Store::open(Some(data.path())).unwrap();
+        let rollouts = Rollouts::open(standalone.slot(), store.clone(), Clock::manual(7));
+        let mut rollout = Rollout::new("old");
+        let gates = Gates { passes_min: 1, ..Gates::default() };
+        let start = Change::Start { candidate: "new".to_owned(), schedule: Schedule::default(), gates };
+        rollout.apply(&start, "a test", "to see", 7).unwrap();
+        *rollouts.current() = Some(rollout);
+        let end = |outcome| {
+            drop(Watched { rollouts: &rollouts, layer: "new", begun: Instant::now(), outcome });
+            rollouts.current().as_ref().and_then(Rollout::trial).map(|trial| trial.candidate_health.passes)
+        };
+        assert_eq!(end(Outcome::Unasked), Some(0.0));
+        assert_eq!(end(Outcome::Passed), Some(1.0));
+        assert_eq!(end(Outcome::Failed), None, "one of two is too many");
+        rollouts.finish().await;
+        let kept: Rollout = store.rollout().unwrap().unwrap();
+        assert!(kept.trial().is_none(), "nobody stops before it is on disk");
+        standalone.finish().await;
     }
 }

@@ -53,12 +53,26 @@ impl Kasmina {
         width.ok_or_else(|| KasminaError::Failed { layer: id.to_owned(), why: why() })
     }
 
-    /// Check values against the limits, and that all of them are finite.
+    /// Check the shape of values against the limits. That all of them are finite the layer checks, on its own thread.
     ///
     /// # Errors
     /// Which is beyond which.
     pub fn check_values(&self, name: &'static str, width: usize, x: &Values) -> Done<()> {
-        let (rows, limits) = (x.rows, &self.limits);
+        let rows = x.rows;
+        self.check_rows(name, width, rows)?;
+        let (found, expected) = (x.values.len(), rows * width);
+        if found != expected {
+            return Err(kasmina::Error::Shape { buffer: name, found, expected, rows, width }.into());
+        }
+        Ok(())
+    }
+
+    /// Check so many rows against the limits.
+    ///
+    /// # Errors
+    /// Which is beyond which.
+    pub fn check_rows(&self, name: &str, width: usize, rows: usize) -> Done<()> {
+        let limits = &self.limits;
         if rows == 0 || rows > limits.rows_max {
             let max = limits.rows_max;
             return Err(KasminaError::Limit(format!("`{name}` has {rows} rows: give 1 to {max} (kasmina.rows_max)")));
@@ -70,17 +84,7 @@ impl Kasmina {
                 format!("{rows} rows of {width} are {values} values, one pass may have {max} (kasmina.values_max)");
             return Err(KasminaError::Limit(why));
         }
-        if x.values.len() != values {
-            let (buffer, found, expected) = (name, x.values.len(), values);
-            return Err(kasmina::Error::Shape { buffer, found, expected, rows, width }.into());
-        }
-        match x.values.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let (buffer, value, row, column) = (name, x.values[at], at / width, at % width);
-                Err(kasmina::Error::NotFinite { buffer, value, row, column }.into())
-            }
-        }
+        Ok(())
     }
 
     /// One pass, and its output. With `nourish`, seeds in TRAINING are trained on the same values after it; without
@@ -260,6 +264,7 @@ impl Kasmina {
         for ((layer, _), _) in layers.iter().zip(ended).filter(|(_, ended)| !ended) {
             tracing::error!(layer, "the layer is still at work (kasmina.finish_timeout_ms): the host stops without it");
         }
+        self.rollouts.finish().await;
     }
 }
 

@@ -9,6 +9,7 @@ use crate::host::{Host, Storage, ledger_dir};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// The configuration that layers are served and trained with where none is given.
@@ -35,34 +36,47 @@ pub fn kernel_config(id: &str) -> Result<KernelFile, ConfigError> {
 #[derive(Debug)]
 pub struct Standalone {
     host: Host,
+    slot: Arc<Slot>,
+    bounds: Bounds,
     data: PathBuf,
 }
 
 impl Standalone {
-    /// Open the first kernel of `file`, or of the ready-made configuration, with its ledger in `data`. A ledger that is
-    /// there is continued.
+    /// Open the kernels of `file`, or of the ready-made configuration, with their ledgers in `data`. A ledger that is there
+    /// is continued. The kernel that governs is the one that `kasmina.kernel` names, or the first; the bounds of a
+    /// boundary are those of the section too.
     ///
     /// # Errors
-    /// When a policy cannot be loaded or the ledger cannot be opened.
+    /// When there is no such kernel, a policy cannot be loaded or the ledger cannot be opened.
     pub async fn open(file: Option<File>, data: &Path) -> Result<Self> {
         let mut file = file.map_or_else(configuration, Ok)?;
         // The layer is the command's own.
-        file.kasmina = None;
+        let layers = file.kasmina.take().unwrap_or_default();
+        let bounds = Bounds {
+            transitions_max: layers.transitions_max,
+            ruling_timeout: Duration::from_millis(layers.ruling_timeout_ms),
+        };
         let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await?;
-        Ok(Self { host, data: data.to_owned() })
+        let slot = match &layers.kernel {
+            Some(name) => {
+                host.fleet.find(name).with_context(|| format!("kasmina.kernel: there is no kernel `{name}`"))?
+            }
+            None => host.fleet.first(),
+        };
+        Ok(Self { host, slot, bounds, data: data.to_owned() })
     }
 
     /// The kernel.
     #[must_use]
     pub fn slot(&self) -> Arc<Slot> {
-        self.host.fleet.first()
+        Arc::clone(&self.slot)
     }
 
     /// A governor by this kernel for a layer that lives in memory. To be used on a thread that is no worker of the
     /// runtime: it blocks.
     #[must_use]
     pub fn governor(&self) -> KernelGovernor {
-        KernelGovernor::new(self.slot(), Handle::current(), Bounds::default()).at_once()
+        KernelGovernor::new(self.slot(), Handle::current(), self.bounds).at_once()
     }
 
     /// Where the ledger lies.
@@ -100,6 +114,7 @@ pub fn governed<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KasminaFile;
     use kasmina::govern::{Governor, Ruling, Transition};
     use kasmina::state::Lifecycle;
 
@@ -152,6 +167,18 @@ mod tests {
             told
         });
         assert_eq!(told, [Ruling::Denied("kernel 'kasmina' is halted: stop".into())]);
+    }
+
+    #[test]
+    fn the_section_says_which_kernel_governs_and_how_much() {
+        let data = tempfile::tempdir().unwrap();
+        let layers = KasminaFile { kernel: Some("second".into()), transitions_max: 1, ..KasminaFile::default() };
+        let kernels = vec![KernelFile::new("first"), kernel_config("second").unwrap()];
+        let file = File { kasmina: Some(layers), ..File::new(kernels) };
+        let two = [1, 2].map(|seed| transition(seed, Lifecycle::Germinated));
+        let rulings = governed(Some(file), data.path(), move |mut governor| Ok(governor.judge(&two))).unwrap();
+        assert_eq!(rulings[0], Ruling::Allowed);
+        assert!(matches!(&rulings[1], Ruling::Denied(why) if why.contains("more than 1 transitions")), "{rulings:?}");
     }
 
     #[test]

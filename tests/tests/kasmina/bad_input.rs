@@ -67,6 +67,7 @@ fn values_that_do_not_fit_change_nothing() {
         (json!({"x": [[1.0, 2.0]]}).to_string(), 422, "row 0 of `x` has 2 values, the layer is 16 wide"),
         (json!({"x": [full, [1.0]]}).to_string(), 422, "row 1 of `x` has 1 values"),
         (json!({"x": []}).to_string(), 422, "`x` has 0 rows: give 1 to 65536 (kasmina.rows_max)"),
+        ("{\"x\": [[1], [".to_owned(), 422, "row 0 of `x` has 1 values, the layer is 16 wide"),
         (format!("{{\"x\": [[{}1e39]]}}", "0, ".repeat(15)), 400, "the body: number out of range"),
         (format!("{{\"x\": [[{}null]]}}", "0, ".repeat(15)), 400, "the body: invalid type: null"),
         (json!({"x": [full], "dy": [full]}).to_string(), 400, "`dy` is of a backward pass"),
@@ -235,10 +236,16 @@ fn limits_of_the_host_hold() {
     server.create(&definition("a"));
     let told = server.post("/kasmina/layers", &definition("b")).error(422);
     assert_eq!(told, "1 layers are served already (kasmina.layers_max)");
-    let lists = |count: usize| json!({"x": rows(count).chunks(16).collect::<Vec<_>>()});
-    let told = server.post("/kasmina/layers/a/forward", &lists(4)).error(422);
-    assert_eq!(told, "`x` has 4 rows: give 1 to 3 (kasmina.rows_max)");
-    let told = server.post("/kasmina/layers/a/forward", &lists(3)).error(422);
+    let bytes = |count: usize| {
+        let x: Vec<u8> = rows(count).iter().flat_map(|value| value.to_le_bytes()).collect();
+        let path = format!("/kasmina/layers/a/forward?rows={count}");
+        server.send("POST", &path, &[("content-type", "application/octet-stream")], Some(&x)).error(422)
+    };
+    let lists = json!({"x": rows(3).chunks(16).collect::<Vec<_>>()});
+    let told = server.post("/kasmina/layers/a/forward", &lists).error(422);
+    assert_eq!(told, "`x` has more than 40 values (kasmina.values_max)");
+    assert_eq!(bytes(4), "`x` has 4 rows: give 1 to 3 (kasmina.rows_max)");
+    let told = bytes(3);
     assert_eq!(told, "3 rows of 16 are 48 values, one pass may have 40 (kasmina.values_max)");
     let blueprint = json!({"name": "small", "function": {"kind": "adapter", "rank": 3}});
     let told = server.post("/kasmina/blueprints", &blueprint).error(422);

@@ -86,8 +86,13 @@ fn nobody_else_can_call_the_tool() {
     let server = Server::start(&Config::open().with("kasmina", json!({"backend": "cpu"})));
     server.create(&definition("a"));
     let params = json!({"layer_id": "a", "seed": 0, "from": "DORMANT", "to": "GERMINATED"});
-    let receipt = server.submit(&gavel_tests::call("r1", "kasmina.transition", params));
-    assert_eq!(receipt["error"], "Tool execution failed: Tool 'kasmina.transition' is not registered");
+    for tool in ["kasmina.transition", "kasmina.restore", "kasmina.rollout"] {
+        let request = gavel_tests::call("r1", tool, params.clone());
+        let why = format!("Jurisdiction denied: Tool '{tool}' is the host's own, and no caller can call it");
+        assert_eq!(server.submit(&request)["error"], why);
+        let decided = server.post("/decide", &request).expect(200);
+        assert_eq!((&decided["decision"], &decided["error"]), (&json!("DENY"), &json!(why)), "nor have it decided");
+    }
     server.epoch("a");
     assert_eq!(server.stages("a")[0], "DORMANT");
 }

@@ -121,6 +121,49 @@ fn what_cannot_be_or_is_denied_changes_nothing() {
 }
 
 #[test]
+fn a_candidate_that_is_out_of_service_is_reverted_and_a_wild_metric_is_refused() {
+    let server = server();
+    let mut strict = halves();
+    strict["gates"]["error_rate_excess"] = json!(0.1);
+    let _ = put(&server, &strict).expect(200);
+    let new = served_by(&server, "new").unwrap();
+    let metric = format!("/kasmina/models/{new}/metric");
+    for wild in [json!(1e308), json!(-1e101)] {
+        let told = server.post(&metric, &json!({"metric": wild})).error(422);
+        assert!(told.contains("give a number from -1e100 to 1e100"), "{told}");
+    }
+    let site = server.stop();
+    std::fs::write(site.data().join("kasmina/layers/new/boundary"), "no layer").unwrap();
+    let server = site.serve();
+    let x: Vec<u8> = rows(1).iter().flat_map(|value| value.to_le_bytes()).collect();
+    let route = format!("/kasmina/models/{new}/forward?rows=1");
+    let pass = || server.send("POST", &route, &[("content-type", "application/octet-stream")], Some(&x));
+    assert_eq!(pass().status, 503, "the layer is out of service");
+    assert_eq!(floats(&pass()), rows(1), "the incumbent serves again");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_written_stops_no_host_and_no_reversion() {
+    let server = server();
+    assert_eq!(put(&server, &halves()).expect(200)["rollout"]["kept"], true);
+    let file = server.site().data().join("kasmina/rollout.json");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("in the way")).unwrap();
+    let reverted = server.post("/kasmina/rollout/revert", &json!({})).expect(200)["rollout"].take();
+    assert_eq!((&reverted["trial"], &reverted["kept"]), (&Value::Null, &json!(false)), "done, and not on disk");
+    assert_eq!(put(&server, &halves()).status, 409, "nothing new begins that cannot be kept");
+    std::fs::remove_dir_all(&file).unwrap();
+    let site = server.stop();
+    std::fs::write(&file, r#"{"incumbent": null}"#).unwrap();
+    let server = site.serve();
+    let told = server.get("/kasmina/rollout").error(409);
+    assert!(told.starts_with("the rollout is out of service: its file cannot be read"), "{told}");
+    assert_eq!(put(&server, &halves()).status, 409);
+    assert_eq!(server.get("/kasmina/models/m").status, 409);
+    assert_eq!(server.forward("new", "", &rows(1)), rows(1), "layers serve");
+}
+
+#[test]
 fn flags_say_what_of_a_layer_is_used() {
     let server = server();
     let old = server.get("/kasmina/layers/old").expect(200);

@@ -32,14 +32,17 @@ pub(super) struct Args {
     #[arg(long)]
     with_loop: bool,
     /// Measure the epoch boundary of a layer with so many seeds instead.
-    #[arg(long, value_name = "SEEDS", conflicts_with_all = ["shape", "with_loop"])]
-    boundary: Option<usize>,
+    #[arg(long, value_name = "SEEDS", value_parser = clap::value_parser!(u32).range(1..=BOUNDARY_SEEDS_MAX))]
+    #[arg(conflicts_with_all = ["shape", "with_loop", "rounds", "backend", "adapter", "threads"])]
+    boundary: Option<u32>,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 /// Least milliseconds of one round of one measurement.
 const ROUND_MS: f64 = 60.0;
+/// Seeds of a boundary.
+const BOUNDARY_SEEDS_MAX: i64 = 1_000_000;
 /// Values of a batch: eight pairs of buffers must have room.
 const VALUES_MAX: usize = 1 << 27;
 
@@ -61,6 +64,9 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         return measure_boundary(seeds, as_json);
     }
     let rows: Vec<Value> = match gpu(&args.device.preference()?)? {
+        Some(_) if args.with_loop || args.device.threads().is_some() => {
+            bail!("--with-loop and --threads are for the cpu: give --backend cpu")
+        }
         Some(mut gpu) => on_gpu(args, &mut gpu, as_json)?,
         None => on_cpu(args, as_json)?,
     };
@@ -142,8 +148,8 @@ fn print_gpu(row: &GpuRow) -> Result<()> {
     ))
 }
 
-fn measure_boundary(seeds: usize, as_json: bool) -> Result<Outcome> {
-    let found = boundary(seeds)?;
+fn measure_boundary(seeds: u32, as_json: bool) -> Result<Outcome> {
+    let found = boundary(seeds as usize)?;
     if as_json {
         print_json(&found)?;
     } else {

@@ -65,6 +65,10 @@ impl PlanArgs {
                 "--without {name}: give chunks or strategies"
             );
         }
+        ensure!(
+            flags.strategies || self.strategy.is_none(),
+            "--without strategies gives every seed a plain ramp: leave --strategy out"
+        );
         if let Some(strategy) = self.strategy.as_ref().filter(|_| self.component().is_none()) {
             plan.layer.strategy.clone_from(strategy);
             plan.tamiyo.strategy = None;
@@ -116,7 +120,10 @@ mod tests {
         let args = PlanArgs { epochs: Some(7), strategy: Some("drift_controlled".into()), ..NONE };
         let changed = args.read().unwrap().remove(0).1;
         assert_eq!((changed.epochs, changed.layer.strategy.as_str()), (7, "drift_controlled"));
-        let without = PlanArgs { without: vec!["chunks".into(), "strategies".into()], ..args.clone() };
+        let both = PlanArgs { without: vec!["strategies".into()], ..args.clone() };
+        let why = "--without strategies gives every seed a plain ramp: leave --strategy out";
+        assert_eq!(both.read().unwrap_err().to_string(), why);
+        let without = PlanArgs { without: vec!["chunks".into(), "strategies".into()], ..NONE };
         let plan = without.read().unwrap().remove(0).1;
         assert_eq!((plan.layer.mode, plan.layer.seeds, plan.layer.strategy.as_str()), (Mode::Legacy, 1, "fixed_ramp"));
         let wrong = PlanArgs { without: vec!["gpu".into()], ..args };

@@ -23,7 +23,8 @@ pub(super) struct SettingArgs {
     /// Keep the ledger in this folder; without, it ends with the command.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The configuration of the kernel that judges transitions. Default: one in which Tamiyo may change seeds.
+    /// The configuration of the kernel that judges transitions (`kasmina.kernel`, or the first), with the strategies and the
+    /// Tamiyo of its section `kasmina`. Default: one in which Tamiyo may change seeds.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -78,25 +79,38 @@ impl DeviceArgs {
 /// What commands and what blends, where components do.
 #[derive(Debug)]
 pub(super) struct Components {
+    /// Those of the configuration, which a plan may name.
+    known: Vec<ComponentStrategy>,
     strategy: Option<ComponentStrategy>,
     tamiyo: Option<ComponentTamiyo>,
 }
 
 impl Components {
-    /// Load the components of these files.
-    pub(super) fn load(strategy: Option<&Path>, tamiyo: Option<&Path>) -> Result<Self> {
-        if strategy.is_none() && tamiyo.is_none() {
-            return Ok(Self { strategy: None, tamiyo: None });
+    /// Load the components of a configuration, and those of these files. A Tamiyo of a file commands, not the one of the
+    /// configuration.
+    pub(super) fn load(file: &File, strategy: Option<&Path>, tamiyo: Option<&Path>) -> Result<Self> {
+        let section = file.kasmina.clone().unwrap_or_default();
+        let tamiyo = tamiyo.map(TamiyoFile::at).or(section.tamiyo);
+        if strategy.is_none() && tamiyo.is_none() && section.strategies.is_empty() {
+            return Ok(Self { known: Vec::new(), strategy: None, tamiyo: None });
         }
         let sandbox = component::sandbox()?;
+        let loaded = component::Components::load(&sandbox, &section.strategies, tamiyo.as_ref())?;
         let strategy = strategy.map(|path| component::load_strategy(&sandbox, &StrategyFile::at(path))).transpose()?;
-        let tamiyo = tamiyo.map(|path| component::load_tamiyo(&sandbox, &TamiyoFile::at(path))).transpose()?;
-        Ok(Self { strategy, tamiyo })
+        Ok(Self { known: loaded.strategies, strategy, tamiyo: loaded.tamiyo })
     }
 
-    /// The plan with the component as its strategy, which joins the library.
+    /// The component that commands, if one does.
+    pub(super) fn commander(&self) -> Option<&str> {
+        self.tamiyo.as_ref().map(ComponentTamiyo::name)
+    }
+
+    /// The plan with the component as its strategy; all components join the library.
     pub(super) fn strategy_of(&self, plan: &Plan, library: &mut Library) -> Plan {
         let mut plan = plan.clone();
+        for known in &self.known {
+            library.strategies.add(Box::new(known.clone()));
+        }
         if let Some(strategy) = &self.strategy {
             library.strategies.add(Box::new(strategy.clone()));
             strategy.name().clone_into(&mut plan.layer.strategy);
@@ -115,16 +129,23 @@ impl Components {
 }
 
 impl SettingArgs {
-    /// Do something with a governor; say where its ledger lies, if it is kept.
+    /// The configuration.
+    pub(super) fn file(&self) -> Result<File> {
+        Ok(self.config.as_deref().map_or_else(configuration, config::read)?)
+    }
+
+    /// Do something with a governor of this configuration; say where its ledger lies, if it is kept.
     pub(super) fn governed<T: Send + 'static>(
         &self,
+        file: File,
         work: impl FnOnce(KernelGovernor) -> Result<T> + Send + 'static,
     ) -> Result<(T, Option<PathBuf>)> {
-        let file: File = self.config.as_deref().map_or_else(configuration, config::read)?;
         let temporary = tempfile::tempdir().context("no temporary folder")?;
         let data = self.data.as_deref().unwrap_or(temporary.path());
-        let kernel = file.kernels.first().context("the configuration has no kernel")?;
-        let ledger = self.data.as_deref().map(|data| ledger_dir(data, &kernel.id));
+        let named = file.kasmina.as_ref().and_then(|layers| layers.kernel.as_deref());
+        let first = file.kernels.first().map(|kernel| kernel.id.as_str());
+        let kernel = named.or(first).context("the configuration has no kernel")?;
+        let ledger = self.data.as_deref().map(|data| ledger_dir(data, kernel));
         Ok((governed(Some(file), data, work)?, ledger))
     }
 }

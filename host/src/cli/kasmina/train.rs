@@ -4,13 +4,13 @@
 //! told and drawn. Two plans are compared on the same data from the same random seed, one after the other.
 
 use super::super::Outcome;
-use super::super::output::{line, print_json};
+use super::super::output::{line, note, print_json};
 use super::plan::PlanArgs;
 use super::plot;
 use super::setting::{Components, DeviceArgs, SettingArgs};
 use super::told::{Run, Told};
 use super::watch::Watch;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kasmina::blueprint::Record;
 use kasmina::device::Preference;
 use kasmina::digits::{self, Dataset};
@@ -37,8 +37,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Args {
     #[command(flatten)]
     plans: PlanArgs,
-    /// Print the plan and stop.
-    #[arg(long)]
+    /// Print the plan as it would run, and stop.
+    #[arg(long, conflicts_with = "compare")]
     show_plan: bool,
     /// Draw accuracy, blends and stages into this SVG file.
     #[arg(long, value_name = "FILE")]
@@ -47,20 +47,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "compare")]
     save: Option<PathBuf>,
     /// A component that commands, in Tamiyo's place (.wasm).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "bad_blueprint")]
     tamiyo: Option<PathBuf>,
     #[command(flatten)]
     setting: SettingArgs,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    let plans = args.plans.read()?;
+    let (plans, file) = (args.plans.read()?, args.setting.file()?);
+    let components = Components::load(&file, args.plans.component(), args.tamiyo.as_deref())?;
     if args.show_plan {
-        // JSON is YAML too; here its numbers are shortest.
-        line(&serde_json::to_string_pretty(&plans[0].1)?)?;
-        return Ok(Outcome::Yes);
+        return show_plan(&plans[0].1, &components);
     }
-    let components = Components::load(args.plans.component(), args.tamiyo.as_deref())?;
+    ensure!(
+        !args.plans.is_bad() || components.commander().is_none(),
+        "--bad-blueprint is for the Tamiyo of the plan: give a configuration without kasmina.tamiyo"
+    );
     let job = Job {
         plans,
         components,
@@ -73,7 +75,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     // A device that is not there is found out before anything is trained.
     DeviceArgs::open(&job.preference, job.threads)?;
     let (name, sizes) = (job.data.name.clone(), sizes(&job.data));
-    let (runs, ledger) = args.setting.governed(move |mut governor| job.run(&mut governor))?;
+    let (runs, ledger) = args.setting.governed(file, move |mut governor| job.run(&mut governor))?;
     if let (Some(path), Some(saved)) = (&args.save, &runs[0].saved) {
         std::fs::write(path, saved).with_context(|| format!("the layer cannot be saved in {}", path.display()))?;
     }
@@ -88,6 +90,16 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         told.print()?;
     }
     Ok(if told.is_good() { Outcome::Yes } else { Outcome::No })
+}
+
+fn show_plan(plan: &Plan, components: &Components) -> Result<Outcome> {
+    let plan = components.strategy_of(plan, &mut Library::standard());
+    // JSON is YAML too; here its numbers are shortest.
+    line(&serde_json::to_string_pretty(&plan)?)?;
+    if let Some(name) = components.commander() {
+        note(&format!("the component `{name}` commands: what the plan says of tamiyo does nothing"));
+    }
+    Ok(Outcome::Yes)
 }
 
 fn sizes(data: &Dataset) -> [usize; 3] {
