@@ -54,7 +54,7 @@ pub struct Row {
     pub telemetry: bool,
     /// Whose clock: `device` or `host`.
     pub clock: &'static str,
-    /// Microseconds of one pass.
+    /// Microseconds of one pass: with the marks cleared before, and with telemetry brought together after.
     pub pass_us: f64,
     /// Microseconds of one copy of x into y, in the same rounds.
     pub copy_us: f64,
@@ -62,13 +62,19 @@ pub struct Row {
     pub of_copy: f64,
     /// 10⁹ bytes of x and y, each counted once, for each second.
     pub gigabytes_per_second: f64,
-    /// Microseconds of bringing the telemetry together when it is read: not part of the pass. 0 without telemetry.
-    pub merge_us: f64,
+    /// Of [`Self::pass_us`], what bringing the telemetry together takes. Nothing without telemetry, or without a clock of
+    /// the device.
+    pub merge_us: Option<f64>,
+    /// With telemetry: how much longer the pass takes than without, in hundredths.
+    pub telemetry_percent: Option<f64>,
     /// Microseconds of the host for one pass, encoding and submission: half of them took at most this.
     pub host_us_p50: f64,
     /// Likewise 99 of 100.
     pub host_us_p99: f64,
-    /// Memory of the layer beside x and y, in hundredths of both.
+    /// From the start of encoding to the end of the wait, less [`Self::pass_us`]: 99 of 100 took at most this.
+    pub host_wait_us_p99: f64,
+    /// All memory on the device beside the tensors, in hundredths of x and y: table, weights, telemetry, scratch of steps
+    /// and what findings are read through. Gradients are not among it: they take memory from the first backward pass on.
     pub extra_memory_percent: f64,
     /// How far y is off the reference in f64, as [`crate::check`] counts it.
     pub error_y: f64,
@@ -76,6 +82,46 @@ pub struct Row {
     pub error_telemetry: f64,
     /// Faster than the copy by more than the clock's noise: then the measurement is wrong.
     pub implausible: bool,
+}
+
+/// The goals, by share of the copy's speed: where at most 30 % of the seeds compute; where all do in chunks narrower than
+/// [`WIDE_CHUNK`]; where all do in wider ones.
+const OF_COPY_MIN: [f64; 3] = [0.85, 0.6, 0.8];
+/// Columns from which a chunk is wide.
+const WIDE_CHUNK: usize = 16;
+/// Hundredths that telemetry may add.
+const TELEMETRY_PERCENT_MAX: f64 = 3.0;
+/// Microseconds of the host for one pass.
+const HOST_US_MAX: f64 = 30.0;
+/// The same with the wait.
+const HOST_WAIT_US_MAX: f64 = 100.0;
+/// Hundredths of x and y.
+const EXTRA_MEMORY_PERCENT_MAX: f64 = 5.0;
+
+impl Row {
+    /// The goals that this row misses, each with its figure. They are of a GPU made of hardware.
+    #[must_use]
+    pub fn missed(&self) -> Vec<String> {
+        let [_, width, seeds] = self.shape;
+        let of_copy = OF_COPY_MIN[match self.computing_percent {
+            0..=30 => 0,
+            _ if width / seeds < WIDE_CHUNK => 1,
+            _ => 2,
+        }];
+        let mut missed = Vec::new();
+        if self.of_copy < of_copy {
+            missed.push(format!("{:.2} of copy, at least {of_copy}", self.of_copy));
+        }
+        let limits = [
+            ("telemetry %", self.telemetry_percent.unwrap_or(0.0), TELEMETRY_PERCENT_MAX),
+            ("host µs", self.host_us_p99, HOST_US_MAX),
+            ("host µs with the wait", self.host_wait_us_p99, HOST_WAIT_US_MAX),
+            ("extra memory %", self.extra_memory_percent, EXTRA_MEMORY_PERCENT_MAX),
+        ];
+        let above = limits.iter().filter(|(_, found, most)| found > most);
+        missed.extend(above.map(|(what, found, most)| format!("{found:.1} {what}, at most {most}")));
+        missed
+    }
 }
 
 /// A pass that beats the copy by more than this is no measurement.
@@ -123,6 +169,7 @@ impl Bench {
         for telemetry in [false, true] {
             rows.push(self.row(gpu, &sample, &pairs, &right, percent, telemetry)?);
         }
+        rows[1].telemetry_percent = Some(100.0 * (rows[1].pass_us / rows[0].pass_us - 1.0));
         tensors.into_iter().flat_map(|(x, y)| [x, y]).for_each(|tensor| gpu.recycle(tensor));
         Ok(rows)
     }
@@ -137,13 +184,16 @@ impl Bench {
         telemetry: bool,
     ) -> Result<Row, Error> {
         let (clock, pass_us, copy_us) = self.speed(gpu, pairs, telemetry)?;
-        let merge_us = if telemetry { self.clocked(gpu, Work::Merge, pairs)? } else { 0.0 };
-        let (host_us_p50, host_us_p99) = self.overhead(gpu, pairs, telemetry)?;
+        let merge_us = if telemetry { self.clocked(gpu, Work::Merge, pairs)? } else { None };
+        let [host_us_p50, host_us_p99, waited_us] = self.overhead(gpu, pairs, telemetry)?;
+        // Before y is read, which the bench alone does.
+        let tensors: u64 = pairs.iter().map(|(x, y)| x.bytes() + y.bytes()).sum();
+        let extra = gpu.memory_bytes() - tensors;
         let (error_y, error_telemetry) = errors(gpu, sample, pairs[0], right, telemetry)?;
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
         let bytes = (2 * 4 * self.rows * self.width) as f64;
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let extra = gpu.layer_bytes() as f64;
+        let extra = extra as f64;
         Ok(Row {
             adapter: gpu.adapter().name.clone(),
             shape: [self.rows, self.width, sample.chunks.seeds()],
@@ -156,8 +206,10 @@ impl Bench {
             of_copy: copy_us / pass_us,
             gigabytes_per_second: bytes / pass_us * 1e-3,
             merge_us,
+            telemetry_percent: None,
             host_us_p50,
             host_us_p99,
+            host_wait_us_p99: (waited_us - pass_us).max(0.0),
             extra_memory_percent: 100.0 * extra / bytes,
             error_y,
             error_telemetry,
@@ -186,24 +238,27 @@ impl Bench {
         Ok((clock, quantile(&mut passes, 0.5), quantile(&mut copies, 0.5)))
     }
 
-    fn clocked(&self, gpu: &mut Gpu, work: Work, pairs: &[(&Tensor, &Tensor)]) -> Result<f64, Error> {
+    fn clocked(&self, gpu: &mut Gpu, work: Work, pairs: &[(&Tensor, &Tensor)]) -> Result<Option<f64>, Error> {
         let mut times = Vec::new();
         for _ in 0..self.rounds {
-            times.push(gpu.time(work, pairs)?.unwrap_or(0.0) / count(pairs) * 1e6);
+            let Some(seconds) = gpu.time(work, pairs)? else { return Ok(None) };
+            times.push(seconds / count(pairs) * 1e6);
         }
-        Ok(quantile(&mut times, 0.5))
+        Ok(Some(quantile(&mut times, 0.5)))
     }
 
-    /// Microseconds of the host for encoding and submission, the device being idle.
-    fn overhead(&self, gpu: &mut Gpu, pairs: &[(&Tensor, &Tensor)], telemetry: bool) -> Result<(f64, f64), Error> {
-        let mut times = Vec::new();
+    /// Microseconds of the host for encoding and submission, the device being idle: half and 99 of 100; and 99 of 100
+    /// with the wait.
+    fn overhead(&self, gpu: &mut Gpu, pairs: &[(&Tensor, &Tensor)], telemetry: bool) -> Result<[f64; 3], Error> {
+        let (mut times, mut waited) = (Vec::new(), Vec::new());
         for (x, y) in pairs.iter().cycle().take(self.submissions) {
             let start = Instant::now();
             gpu.forward_on(x, y, telemetry)?;
             times.push(start.elapsed().as_secs_f64() * 1e6);
             gpu.wait()?;
+            waited.push(start.elapsed().as_secs_f64() * 1e6);
         }
-        Ok((quantile(&mut times, 0.5), quantile(&mut times, 0.99)))
+        Ok([quantile(&mut times, 0.5), quantile(&mut times, 0.99), quantile(&mut waited, 0.99)])
     }
 }
 
@@ -214,12 +269,8 @@ fn one(gpu: &mut Gpu, work: Work, pairs: &[(&Tensor, &Tensor)], clock: &mut &'st
     }
     *clock = "host";
     let start = Instant::now();
-    for (x, y) in pairs {
-        match work {
-            Work::Copy => gpu.copy_on(x, y)?,
-            Work::Forward { telemetry } => gpu.forward_on(x, y, telemetry)?,
-            Work::Merge => {}
-        }
+    for pair in pairs {
+        gpu.submit(work, *pair)?;
     }
     gpu.wait()?;
     Ok(start.elapsed().as_secs_f64() / count(pairs) * 1e6)
@@ -232,6 +283,8 @@ fn errors(
     right: &[f64],
     telemetry: bool,
 ) -> Result<(f64, f64), Error> {
+    // So that nothing of an earlier pass is taken for this one's.
+    gpu.upload(y, &vec![f32::NAN; sample.x.len()])?;
     gpu.forward_on(x, y, telemetry)?;
     let found: Telemetry = gpu.result()?.1.unwrap_or_default();
     let mut values = vec![0.0; sample.x.len()];
@@ -276,6 +329,9 @@ mod tests {
         assert_eq!(rows.len(), 2 * 3 * 2);
         for row in rows {
             assert!(row.error_y <= 1e-6 && row.error_telemetry <= 1e-5, "{row:?}");
+            assert_eq!(row.telemetry_percent.is_some(), row.telemetry);
+            let of_copy = row.missed().iter().any(|goal| goal.contains("of copy"));
+            assert!(!of_copy || row.of_copy < 0.85, "{row:?}");
             assert!(row.pass_us > 0.0 && row.copy_us > 0.0 && row.host_us_p99 >= row.host_us_p50, "{row:?}");
         }
     }

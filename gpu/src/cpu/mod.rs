@@ -241,33 +241,13 @@ impl Layer {
 
 /// What a backend keeps of a seed, its weights checked.
 fn grow(view: &View<'_>, seed: usize) -> Result<Option<Box<Grown>>, Error> {
-    let problem = |problem: String| Err(Error::Weights { seed, problem });
-    let (weights, alpha) = (&view.weights[seed], view.alpha[seed]);
-    let number = view.state[seed].blueprint;
-    let Some(blueprint) = usize::try_from(number).ok().and_then(|at| view.blueprints.get(at)) else {
-        return if number < 0 {
-            Ok(None)
-        } else {
-            problem(format!("its blueprint is number {number}, of {}", view.blueprints.len()))
-        };
-    };
-    let due = blueprint.function.weights(view.chunks.width_of(seed));
-    if weights.len() != due {
-        let (name, width) = (&blueprint.name, view.chunks.width_of(seed));
-        return problem(format!("there are {}, `{name}` needs {due} on a chunk of {width}", weights.len()));
-    }
-    if let Some(at) = weights.iter().position(|weight| !weight.is_finite()) {
-        return problem(format!("number {at} is {}: every weight must be finite", weights[at]));
-    }
-    if !alpha.is_finite() {
-        return problem(format!("its alpha is {alpha}: it must be finite"));
-    }
+    view.check(seed)?;
     Ok(view.computing(seed).map(|blueprint| {
         Box::new(Grown {
             function: blueprint.function,
-            alpha,
+            alpha: view.alpha[seed],
             learns: view.learns(seed),
-            weights: weights.clone().into(),
+            weights: view.weights[seed].clone().into(),
         })
     }))
 }

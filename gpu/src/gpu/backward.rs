@@ -25,6 +25,9 @@ impl Gpu {
         }
         let batch = chunks.width() * Plan::rows_max(table, layer.cut, self.context.binding_bytes_max).max(1);
         let mut marked = vec![0; chunks.seeds().div_ceil(32)];
+        if let (Some(table), Some(layer)) = (&self.table, &mut self.layer) {
+            layer.resident.make_gradients(&self.context, table)?;
+        }
         self.clear_gradients()?;
         for ((x, dy), dx) in x.chunks(batch).zip(dy.chunks(batch)).zip(dx.chunks_mut(batch)) {
             self.backward_batch(x, dy, dx, &mut marked)?;
@@ -79,6 +82,7 @@ impl Gpu {
             return Err(self.context.error("no layer is loaded".to_owned()));
         };
         let (context, pipelines) = (&self.context, &self.context.pipelines);
+        layer.last = None;
         layer.plan(context, table, x.rows, &self.options)?;
         if let Some(plan) = layer.plans.last_mut().filter(|plan| plan.backward.is_none()) {
             let scratch = self.options.scratch_bytes_max;
@@ -89,6 +93,7 @@ impl Gpu {
             layer.bind(context, &pipelines.triple_layout, &[x, dy, dx]);
             layer.bind(context, &pipelines.values_layout, &[dx]);
         }
+        layer.drop_bindings(2 * x.pieces.len());
         let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.clear_buffer(&layer.resident.flags.buffer, 0, None);
         for ((_, dy), dx) in pieces() {
@@ -101,14 +106,14 @@ impl Gpu {
                 let buffers = [&x.pieces[call.piece], &dy.pieces[call.piece], &dx.pieces[call.piece]];
                 pass.set_pipeline(pipelines.step(call.entry));
                 pass.set_bind_group(0, &program.banks[call.bank], &[call.offset]);
-                pass.set_bind_group(1, layer.bound(&buffers), &[]);
+                pass.set_bind_group(1, layer.bound(&pipelines.triple_layout, &buffers), &[]);
                 pass.dispatch_workgroups(call.groups.0, call.groups.1, 1);
             }
         }
         pass.set_pipeline(&pipelines.check);
         for (piece, dx) in dx.pieces.iter().enumerate() {
             pass.set_bind_group(0, &plan.check, &[Plan::check_offset(piece)]);
-            pass.set_bind_group(1, layer.bound(&[dx]), &[]);
+            pass.set_bind_group(1, layer.bound(&pipelines.values_layout, &[dx]), &[]);
             pass.dispatch_workgroups(plan.check_groups(piece), 1, 1);
         }
         drop(pass);

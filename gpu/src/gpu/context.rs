@@ -8,6 +8,8 @@ use super::memory::Memory;
 use super::pipelines::Pipelines;
 use crate::Error;
 use crate::backend::Device;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +54,13 @@ pub(super) struct Context {
     pub(super) binding_bytes_max: u64,
     pub(super) has_timestamps: bool,
     faults: Arc<Mutex<Faults>>,
+    /// The most bytes that wait to be copied to the device.
+    staged_bytes_max: u64,
+    /// Bytes that were written since the last wait.
+    staged: AtomicU64,
+    /// Makes the next poll fail as wgpu does when the driver says that the device is gone.
+    #[cfg(test)]
+    pub(super) breaks: std::sync::atomic::AtomicBool,
 }
 
 impl Context {
@@ -81,7 +90,21 @@ impl Context {
         let has_timestamps = features.contains(wgpu::Features::TIMESTAMP_QUERY);
         // Bindings are of whole quads.
         let binding_bytes_max = binding.min(options.binding_bytes_max.unwrap_or(u64::MAX)) & !15;
-        let context = Self { device, queue, pipelines, memory, about, binding_bytes_max, has_timestamps, faults };
+        let context = Self {
+            device,
+            queue,
+            pipelines,
+            memory,
+            about,
+            binding_bytes_max,
+            has_timestamps,
+            faults,
+            // Copies are of whole floats.
+            staged_bytes_max: options.staged_bytes_max.max(4) & !3,
+            staged: AtomicU64::new(0),
+            #[cfg(test)]
+            breaks: std::sync::atomic::AtomicBool::new(false),
+        };
         context.check("pipelines")?;
         Ok(context)
     }
@@ -95,12 +118,14 @@ impl Context {
         if self.has_failed() {
             // A loss is told when the device is polled with nothing under way; until then its buffers are merely said to be
             // invalid.
-            drop(self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LOSS_WAIT_MAX) }));
+            drop(self.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LOSS_WAIT_MAX) }));
         }
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let (failed, out_of_memory) = (faults.failed.take(), std::mem::take(&mut faults.out_of_memory));
         if let Some(reason) = &faults.lost {
-            return Err(self.error(format!("it was lost: {reason}")));
+            return Err(self.error(format!(
+                "it was lost: {reason}; the next pass opens it anew, tensors must be made and filled again"
+            )));
         }
         if out_of_memory {
             return Err(Error::OutOfMemory { device: self.about.name.clone(), what: what.to_owned(), bytes: 0 });
@@ -123,9 +148,45 @@ impl Context {
 
     /// Wait until the device has done all that was submitted.
     pub(super) fn wait(&self, what: &str) -> Result<(), Error> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let waited = self.poll(wgpu::PollType::wait_indefinitely());
+        self.staged.store(0, Ordering::Relaxed);
         self.check(what)?;
-        waited.map(drop).map_err(|error| self.error(format!("{what}: {error}")))
+        waited.map_err(|problem| self.error(format!("{what}: {problem}")))
+    }
+
+    /// Poll the device. Where the driver says that it is gone, wgpu panics: that is a loss like any other.
+    fn poll(&self, kind: wgpu::PollType) -> Result<(), String> {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            assert!(!self.breaks.swap(false, Ordering::Relaxed), "the driver says that the device is gone");
+            self.device.poll(kind)
+        }));
+        match polled {
+            Ok(polled) => polled.map(drop).map_err(|error| error.to_string()),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+                let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(faults.lost.get_or_insert_with(|| text.to_owned()).clone())
+            }
+        }
+    }
+
+    /// Write into a buffer. What is written takes as much memory again until it is copied: at most
+    /// `Options::staged_bytes_max`, then the device is waited for.
+    pub(super) fn write(&self, to: &wgpu::Buffer, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let mut at = at;
+        for part in bytes.chunks(usize::try_from(self.staged_bytes_max).unwrap_or(usize::MAX)) {
+            let length = part.len() as u64;
+            if self.staged.load(Ordering::Relaxed) + length > self.staged_bytes_max {
+                self.queue.submit([]);
+                self.wait("upload")?;
+            }
+            self.queue.write_buffer(to, at, part);
+            self.staged.fetch_add(length, Ordering::Relaxed);
+            at += length;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::memory::{Allocation, Pool};
+use super::mend::mend;
 use super::pipelines::bind;
 use super::plan::{Plan, plane};
 use super::resident::Resident;
@@ -13,15 +14,28 @@ use crate::backend::{Pass, check_length};
 use crate::telemetry::{SeedTelemetry, Telemetry};
 use std::sync::Weak;
 
-/// Bindings of tensors that are kept ready.
+/// Bindings of tensors that are kept ready; more where one pass needs more.
 const BINDINGS_KEPT_MAX: usize = 64;
 
 /// Bindings of some buffers, as long as all of them exist.
 #[derive(Debug)]
 struct Binding {
+    layout: wgpu::BindGroupLayout,
     ids: Vec<u64>,
     traces: Vec<Weak<()>>,
     group: wgpu::BindGroup,
+}
+
+impl Binding {
+    fn new(context: &Context, layout: &wgpu::BindGroupLayout, buffers: &[&Allocation]) -> Self {
+        let plain: Vec<_> = buffers.iter().map(|it| &it.buffer).collect();
+        Self {
+            layout: layout.clone(),
+            ids: buffers.iter().map(|it| it.id).collect(),
+            traces: buffers.iter().map(|it| it.trace()).collect(),
+            group: bind(&context.device, layout, None, &plain),
+        }
+    }
 }
 
 /// A layer on the device, with what is kept ready for its passes.
@@ -30,9 +44,10 @@ pub(super) struct Layer {
     pub(super) resident: Resident,
     pub(super) cut: Cut,
     pub(super) plans: Vec<Plan>,
+    /// The last used at the end.
     bindings: Vec<Binding>,
-    /// Rows of the last pass on tensors, and whether it gathered telemetry.
-    last: Option<(usize, bool)>,
+    /// Rows of the pass on tensors whose findings the device holds, and whether it gathered telemetry.
+    pub(super) last: Option<(usize, bool)>,
 }
 
 impl Layer {
@@ -80,26 +95,37 @@ impl Layer {
         Ok(())
     }
 
-    /// Make sure that these buffers are bound together.
-    pub(super) fn bind(&mut self, context: &Context, layout: &wgpu::BindGroupLayout, buffers: &[&Allocation]) {
-        if self.bound(buffers).is_some() {
-            return;
-        }
-        self.bindings.retain(|it| it.traces.iter().all(|trace| trace.strong_count() > 0));
-        if self.bindings.len() >= BINDINGS_KEPT_MAX {
-            self.bindings.remove(0);
-        }
-        let plain: Vec<_> = buffers.iter().map(|it| &it.buffer).collect();
-        self.bindings.push(Binding {
-            ids: buffers.iter().map(|it| it.id).collect(),
-            traces: buffers.iter().map(|it| it.trace()).collect(),
-            group: bind(&context.device, layout, None, &plain),
-        });
+    /// The plan of a pass that was made ready before, if it is still there.
+    fn plan_of(&self, rows: usize) -> Option<&Plan> {
+        self.plans.iter().find(|plan| plan.rows == rows)
     }
 
-    pub(super) fn bound(&self, buffers: &[&Allocation]) -> Option<&wgpu::BindGroup> {
-        let same = |it: &&Binding| it.ids.iter().copied().eq(buffers.iter().map(|it| it.id));
-        self.bindings.iter().find(same).map(|it| &it.group)
+    /// Make sure that these buffers are bound together, until [`Self::drop_bindings`].
+    pub(super) fn bind(&mut self, context: &Context, layout: &wgpu::BindGroupLayout, buffers: &[&Allocation]) {
+        if let Some(at) = self.position(layout, buffers) {
+            self.bindings[at..].rotate_left(1);
+        } else {
+            self.bindings.push(Binding::new(context, layout, buffers));
+        }
+    }
+
+    /// Give up the bindings that were not used for longest, and those of buffers that are gone; the last `needed` stay.
+    pub(super) fn drop_bindings(&mut self, needed: usize) {
+        let kept_max = BINDINGS_KEPT_MAX.max(needed);
+        if self.bindings.len() > kept_max {
+            self.bindings.retain(|it| it.traces.iter().all(|trace| trace.strong_count() > 0));
+            let excess = self.bindings.len().saturating_sub(kept_max);
+            self.bindings.drain(..excess);
+        }
+    }
+
+    fn position(&self, layout: &wgpu::BindGroupLayout, buffers: &[&Allocation]) -> Option<usize> {
+        let same = |it: &Binding| it.ids.iter().copied().eq(buffers.iter().map(|it| it.id)) && it.layout == *layout;
+        self.bindings.iter().rposition(same)
+    }
+
+    pub(super) fn bound(&self, layout: &wgpu::BindGroupLayout, buffers: &[&Allocation]) -> Option<&wgpu::BindGroup> {
+        self.position(layout, buffers).map(|at| &self.bindings[at].group)
     }
 
     /// Make ready for [`Self::record_forward`] on these tensors.
@@ -119,11 +145,29 @@ impl Layer {
                 self.bind(context, &context.pipelines.triple_layout, &[x, x, y]);
             }
         }
+        self.drop_bindings(2 * x.pieces.len());
         Ok(())
     }
 
-    /// Record the pass of the last plan. All must have been made ready.
-    pub(super) fn record_forward(
+    /// Record all of a pass of the last plan: the marks are cleared before, and telemetry is merged after if so wished. All
+    /// must have been made ready.
+    pub(super) fn record(
+        &self,
+        context: &Context,
+        encoder: &mut wgpu::CommandEncoder,
+        pair: (&Tensor, &Tensor),
+        telemetry: bool,
+        merge: bool,
+    ) {
+        encoder.clear_buffer(&self.resident.flags.buffer, 0, None);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        self.record_forward(context, &mut pass, pair, telemetry);
+        if merge && let Some(plan) = self.plans.last() {
+            Self::record_merge(context, &mut pass, plan);
+        }
+    }
+
+    fn record_forward(
         &self,
         context: &Context,
         pass: &mut wgpu::ComputePass<'_>,
@@ -135,7 +179,7 @@ impl Layer {
             let (x, y) = (&x.pieces[call.piece], &y.pieces[call.piece]);
             pass.set_pipeline(context.pipelines.step(call.entry));
             pass.set_bind_group(0, plan.before.as_ref().map(|it| &it.banks[call.bank]), &[call.offset]);
-            pass.set_bind_group(1, self.bound(&[x, x, y]), &[]);
+            pass.set_bind_group(1, self.bound(&context.pipelines.triple_layout, &[x, x, y]), &[]);
             pass.dispatch_workgroups(call.groups.0, call.groups.1, 1);
         }
         let fused = &self.resident.fused;
@@ -143,17 +187,29 @@ impl Layer {
         for dispatch in &plan.dispatches {
             let (x, y) = (&x.pieces[dispatch.piece], &y.pieces[dispatch.piece]);
             pass.set_bind_group(0, &plan.banks[dispatch.bank], &[dispatch.offset]);
-            pass.set_bind_group(1, self.bound(&[x, y, batch]), &[]);
+            pass.set_bind_group(1, self.bound(&context.pipelines.fused_layout, &[x, y, batch]), &[]);
             pass.dispatch_workgroups(dispatch.groups.0, dispatch.groups.1, 1);
         }
     }
 
-    /// Bring the telemetry of the last plan's pass together.
-    pub(super) fn record_merge(&self, context: &Context, pass: &mut wgpu::ComputePass<'_>) {
-        let Some(plan) = self.plans.last() else { return };
+    /// Bring the telemetry of a plan's pass together.
+    pub(super) fn record_merge(context: &Context, pass: &mut wgpu::ComputePass<'_>, plan: &Plan) {
         pass.set_pipeline(&context.pipelines.merge);
         pass.set_bind_group(0, &plan.merge, &[]);
         pass.dispatch_workgroups(plan.merge_groups.0, plan.merge_groups.1, 1);
+    }
+
+    /// Make ready for [`Self::record_copy`] on these tensors.
+    pub(super) fn prepare_copy(&mut self, context: &Context, (x, y): (&Tensor, &Tensor)) {
+        let layout = &context.pipelines.pair_layout;
+        for (x, y) in x.pieces.iter().zip(&y.pieces) {
+            let buffers = [x, y, &self.resident.flags];
+            match self.position(layout, &buffers) {
+                Some(at) => self.bindings[at..].rotate_left(1),
+                None => self.bindings.push(Binding::new(context, layout, &buffers)),
+            }
+        }
+        self.drop_bindings(x.pieces.len());
     }
 
     /// Copy tensors by quads, for comparison. They must have been made ready.
@@ -161,7 +217,7 @@ impl Layer {
         pass.set_pipeline(&context.pipelines.copy);
         for (x, y) in x.pieces.iter().zip(&y.pieces) {
             let groups = plane(usize::try_from(x.bytes() / 16).unwrap_or(usize::MAX).div_ceil(256));
-            pass.set_bind_group(0, self.bound(&[x, y]), &[]);
+            pass.set_bind_group(0, self.bound(&context.pipelines.pair_layout, &[x, y, &self.resident.flags]), &[]);
             pass.dispatch_workgroups(groups.0, groups.1, 1);
         }
     }
@@ -224,28 +280,35 @@ impl Gpu {
     pub fn forward_on(&mut self, x: &Tensor, y: &Tensor, telemetry: bool) -> Result<(), Error> {
         let encoder = self.encode_forward(x, y, telemetry, false)?;
         self.context.queue.submit([encoder.finish()]);
-        self.context.check("forward")
+        self.context.check("forward")?;
+        if let Some(layer) = &mut self.layer {
+            layer.last = Some((x.rows, telemetry));
+        }
+        Ok(())
     }
 
-    /// What the last [`Self::forward_on`] found, when it is done; telemetry where it was asked for.
+    /// What the last [`Self::forward_on`] found, when it is done; telemetry where it was asked for. Of values whose
+    /// squares f32 cannot hold, beyond 10¹⁹, it may hold statistics that are not finite: x and y are not there to mend them.
     ///
     /// # Errors
-    /// If there was none since the layer was loaded, or the device fails.
+    /// If there was none since the layer was loaded or another pass was made, or the device fails.
     pub fn result(&mut self) -> Result<(Pass, Option<Telemetry>), Error> {
         let (context, pool, table, layer) = self.layer_and_pool()?;
         let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let Some((rows, telemetry)) = layer.last else {
-            return Err(context.error("no pass has been submitted since the layer was loaded".to_owned()));
+        let last = layer.last.and_then(|(rows, telemetry)| Some((rows, layer.plan_of(rows)?, telemetry)));
+        let Some((rows, plan, telemetry)) = last else {
+            let problem = "no pass on tensors has been submitted since a layer was loaded or another pass was made";
+            return Err(context.error(problem.to_owned()));
         };
         if telemetry {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            layer.record_merge(context, &mut pass);
+            Layer::record_merge(context, &mut pass, plan);
         }
         let (words, seeds) = (table.chunks.seeds().div_ceil(32), table.chunks.seeds());
         let mut download = Download::default();
         let flags = &layer.resident.flags.buffer;
         download.add(context, pool, &mut encoder, flags, 4 * words as u64)?;
-        if telemetry && let Some(plan) = layer.plans.last() {
+        if telemetry {
             let bytes = (size_of::<SeedTelemetry>() * seeds) as u64;
             download.add(context, pool, &mut encoder, &plan.telemetry.buffer, bytes)?;
         }
@@ -279,6 +342,23 @@ impl Gpu {
         Ok(cut)
     }
 
+    /// Check the tensors of a pass, and make ready its plan, the last of the layer's, and its bindings.
+    pub(super) fn prepare_forward(&mut self, x: &Tensor, y: &Tensor, telemetry: bool) -> Result<(), Error> {
+        self.check_tensor("x", x)?;
+        self.check_tensor("y", y)?;
+        check_length("y", y.rows * y.width, x.rows, x.width)?;
+        let (Some(table), Some(layer)) = (&self.table, &mut self.layer) else {
+            return Err(self.context.error("no layer is loaded".to_owned()));
+        };
+        layer.last = None;
+        let rows_max = Plan::rows_max(table, layer.cut, self.context.binding_bytes_max);
+        if telemetry && x.rows > rows_max {
+            let allowed = format!("the limit on bindings allows {rows_max}");
+            return Err(self.context.error(format!("{} rows at once with telemetry, where {allowed}", x.rows)));
+        }
+        layer.prepare_forward(&self.context, table, &self.options, (x, y))
+    }
+
     /// Everything that a forward pass must do, ready to be submitted.
     pub(super) fn encode_forward(
         &mut self,
@@ -287,28 +367,9 @@ impl Gpu {
         telemetry: bool,
         merge: bool,
     ) -> Result<wgpu::CommandEncoder, Error> {
-        self.check_tensor("x", x)?;
-        self.check_tensor("y", y)?;
-        check_length("y", y.rows * y.width, x.rows, x.width)?;
-        let (Some(table), Some(layer)) = (&self.table, &mut self.layer) else {
-            return Err(self.context.error("no layer is loaded".to_owned()));
-        };
-        let rows_max = Plan::rows_max(table, layer.cut, self.context.binding_bytes_max);
-        if x.rows > rows_max {
-            let problem = format!("{} rows at once, where the limit on bindings allows {rows_max}", x.rows);
-            return Err(self.context.error(problem));
-        }
-        layer.prepare_forward(&self.context, table, &self.options, (x, y))?;
-        layer.last = Some((x.rows, telemetry));
+        self.prepare_forward(x, y, telemetry)?;
         let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.clear_buffer(&layer.resident.flags.buffer, 0, None);
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            layer.record_forward(&self.context, &mut pass, (x, y), telemetry);
-            if merge {
-                layer.record_merge(&self.context, &mut pass);
-            }
-        }
+        self.layer()?.1.record(&self.context, &mut encoder, (x, y), telemetry, merge);
         Ok(encoder)
     }
 
@@ -323,13 +384,18 @@ impl Gpu {
         let (chunks, binding) = (table.chunks, self.context.binding_bytes_max);
         check_length("x", x.len(), rows, chunks.width())?;
         check_length("y", y.len(), rows, chunks.width())?;
-        let batch = chunks.width() * Plan::rows_max(table, layer.cut, binding);
+        let mut rows_max = Plan::rows_max(table, layer.cut, binding);
+        if telemetry.is_none() {
+            rows_max = rows_max.max(layer.cut.piece_rows);
+        }
+        let batch = chunks.width() * rows_max;
         if batch == 0 {
             let (device, what) = (self.context.about.name.clone(), "telemetry in one binding".to_owned());
             return Err(Error::OutOfMemory { device, what, bytes: 32 * chunks.seeds() as u64 });
         }
         let mut marked = vec![0; chunks.seeds().div_ceil(32)];
-        let mut whole = telemetry.is_some().then(Telemetry::default);
+        let nothing = || Telemetry { rows: 0, seeds: vec![SeedTelemetry::default(); chunks.seeds()] };
+        let mut whole = telemetry.is_some().then(nothing);
         for (x, y) in x.chunks(batch).zip(y.chunks_mut(batch)) {
             self.forward_batch(x, y, &mut marked, whole.as_mut())?;
         }
@@ -365,15 +431,18 @@ impl Gpu {
             }
         }
         self.context.queue.submit([encoder.finish()]);
-        let mut next = 0;
-        download.read(&self.context, &mut self.pool, |part, values| {
+        let (mut next, mut found) = (0, Vec::new());
+        let (context, pool, table, _) = self.layer_and_pool()?;
+        download.read(context, pool, |part, values| {
             if part < pieces {
                 y[next..next + values.len()].copy_from_slice(values);
                 next += values.len();
             } else if part == pieces {
-                marked.iter_mut().zip(marks(values)).for_each(|(all, new)| *all |= new);
+                found = marks(values);
+                marked.iter_mut().zip(&found).for_each(|(all, new)| *all |= new);
             } else if let Some(whole) = whole.as_deref_mut() {
-                let seeds = bytemuck::cast_slice(values).to_vec();
+                let mut seeds = bytemuck::cast_slice(values).to_vec();
+                mend(table, (x, y), &found, &mut seeds);
                 whole.merge(&Telemetry { rows, seeds }, &chunks);
             }
         })?;

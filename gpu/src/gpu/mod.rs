@@ -19,6 +19,7 @@ mod backward;
 mod context;
 mod forward;
 mod memory;
+mod mend;
 mod pipelines;
 mod plan;
 mod resident;
@@ -52,6 +53,8 @@ pub struct Options {
     pub binding_bytes_max: Option<u64>,
     /// The most memory to take on the device, in bytes; what there is if not given.
     pub memory_bytes_max: Option<u64>,
+    /// The most that waits to be copied to the device, in bytes: it takes memory there beside what it is copied into.
+    pub staged_bytes_max: u64,
     /// The most memory for what lies between two steps, in bytes.
     pub scratch_bytes_max: u64,
     /// Buffers that are kept for the next pass.
@@ -67,6 +70,7 @@ impl Default for Options {
             software: false,
             binding_bytes_max: None,
             memory_bytes_max: None,
+            staged_bytes_max: 32 << 20,
             scratch_bytes_max: 64 << 20,
             buffers_kept_max: 32,
             plans_kept_max: 4,
@@ -199,9 +203,10 @@ impl Gpu {
     }
 
     fn load_once(&mut self, view: &View<'_>, changed: Changed<'_>) -> Result<(), Error> {
-        if let (Changed::Seeds(seeds), Some(table), Some(layer)) = (changed, &mut self.table, &self.layer)
+        if let (Changed::Seeds(seeds), Some(table), Some(layer)) = (changed, &mut self.table, &mut self.layer)
             && let Some(changes) = table.update(view, seeds)?
         {
+            layer.last = None;
             return layer.resident.update(&self.context, table, &changes);
         }
         let table = Table::new(view, self.context.binding_bytes_max, &self.context.about.name)?;
@@ -229,7 +234,7 @@ impl Backend for Gpu {
     }
 
     fn load(&mut self, layer: &View<'_>, changed: Changed<'_>) -> Result<(), Error> {
-        check_view(layer)?;
+        layer.check_lists()?;
         self.recovering(&mut |gpu| gpu.load_once(layer, changed))
     }
 
@@ -252,15 +257,5 @@ impl Backend for Gpu {
         gradients: &mut Gradients,
     ) -> Result<Pass, Error> {
         self.recovering(&mut |gpu| gpu.backward_once(x, rows, dy, dx, gradients))
-    }
-}
-
-/// The lists of a layer must be as long as it has seeds.
-fn check_view(layer: &View<'_>) -> Result<(), Error> {
-    let seeds = layer.chunks.seeds();
-    let lists = [("state", layer.state.len()), ("alpha", layer.alpha.len()), ("weights", layer.weights.len())];
-    match lists.into_iter().find(|(_, found)| *found != seeds) {
-        None => Ok(()),
-        Some((buffer, found)) => Err(Error::Shape { buffer, found, expected: seeds, rows: 1, width: seeds }),
     }
 }

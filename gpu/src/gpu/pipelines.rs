@@ -104,7 +104,7 @@ pub(super) struct Pipelines {
     pub(super) pass_layout: wgpu::BindGroupLayout,
     /// x, y, and the first piece of x.
     pub(super) fused_layout: wgpu::BindGroupLayout,
-    /// x, y.
+    /// x, y, and what all copies share.
     pub(super) pair_layout: wgpu::BindGroupLayout,
     /// Uniform, seeds, members, weights, scratch, gradients.
     pub(super) steps_layout: wgpu::BindGroupLayout,
@@ -136,7 +136,7 @@ impl Pipelines {
     pub(super) fn new(device: &wgpu::Device) -> Self {
         let pass_layout = layout(device, true, &[Uniform, READ, READ, WRITE, WRITE, WRITE]);
         let fused_layout = layout(device, false, &[READ, WRITE, READ]);
-        let pair_layout = layout(device, false, &[READ, WRITE]);
+        let pair_layout = layout(device, false, &[READ, WRITE, WRITE]);
         let steps_layout = layout(device, true, &[Uniform, READ, READ, READ, WRITE, WRITE]);
         let triple_layout = layout(device, false, &[READ, READ, WRITE]);
         let merge_layout = layout(device, false, &[Uniform, READ, READ, READ, WRITE]);
@@ -186,6 +186,11 @@ impl Pipelines {
         let fused = Arc::new(self.compile(device, constants));
         kept.push((constants, Arc::clone(&fused)));
         fused
+    }
+
+    /// Give up the kernels that are kept: one of them may not be valid.
+    pub(super) fn forget(&self) {
+        self.fused.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn compile(&self, device: &wgpu::Device, Constants { kernel, quads, rounds }: Constants) -> Fused {

@@ -93,8 +93,11 @@ impl Plan {
         let pieces: Vec<_> = cut.pieces(rows).collect();
         let (dispatches, passes, groups) = dispatches(table, &pieces);
         let (memory, seeds) = (&context.memory, table.chunks.seeds());
-        let columns = memory.take("telemetry of columns", (8 * (groups + 1) * cut.width) as u64, Usage::STORAGE)?;
-        let parts = memory.take("telemetry of seeds", (PART_BYTES * groups * seeds) as u64, Usage::STORAGE)?;
+        // Too many rows for telemetry at once: then they are only for passes without.
+        let watched = rows <= Self::rows_max(table, cut, context.binding_bytes_max);
+        let room = |bytes: usize| if watched { bytes as u64 } else { 0 };
+        let columns = memory.take("telemetry of columns", room(8 * (groups + 1) * cut.width), Usage::STORAGE)?;
+        let parts = memory.take("telemetry of seeds", room(PART_BYTES * groups * seeds), Usage::STORAGE)?;
         let telemetry =
             memory.take("telemetry", (size_of::<SeedTelemetry>() * seeds) as u64, Usage::STORAGE | Usage::COPY_SRC)?;
         let parameters = uniform(context, &passes)?;
@@ -193,7 +196,7 @@ pub(super) fn uniform<T: Pod>(context: &Context, sets: &[T]) -> Result<Allocatio
     }
     let usage = Usage::UNIFORM | Usage::COPY_DST;
     let buffer = context.memory.take("parameters", bytes.len() as u64, usage)?;
-    context.queue.write_buffer(&buffer.buffer, 0, &bytes);
+    context.write(&buffer.buffer, 0, &bytes)?;
     Ok(buffer)
 }
 

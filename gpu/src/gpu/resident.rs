@@ -18,7 +18,7 @@ pub(super) struct Resident {
     pub(super) seeds: Allocation,
     pub(super) members: Allocation,
     pub(super) weights: Vec<Allocation>,
-    /// Of the seeds that learn; as large as their gradients.
+    /// For each bank, as large as the gradients of the seeds that learn; none before the first backward pass.
     pub(super) gradients: Vec<Allocation>,
     /// One bit for each seed.
     pub(super) flags: Allocation,
@@ -29,54 +29,62 @@ impl Resident {
     pub(super) fn new(context: &Context, table: &Table) -> Result<Self, Error> {
         let storage = Usage::STORAGE | Usage::COPY_DST;
         let bytes = |values: usize| 4 * values as u64;
-        let take = |what: &str, bytes: u64, usage: Usage| {
-            if bytes > context.binding_bytes_max {
-                let (device, what) = (context.about.name.clone(), format!("{what} in one binding"));
-                return Err(Error::OutOfMemory { device, what, bytes });
-            }
-            context.memory.take(what, bytes, usage)
-        };
+        let take = |what: &str, bytes: u64, usage: Usage| take(context, what, bytes, usage);
         let weights: Result<Vec<_>, _> =
             table.banks.iter().map(|bank| take("weights", bytes(bank.weights.len()), storage)).collect();
-        let gradients: Result<Vec<_>, _> = table
-            .banks
-            .iter()
-            .map(|bank| take("gradients", bytes(bank.gradients), storage | Usage::COPY_SRC))
-            .collect();
         let resident = Self {
             seeds: take("the table of seeds", size_of_val(table.rows.as_slice()) as u64, storage)?,
             members: take("the list of seeds", bytes(table.members.len()), storage)?,
             weights: weights?,
-            gradients: gradients?,
+            gradients: Vec::new(),
             flags: take("marks", bytes(table.chunks.seeds().div_ceil(32)), storage | Usage::COPY_SRC)?,
             fused: context.pipelines.fused(&context.device, table.kernel, table.chunks.widest()),
         };
-        let write = |to: &Allocation, bytes: &[u8]| context.queue.write_buffer(&to.buffer, 0, bytes);
-        write(&resident.seeds, bytemuck::cast_slice(&table.rows));
-        write(&resident.members, bytemuck::cast_slice(&table.members));
+        let write = |to: &Allocation, bytes: &[u8]| context.write(&to.buffer, 0, bytes);
+        write(&resident.seeds, bytemuck::cast_slice(&table.rows))?;
+        write(&resident.members, bytemuck::cast_slice(&table.members))?;
         for (to, bank) in resident.weights.iter().zip(&table.banks) {
-            write(to, bytemuck::cast_slice(&bank.weights));
+            write(to, bytemuck::cast_slice(&bank.weights))?;
         }
         // What is written waits on the host until the next submission.
         context.queue.submit([]);
-        context.check("load")?;
+        context.check("load").inspect_err(|_| context.pipelines.forget())?;
         Ok(resident)
+    }
+
+    /// Make sure that there is room for gradients.
+    pub(super) fn make_gradients(&mut self, context: &Context, table: &Table) -> Result<(), Error> {
+        if self.gradients.is_empty() {
+            let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
+            let bytes = table.banks.iter().map(|bank| 4 * bank.gradients as u64);
+            let gradients: Result<_, _> = bytes.map(|bytes| take(context, "gradients", bytes, usage)).collect();
+            self.gradients = gradients?;
+        }
+        Ok(())
     }
 
     /// Write what changed of seeds that kept their places.
     pub(super) fn update(&self, context: &Context, table: &Table, changes: &[Change]) -> Result<(), Error> {
-        let rows = joined(changes.iter().map(|change| (0, change.seed..change.seed + 1)), 64);
+        let rows = joined(changes.iter().map(|change| (0, change.rows.clone())), 64);
         for (_, range) in rows {
             let at = (range.start * size_of::<super::table::Row>()) as u64;
-            context.queue.write_buffer(&self.seeds.buffer, at, bytemuck::cast_slice(&table.rows[range]));
+            context.write(&self.seeds.buffer, at, bytemuck::cast_slice(&table.rows[range]))?;
         }
         let weights = changes.iter().filter(|change| !change.weights.is_empty());
         for (bank, range) in joined(weights.map(|change| (change.bank, change.weights.clone())), GAP_MAX) {
             let (to, at) = (&self.weights[bank].buffer, 4 * range.start as u64);
-            context.queue.write_buffer(to, at, bytemuck::cast_slice(&table.banks[bank].weights[range]));
+            context.write(to, at, bytemuck::cast_slice(&table.banks[bank].weights[range]))?;
         }
         context.check("load")
     }
+}
+
+fn take(context: &Context, what: &str, bytes: u64, usage: Usage) -> Result<Allocation, Error> {
+    if bytes > context.binding_bytes_max {
+        let (device, what) = (context.about.name.clone(), format!("{what} in one binding"));
+        return Err(Error::OutOfMemory { device, what, bytes });
+    }
+    context.memory.take(what, bytes, usage)
 }
 
 /// Join ranges of the same bank, in ascending order, whose gaps are small.

@@ -154,7 +154,9 @@ impl<'a> Build<'a> {
         let parameters = uniform(context, &self.steps)?;
         let scratch = context.memory.take("scratch", 4 * self.scratch as u64, Usage::STORAGE)?;
         let banks = (0..self.table.banks.len()).map(|bank| {
-            let (weights, gradients) = (&resident.weights[bank], &resident.gradients[bank]);
+            // The forward pass has no gradients; something must be bound.
+            let gradients = if way == Way::Backward { &resident.gradients[bank] } else { &resident.flags };
+            let weights = &resident.weights[bank];
             let buffers = [&parameters, &resident.seeds, &resident.members, weights, &scratch, gradients];
             let layout = &context.pipelines.steps_layout;
             bind(&context.device, layout, Some(size_of::<Step>() as u64), &buffers.map(|it| &it.buffer))

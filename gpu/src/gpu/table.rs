@@ -56,11 +56,12 @@ pub(super) struct Group {
     pub(super) fused: bool,
 }
 
-/// What a seed is to the device.
+/// What the device has room for of a seed. It stays when the seed stops computing or learning, so that it may do so again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Place {
     function: Option<Function>,
-    learns: bool,
+    /// Where its gradients begin in its bank's, or [`NONE`].
+    gradient: u32,
     bank: usize,
 }
 
@@ -92,36 +93,53 @@ impl Table {
         };
         let floats_max = usize::try_from(bank_bytes_max / 4).unwrap_or(usize::MAX).min(1 << 31);
         for seed in 0..chunks.seeds() {
+            layer.check(seed)?;
             table.place(layer, seed, floats_max, device)?;
-            table.fill(layer, seed)?;
+            table.fill(layer, seed);
         }
         table.order();
         table.group();
         Ok(table)
     }
 
-    /// Take over seeds whose function and place are as before; `false` if one's are not, and the table must be made anew.
-    /// Answers which places of which banks changed.
+    /// Take over seeds that have room. Answers which rows and which places of which banks changed; nothing if one has no
+    /// room, and the table must be made anew.
     pub(super) fn update(&mut self, layer: &View<'_>, seeds: &[usize]) -> Result<Option<Vec<Change>>, Error> {
-        if layer.chunks != self.chunks || seeds.iter().any(|&seed| !self.stays(layer, seed)) {
+        if layer.chunks != self.chunks {
             return Ok(None);
         }
+        let last = self.chunks.seeds() - 1;
         for &seed in seeds {
-            check_weights(layer, seed)?;
+            if seed > last {
+                return Err(Error::NoSeed { layer: "(wgpu)".to_owned(), seed, last });
+            }
+            layer.check(seed)?;
+        }
+        if seeds.iter().any(|&seed| !self.stays(layer, seed)) {
+            return Ok(None);
         }
         let mut changes = Vec::with_capacity(seeds.len());
         for &seed in seeds {
-            self.fill(layer, seed)?;
+            let computed = self.computes(seed);
+            self.fill(layer, seed);
             let start = self.rows[seed].weights as usize;
-            let length = self.places[seed].function.map_or(0, |it| self.padded(it, self.chunks.width_of(seed)));
-            changes.push(Change { seed, bank: self.places[seed].bank, weights: start..start + length });
+            let function = self.places[seed].function.filter(|_| self.computes(seed));
+            let length = function.map_or(0, |it| self.padded(it, self.chunks.width_of(seed)));
+            let rows = if self.computes(seed) == computed { seed..seed + 1 } else { self.order_around(seed) };
+            changes.push(Change { rows, bank: self.places[seed].bank, weights: start..start + length });
         }
         Ok(Some(changes))
     }
 
     fn stays(&self, layer: &View<'_>, seed: usize) -> bool {
-        let Some(place) = self.places.get(seed) else { return false };
-        place.function == layer.computing(seed).map(|it| it.function) && place.learns == layer.learns(seed)
+        let place = &self.places[seed];
+        let fits = |function: Function| place.function == Some(function);
+        layer.computing(seed).is_none_or(|it| fits(it.function)) && (place.gradient != NONE || !layer.learns(seed))
+    }
+
+    /// Whether a seed computes.
+    pub(super) fn computes(&self, seed: usize) -> bool {
+        self.rows[seed].kind != COPY
     }
 
     fn place(&mut self, layer: &View<'_>, seed: usize, floats_max: usize, device: &str) -> Result<(), Error> {
@@ -142,26 +160,32 @@ impl Table {
         self.rows[seed] = Row {
             start: number(self.chunks.start_of(seed)),
             width: number(width),
-            kind: function.map_or(COPY, |function| self.kernel.kind(function)),
+            kind: COPY,
             rank: function
                 .map_or(0, |function| if let Function::Adapter { rank } = function { number(rank) } else { 0 }),
             weights: number(bank.weights.len()),
-            gradient: if learns { number(bank.gradients) } else { NONE },
+            gradient: NONE,
             alpha: 0.0,
             order: number(seed),
         };
+        let gradient = if learns { number(bank.gradients) } else { NONE };
         bank.seeds.end = seed + 1;
         bank.weights.resize(bank.weights.len() + length, 0.0);
         bank.gradients += if learns { function.map_or(0, |function| function.weights(width)) } else { 0 };
-        self.places.push(Place { function, learns, bank: at });
+        self.places.push(Place { function, gradient, bank: at });
         Ok(())
     }
 
-    /// Copy alpha and weights of one seed.
-    fn fill(&mut self, layer: &View<'_>, seed: usize) -> Result<(), Error> {
-        check_weights(layer, seed)?;
-        let Some(function) = self.places[seed].function else { return Ok(()) };
-        self.rows[seed].alpha = layer.alpha[seed];
+    /// Copy what a seed is and has: nothing of its weights where it does not compute.
+    fn fill(&mut self, layer: &View<'_>, seed: usize) {
+        let place = self.places[seed];
+        let row = &mut self.rows[seed];
+        let Some(function) = place.function.filter(|_| layer.computing(seed).is_some()) else {
+            (row.kind, row.alpha, row.gradient) = (COPY, 0.0, NONE);
+            return;
+        };
+        (row.kind, row.alpha) = (self.kernel.kind(function), layer.alpha[seed]);
+        row.gradient = if layer.learns(seed) { place.gradient } else { NONE };
         let (width, quads) = (self.chunks.width_of(seed), self.chunks.widest().div_ceil(4));
         let rank = self.kernel.padded_rank(function);
         let start = self.rows[seed].weights as usize;
@@ -175,7 +199,6 @@ impl Table {
                 to[4 * quads..][..width].copy_from_slice(&from[width..]);
             }
         }
-        Ok(())
     }
 
     /// Floats that the weights of a function take on the device.
@@ -191,16 +214,25 @@ impl Table {
     /// In each tile, seeds that compute come first.
     fn order(&mut self) {
         let tile = self.kernel.tile_seeds(self.chunks.widest());
-        for bank in &self.banks {
-            for first in bank.seeds.clone().step_by(tile) {
-                let seeds = first..(first + tile).min(bank.seeds.end);
-                let mut order: Vec<usize> = seeds.clone().collect();
-                order.sort_by_key(|&seed| self.rows[seed].kind == COPY);
-                for (place, seed) in seeds.zip(order) {
-                    self.rows[place].order = number(seed);
-                }
+        for seeds in self.banks.iter().map(|bank| bank.seeds.clone()).collect::<Vec<_>>() {
+            for first in seeds.step_by(tile) {
+                self.order_around(first);
             }
         }
+    }
+
+    /// The same in the tile of one seed, whose seeds are answered.
+    fn order_around(&mut self, seed: usize) -> Range<usize> {
+        let tile = self.kernel.tile_seeds(self.chunks.widest());
+        let bank = &self.banks[self.places[seed].bank].seeds;
+        let first = bank.start + (seed - bank.start) / tile * tile;
+        let seeds = first..(first + tile).min(bank.end);
+        let mut order: Vec<usize> = seeds.clone().collect();
+        order.sort_by_key(|&seed| !self.computes(seed));
+        for (place, seed) in seeds.clone().zip(order) {
+            self.rows[place].order = number(seed);
+        }
+        seeds
     }
 
     fn group(&mut self) {
@@ -210,9 +242,9 @@ impl Table {
             match found.iter_mut().rev().find(|it| (it.0, it.1) == (place.bank, function)) {
                 Some(group) => {
                     group.2.push(number(seed));
-                    group.3 |= place.learns;
+                    group.3 |= place.gradient != NONE;
                 }
-                None => found.push((place.bank, function, vec![number(seed)], place.learns)),
+                None => found.push((place.bank, function, vec![number(seed)], place.gradient != NONE)),
             }
         }
         for (bank, function, members, learns) in found {
@@ -226,7 +258,7 @@ impl Table {
     /// Where the gradients of a seed begin in its bank's, and how many there are.
     pub(super) fn gradients_of(&self, seed: usize) -> Option<(usize, Range<usize>)> {
         let (place, start) = (self.places[seed], self.rows[seed].gradient as usize);
-        let function = place.function.filter(|_| place.learns)?;
+        let function = place.function.filter(|_| self.rows[seed].gradient != NONE)?;
         Some((place.bank, start..start + function.weights(self.chunks.width_of(seed))))
     }
 }
@@ -234,7 +266,8 @@ impl Table {
 /// What changed of one seed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Change {
-    pub(super) seed: usize,
+    /// Of the table.
+    pub(super) rows: Range<usize>,
     pub(super) bank: usize,
     pub(super) weights: Range<usize>,
 }
@@ -274,16 +307,6 @@ fn pack_adapter(from: &[f32], width: usize, rank: usize, padded_rank: usize, pad
     let biases = &mut to[2 * pad * padded_rank..];
     biases[..rank].copy_from_slice(down_bias);
     biases[padded_rank..padded_rank + width].copy_from_slice(up_bias);
-}
-
-fn check_weights(layer: &View<'_>, seed: usize) -> Result<(), Error> {
-    let Some(blueprint) = layer.computing(seed) else { return Ok(()) };
-    let (found, due) = (layer.weights[seed].len(), blueprint.function.weights(layer.chunks.width_of(seed)));
-    if found == due {
-        return Ok(());
-    }
-    let problem = format!("{found} values where blueprint `{}` needs {due}", blueprint.name);
-    Err(Error::Weights { seed, problem })
 }
 
 /// A number of the layer as the device has it: tilings and banks are checked to fit.

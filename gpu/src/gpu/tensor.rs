@@ -91,7 +91,7 @@ pub(super) fn take(
 pub(super) fn upload(context: &Context, tensor: &Tensor, cut: Cut, values: &[f32]) -> Result<(), Error> {
     for (piece, rows) in tensor.pieces.iter().zip(cut.pieces(tensor.rows)) {
         let values = &values[rows.start * cut.width..rows.end * cut.width];
-        context.queue.write_buffer(&piece.buffer, 0, bytemuck::cast_slice(values));
+        context.write(&piece.buffer, 0, bytemuck::cast_slice(values))?;
         context.check("upload")?;
     }
     Ok(())

@@ -114,7 +114,8 @@ fn seeds_that_are_not_finite_are_named() {
     for (width, seeds) in [(203, 41), (300, 7)] {
         let mut sample = case(width, seeds, 70, Mix::Stages).make();
         let computing = (0..seeds).rfind(|&seed| sample.view().computing(seed).is_some()).unwrap();
-        sample.weights[computing].fill(f32::NAN);
+        // Finite, but their products are not.
+        sample.weights[computing].fill(3e38);
         sample.x[65 * width + sample.chunks.start_of(2)] = f32::INFINITY;
         gpu.load(&sample.view(), Changed::All).unwrap();
         let (mut y, mut dx) = (vec![0.0; sample.x.len()], vec![0.0; sample.x.len()]);
@@ -123,6 +124,7 @@ fn seeds_that_are_not_finite_are_named() {
             assert_eq!(pass.not_finite, [2, computing]);
         }
         sample.dy[3] = f32::NAN;
+        sample.dy[69 * width + sample.chunks.start_of(computing)] = f32::INFINITY;
         let pass = gpu.backward(&sample.x, 70, &sample.dy, &mut dx, &mut Vec::new()).unwrap();
         assert!(pass.not_finite.contains(&0) && pass.not_finite.contains(&computing), "{:?}", pass.not_finite);
     }
@@ -140,10 +142,210 @@ fn a_change_of_some_seeds_is_the_same_as_all_anew() {
     }
     gpu.load(&sample.view(), Changed::Seeds(&computing[..4])).unwrap();
     sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
-    // One that no longer computes has no place any more: the table is made anew.
-    sample.alpha[computing[1]] = 0.0;
-    gpu.load(&sample.view(), Changed::Seeds(&computing[1..2])).unwrap();
+}
+
+#[test]
+fn a_seed_that_stops_and_starts_again_keeps_its_place() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    for (width, seeds) in [(203, 41), (300, 7)] {
+        let mut sample = case(width, seeds, 20, Mix::Stages).make();
+        gpu.load(&sample.view(), Changed::All).unwrap();
+        let table = |gpu: &Gpu| gpu.layer().unwrap().1.resident.seeds.id;
+        let first = table(&gpu);
+        let computing: Vec<usize> = (0..seeds).filter(|&seed| sample.view().computing(seed).is_some()).collect();
+        for &seed in &computing {
+            let (alpha, stage) = (sample.alpha[seed], sample.state[seed].lifecycle());
+            sample.alpha[seed] = 0.0;
+            gpu.load(&sample.view(), Changed::Seeds(&[seed])).unwrap();
+            sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+            sample.alpha[seed] = alpha;
+            sample.weights[seed].iter_mut().for_each(|weight| *weight *= 0.5);
+            gpu.load(&sample.view(), Changed::Seeds(&[seed])).unwrap();
+            sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+            // It goes on to compute, but no longer learns.
+            sample.state[seed].enter(crate::state::Lifecycle::Fossilized);
+            gpu.load(&sample.view(), Changed::Seeds(&[seed])).unwrap();
+            sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+            sample.state[seed].enter(stage);
+            gpu.load(&sample.view(), Changed::Seeds(&[seed])).unwrap();
+        }
+        assert_eq!(table(&gpu), first, "nothing was made anew");
+        sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+        // Another function has no room.
+        let other =
+            (0..sample.blueprints.len()).find(|&at| at != sample.state[computing[0]].blueprint as usize).unwrap();
+        sample.state[computing[0]].blueprint = other as i32;
+        sample.weights[computing[0]] =
+            vec![0.25; sample.blueprints[other].function.weights(sample.chunks.width_of(computing[0]))];
+        gpu.load(&sample.view(), Changed::Seeds(&computing[..1])).unwrap();
+        assert_ne!(table(&gpu), first);
+        sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+    }
+}
+
+#[test]
+fn a_pass_of_more_pieces_than_bindings_are_kept_is_served() {
+    let Some(mut gpu) = open(Options { binding_bytes_max: Some(5 << 10), ..Options::default() }) else { return };
+    // Pieces of 80 rows, each of which needs two bindings.
+    check(&mut gpu, &case(16, 4, 39 * 80, Mix::All(Function::Mlp)), &Errors::LIMITS);
+    assert_eq!(gpu.tensor(39 * 80).unwrap().pieces(), 39);
+}
+
+#[test]
+fn what_waits_to_be_copied_is_bounded() {
+    let Some(mut gpu) = open(Options { staged_bytes_max: 1001, ..Options::default() }) else { return };
+    check(&mut gpu, &case(203, 41, 33, Mix::Stages), &Errors::LIMITS);
+    check(&mut gpu, &case(300, 7, 33, Mix::Stages), &Errors::LIMITS);
+}
+
+#[test]
+fn weights_and_alphas_that_are_not_finite_are_refused() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let good = case(64, 16, 5, Mix::All(ADAPTER)).make();
+    gpu.load(&good.view(), Changed::All).unwrap();
+    let mut bad = good.clone();
+    bad.weights[3][7] = f32::NAN;
+    // One that does not compute is looked at too.
+    bad.alpha[3] = 0.0;
+    let mut loose = good.clone();
+    loose.alpha[4] = f32::INFINITY;
+    let mut unknown = good.clone();
+    unknown.state[5].blueprint = 9;
+    for (seed, sample, text) in
+        [(3, bad, "number 7 is NaN"), (4, loose, "alpha is inf"), (5, unknown, "number 9, of 1")]
+    {
+        for changed in [Changed::All, Changed::Seeds(&[seed])] {
+            let error = gpu.load(&sample.view(), changed).unwrap_err();
+            assert!(matches!(error, Error::Weights { seed: named, .. } if named == seed), "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+    assert!(matches!(gpu.load(&good.view(), Changed::Seeds(&[16])), Err(Error::NoSeed { seed: 16, last: 15, .. })));
+    good.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+}
+
+#[test]
+fn statistics_of_huge_and_tiny_values_are_right() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    for (width, seeds) in [(64, 16), (80, 4)] {
+        for scale in [3e30_f32, 1e-12, 1e-25] {
+            for mix in [Mix::Dormant, Mix::All(Function::ResidualScale)] {
+                let mut sample = case(width, seeds, 70, mix).make();
+                sample.x.iter_mut().for_each(|value| *value *= scale);
+                // The shift would hide what is tiny.
+                let shifts = |weights: &mut Vec<f32>| {
+                    let half = weights.len() / 2;
+                    weights[half..].iter_mut().for_each(|shift| *shift *= scale);
+                };
+                sample.weights.iter_mut().for_each(shifts);
+                gpu.load(&sample.view(), Changed::All).unwrap();
+                same_statistics(&mut gpu, &sample);
+            }
+        }
+        // Some rows only.
+        let mut sample = case(width, seeds, 70, Mix::All(Function::ResidualScale)).make();
+        sample.weights.iter_mut().for_each(|weights| {
+            let half = weights.len() / 2;
+            weights[half..].fill(0.0);
+        });
+        for (row, values) in sample.x.chunks_exact_mut(width).enumerate() {
+            let scale = [1.0, 1e-25, 0.0][row % 3];
+            values.iter_mut().for_each(|value| *value *= scale);
+        }
+        gpu.load(&sample.view(), Changed::All).unwrap();
+        same_statistics(&mut gpu, &sample);
+    }
+}
+
+/// The statistics of the y that the backend gives, against the reference; what is infinite must be so in both.
+fn same_statistics(gpu: &mut Gpu, sample: &crate::check::Sample) {
+    let (mut y, mut telemetry) = (vec![0.0; sample.x.len()], Telemetry::default());
+    let pass = gpu.forward(&sample.x, sample.rows, &mut y, Some(&mut telemetry)).unwrap();
+    assert_eq!(pass.not_finite, [const { 0_usize }; 0]);
+    let wide: Vec<f64> = y.iter().copied().map(f64::from).collect();
+    let right = crate::reference::telemetry(&sample.view(), &sample.x, &wide, sample.rows);
+    for (found, right) in telemetry.seeds.iter().zip(&right) {
+        let scale = right.min.abs().max(right.max.abs());
+        let near = |a: f32, b: f32, scale: f32| a == b || (a - b).abs() <= 1e-5 * scale;
+        assert!(near(found.mean, right.mean, scale) && near(found.min, right.min, 0.0), "{found:?} for {right:?}");
+        assert!(near(found.max, right.max, 0.0) && near(found.variance, right.variance, right.variance));
+        assert!(near(found.correlation, right.correlation, 1.0), "{found:?} for {right:?}");
+        assert!(near(found.drift, right.drift, 1.0), "{found:?} for {right:?}");
+        assert!(near(found.sparsity, right.sparsity, 1.0) && near(found.dead_ratio, right.dead_ratio, 1.0));
+    }
+}
+
+#[test]
+fn gradients_of_huge_hidden_values_are_finite() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let mut sample = case(64, 16, 5, Mix::All(ADAPTER)).make();
+    sample.x.iter_mut().for_each(|value| *value *= 1e20);
+    gpu.load(&sample.view(), Changed::All).unwrap();
+    let (mut dx, mut gradients) = (vec![0.0; sample.x.len()], Vec::new());
+    let pass = gpu.backward(&sample.x, 5, &sample.dy, &mut dx, &mut gradients).unwrap();
+    let (right, _) = crate::reference::backward(&sample.view(), &sample.x, 5, &sample.dy);
+    assert_eq!(pass, Pass::default());
+    assert!(sample.off(&dx, &right) <= 2e-5);
+}
+
+#[test]
+fn a_panic_of_the_driver_is_a_loss_like_any_other() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let sample = case(203, 41, 20, Mix::Stages).make();
+    gpu.load(&sample.view(), Changed::All).unwrap();
+    let before = gpu.connection;
+    gpu.context.breaks.store(true, std::sync::atomic::Ordering::Relaxed);
     sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+    assert_ne!(gpu.connection, before, "it was opened anew");
+    gpu.context.breaks.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = gpu.wait().unwrap_err().to_string();
+    assert!(error.contains("lost: the driver says"), "{error}");
+    sample.compare(&mut gpu).unwrap().within(&Errors::LIMITS).unwrap();
+}
+
+#[test]
+fn a_result_is_of_the_last_pass_on_tensors_or_of_none() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let sample = case(64, 16, 20, Mix::All(ADAPTER)).make();
+    gpu.load(&sample.view(), Changed::All).unwrap();
+    let (x, y) = (gpu.tensor(20).unwrap(), gpu.tensor(20).unwrap());
+    gpu.upload(&x, &sample.x).unwrap();
+    let (mut values, mut gradients) = (vec![0.0; sample.x.len()], Vec::new());
+    for other in 0..5 {
+        gpu.forward_on(&x, &y, true).unwrap();
+        assert_eq!(gpu.result().unwrap().1.unwrap().rows, 20);
+        match other {
+            0 => drop(gpu.forward(&sample.x, 20, &mut values, None).unwrap()),
+            1 => drop(gpu.backward(&sample.x, 20, &sample.dy, &mut values, &mut gradients).unwrap()),
+            2 => gpu.load(&sample.view(), Changed::Seeds(&[1])).unwrap(),
+            3 => drop(gpu.time(Work::Merge, &[(&x, &y)]).unwrap()),
+            _ => gpu.submit(Work::Copy, (&x, &y)).unwrap(),
+        }
+        let error = gpu.result().unwrap_err().to_string();
+        assert!(error.contains("no pass on tensors"), "{other}: {error}");
+    }
+    gpu.submit(Work::Copy, (&x, &y)).unwrap();
+    gpu.download(&y, &mut values).unwrap();
+    assert!(values.iter().zip(&sample.x).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+#[test]
+fn no_rows_have_a_line_for_each_seed() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let sample = case(64, 16, 1, Mix::All(ADAPTER)).make();
+    gpu.load(&sample.view(), Changed::All).unwrap();
+    let mut telemetry = Telemetry::default();
+    gpu.forward(&[], 0, &mut [], Some(&mut telemetry)).unwrap();
+    assert_eq!((telemetry.rows, telemetry.seeds.len()), (0, 16));
+    // Where telemetry does not fit into one binding, a pass without it does.
+    let Some(mut gpu) = open(Options { binding_bytes_max: Some(4 << 10), ..Options::default() }) else { return };
+    let sample = case(128, 128, 3, Mix::Dormant).make();
+    gpu.load(&sample.view(), Changed::All).unwrap();
+    let mut y = vec![0.0; sample.x.len()];
+    let error = gpu.forward(&sample.x, 3, &mut y, Some(&mut telemetry)).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    gpu.forward(&sample.x, 3, &mut y, None).unwrap();
+    assert!(y.iter().zip(&sample.x).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
 #[test]

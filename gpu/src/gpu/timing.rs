@@ -3,6 +3,7 @@
 use super::tensor::{Download, Tensor};
 use super::{Context, Gpu, Layer};
 use crate::Error;
+use crate::backend::check_length;
 use wgpu::BufferUsages as Usage;
 
 /// What is timed.
@@ -10,12 +11,12 @@ use wgpu::BufferUsages as Usage;
 pub enum Work {
     /// A copy of x into y by quads: what the others are measured against.
     Copy,
-    /// A forward pass.
+    /// A forward pass, as it is submitted: with the marks cleared before.
     Forward {
-        /// Whether telemetry is gathered.
+        /// Whether telemetry is gathered, and brought together after each pass.
         telemetry: bool,
     },
-    /// Bringing the telemetry of a pass together.
+    /// Bringing the telemetry of a pass together, alone.
     Merge,
 }
 
@@ -25,10 +26,8 @@ impl Gpu {
     /// # Errors
     /// If the tensors do not fit the layer or are not of this device, or the device fails.
     pub fn time(&mut self, work: Work, pairs: &[(&Tensor, &Tensor)]) -> Result<Option<f64>, Error> {
-        for (x, y) in pairs {
-            // It also checks the tensors, and makes the plan and all bindings ready.
-            drop(self.encode_forward(x, y, true, false)?);
-            self.bind_copy(x, y);
+        for pair in pairs {
+            self.prepare(work, *pair)?;
         }
         if !self.context.has_timestamps {
             return Ok(None);
@@ -41,60 +40,74 @@ impl Gpu {
         });
         let ticks = context.memory.take("clock", 16, Usage::QUERY_RESOLVE | Usage::COPY_SRC)?;
         let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some("timed"),
-                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &set,
-                    beginning_of_pass_write_index: Some(0),
-                    end_of_pass_write_index: Some(1),
-                }),
-            });
-            for pair in pairs {
-                record(work, layer, context, &mut pass, *pair);
-            }
+        // Two empty passes hold the clock, so that all between them counts, also what is in no pass.
+        clock(&mut encoder, &set, Some(0), None);
+        for pair in pairs {
+            record(work, layer, context, &mut encoder, *pair);
         }
+        clock(&mut encoder, &set, None, Some(1));
         encoder.resolve_query_set(&set, 0..2, &ticks.buffer, 0);
         let mut download = Download::default();
         download.add(&self.context, &mut self.pool, &mut encoder, &ticks.buffer, 16)?;
         self.context.queue.submit([encoder.finish()]);
-        let mut clock = [0_u64; 2];
+        let mut ticks = [0_u64; 2];
         download.read(&self.context, &mut self.pool, |_, values| {
-            bytemuck::cast_slice_mut(&mut clock).copy_from_slice(values);
+            bytemuck::cast_slice_mut(&mut ticks).copy_from_slice(values);
         })?;
         #[allow(clippy::cast_precision_loss, reason = "differences of a few seconds")]
-        let elapsed = clock[1].saturating_sub(clock[0]) as f64;
+        let elapsed = ticks[1].saturating_sub(ticks[0]) as f64;
         Ok(Some(elapsed * f64::from(self.context.queue.get_timestamp_period()) * 1e-9))
     }
 
-    fn bind_copy(&mut self, x: &Tensor, y: &Tensor) {
-        let Some(layer) = &mut self.layer else { return };
-        for (x, y) in x.pieces.iter().zip(&y.pieces) {
-            layer.bind(&self.context, &self.context.pipelines.pair_layout, &[x, y]);
-        }
-    }
-
-    /// Submit a copy of x into y by quads, and return at once.
+    /// Submit this work on one pair, and return at once; [`Self::result`] does not answer for it.
     ///
     /// # Errors
     /// As [`Self::forward_on`].
-    pub fn copy_on(&mut self, x: &Tensor, y: &Tensor) -> Result<(), Error> {
-        drop(self.encode_forward(x, y, false, false)?);
-        self.bind_copy(x, y);
-        let mut encoder = self.context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            self.layer()?.1.record_copy(&self.context, &mut pass, (x, y));
+    pub fn submit(&mut self, work: Work, (x, y): (&Tensor, &Tensor)) -> Result<(), Error> {
+        self.prepare(work, (x, y))?;
+        let (context, layer) = (&self.context, self.layer()?.1);
+        let mut encoder = context.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        record(work, layer, context, &mut encoder, (x, y));
+        context.queue.submit([encoder.finish()]);
+        context.check("a pass")
+    }
+
+    /// Check the tensors, and make ready what [`record`] needs.
+    fn prepare(&mut self, work: Work, (x, y): (&Tensor, &Tensor)) -> Result<(), Error> {
+        if work == Work::Copy {
+            self.check_tensor("x", x)?;
+            self.check_tensor("y", y)?;
+            check_length("y", y.rows * y.width, x.rows, x.width)?;
+            if let Some(layer) = &mut self.layer {
+                layer.last = None;
+                layer.prepare_copy(&self.context, (x, y));
+            }
+            return Ok(());
         }
-        self.context.queue.submit([encoder.finish()]);
-        self.context.check("copy")
+        self.prepare_forward(x, y, work != Work::Forward { telemetry: false })
     }
 }
 
-fn record(work: Work, layer: &Layer, context: &Context, pass: &mut wgpu::ComputePass<'_>, pair: (&Tensor, &Tensor)) {
-    match work {
-        Work::Copy => layer.record_copy(context, pass, pair),
-        Work::Forward { telemetry } => layer.record_forward(context, pass, pair, telemetry),
-        Work::Merge => layer.record_merge(context, pass),
+/// An empty pass that writes the clock.
+fn clock(encoder: &mut wgpu::CommandEncoder, set: &wgpu::QuerySet, begin: Option<u32>, end: Option<u32>) {
+    drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+        label: Some("clock"),
+        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+            query_set: set,
+            beginning_of_pass_write_index: begin,
+            end_of_pass_write_index: end,
+        }),
+    }));
+}
+
+fn record(work: Work, layer: &Layer, context: &Context, encoder: &mut wgpu::CommandEncoder, pair: (&Tensor, &Tensor)) {
+    if let Work::Forward { telemetry } = work {
+        return layer.record(context, encoder, pair, telemetry, telemetry);
+    }
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    if work == Work::Copy {
+        layer.record_copy(context, &mut pass, pair);
+    } else if let Some(plan) = layer.plans.last() {
+        Layer::record_merge(context, &mut pass, plan);
     }
 }

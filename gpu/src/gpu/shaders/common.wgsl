@@ -46,7 +46,9 @@ fn gelu(x: vec4<f32>) -> vec4<f32> {
 fn gelu_slope(x: f32) -> f32 {
   let twice = 1.5957691216057308 * (x + 0.044715 * x * x * x);
   let s = 1.0 / (1.0 + exp(clamp(-twice, -80.0, 80.0)));
-  return s + x * s * (1.0 - s) * 1.5957691216057308 * (1.0 + 0.134145 * x * x);
+  // Further out the slope is 0 or 1 exactly, and the square of a huge value would be infinite.
+  let near = clamp(x, -16.0, 16.0);
+  return s + near * s * (1.0 - s) * 1.5957691216057308 * (1.0 + 0.134145 * near * near);
 }
 
 // 1 - cos(x, y), from the sums of x·x, x·y, y·y and d·d, d being y - x. Where d is small, 1 - x·y / |x||y| would be the
@@ -59,6 +61,18 @@ fn row_drift(sums: vec4<f32>) -> f32 {
   if sums.w > 0.25 * sums.x { return 1.0 - sums.y / (a * b); }
   let apart = (sums.x - sums.z) / (a + b);
   return max(sums.w - apart * apart, 0.0) / (2.0 * a * b);
+}
+
+// Whether f32 holds the squares that these sums are of.
+fn squares_hold(sums: vec4<f32>) -> bool {
+  return sums.x > 1e-30 && sums.x < 1e30 && sums.z > 1e-30 && sums.z < 1e30;
+}
+
+// 1 - cos(x, y) where it does not, from the greatest magnitudes, and the sums of x·x, x·y and y·y, each divided by its own.
+fn scaled_drift(greatest: vec2<f32>, sums: vec3<f32>) -> f32 {
+  if greatest.x == 0.0 && greatest.y == 0.0 { return 0.0; }
+  if greatest.x == 0.0 || greatest.y == 0.0 { return 1.0; }
+  return max(1.0 - sums.y / sqrt(sums.x * sums.z), 0.0);
 }
 
 // A count, a mean, and the sum of squared deviations from it.

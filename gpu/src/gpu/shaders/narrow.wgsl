@@ -61,6 +61,21 @@ fn adapter(seed: Seed, row: u32, column: u32, f: ptr<function, array<vec4<f32>, 
   }
 }
 
+// 1 - cos(x, y) of a row whose squares f32 does not hold: x is read again, y is in the tile.
+fn far_drift(seed: Seed, row: u32, column: u32, x_at: u32) -> f32 {
+  var greatest = vec2(0.0);
+  for (var j = 0u; j < seed.width; j++) {
+    greatest = max(greatest, abs(vec2(x[x_at + j], tile[at(row, column + j)])));
+  }
+  var sums = vec3(0.0);
+  for (var j = 0u; j < seed.width; j++) {
+    let a = x[x_at + j] / greatest.x;
+    let b = tile[at(row, column + j)] / greatest.y;
+    sums += vec3(a * a, a * b, b * b);
+  }
+  return scaled_drift(greatest, sums);
+}
+
 // y of one seed on one row, from x in the tile, which it replaces. Answers 1 - cos(x, y).
 fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> f32 {
   var f: array<vec4<f32>, 4>;
@@ -74,13 +89,18 @@ fn serve(seed: Seed, row: u32, column: u32, y_at: u32) -> f32 {
     for (var j = 0u; j < 4u; j++) {
       if q * 4u + j >= seed.width { continue; }
       if seed.kind == GROWN { f[q][j] = y[y_at + q * 4u + j]; }
-      let step = seed.alpha * f[q][j];
-      let result = value[j] + step;
+      // Said to be one operation, so that it is the same with telemetry and without.
+      let result = fma(seed.alpha, f[q][j], value[j]);
       tile[at(row, column + q * 4u + j)] = result;
-      sums += vec4(value[j] * value[j], value[j] * result, result * result, step * step);
+      if TELEMETRY {
+        let step = seed.alpha * f[q][j];
+        sums += vec4(value[j] * value[j], value[j] * result, result * result, step * step);
+      }
     }
   }
-  return row_drift(sums);
+  if !TELEMETRY { return 0.0; }
+  if squares_hold(sums) { return row_drift(sums); }
+  return far_drift(seed, row, column, y_at);
 }
 
 // The products of all pairs of a seed's columns on one row, each less its pivot.

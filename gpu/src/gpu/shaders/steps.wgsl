@@ -1,6 +1,7 @@
 // The steps of which the backward pass is made, and the forward pass of what no fused kernel holds. Each serves a batch of
 // seeds with the same function on a block of rows; what is between two steps lies in scratch memory. A sum is always
-// taken by one thread in one order, so that it has the same bits on every run.
+// taken by one thread in one order, so that it has the same bits on every run. Members that do not compute for now are
+// left out.
 
 // `steps::Step` on the host.
 struct Step {
@@ -126,6 +127,7 @@ fn gradient_of(seed: Seed, member: u32, row: u32, k: u32) -> f32 {
 @compute @workgroup_size(64)
 fn affine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   let m = matrix(seed);
   for (var at = id.x; at < step_.rows * m.outputs; at += groups.x * 64u) {
     let row = at / m.outputs;
@@ -146,6 +148,7 @@ fn affine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
 @compute @workgroup_size(64)
 fn affine_back(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   let m = matrix(seed);
   for (var at = id.x; at < step_.rows * m.inputs; at += groups.x * 64u) {
     let row = at / m.inputs;
@@ -170,6 +173,7 @@ fn affine_back(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
 @compute @workgroup_size(64)
 fn gather(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   if seed.gradient == NONE { return; }
   let m = matrix(seed);
   for (var at = id.x; at < (m.inputs + 1u) * m.outputs; at += groups.x * 64u) {
@@ -190,6 +194,7 @@ fn gather(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
 @compute @workgroup_size(64)
 fn normalise(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   let count = f32(seed.width);
   for (var row = id.x; row < step_.rows; row += groups.x * 64u) {
     let base = chunk(seed, row);
@@ -214,6 +219,7 @@ fn normalise(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
 @compute @workgroup_size(64)
 fn normalise_back(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   let count = f32(seed.width);
   for (var row = id.x; row < step_.rows; row += groups.x * 64u) {
     let normal = place(step_.input_at, step_.input_stride, id.y, row);
@@ -239,6 +245,7 @@ fn normalise_back(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_wor
 @compute @workgroup_size(64)
 fn gather_scale(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   if seed.gradient == NONE { return; }
   for (var i = id.x; i < seed.width; i += groups.x * 64u) {
     var scale = 0.0;
@@ -257,6 +264,7 @@ fn gather_scale(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workg
 @compute @workgroup_size(64)
 fn scale_back(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let seed = seed_of(id.y);
+  if seed.kind == COPY { return; }
   for (var at = id.x; at < step_.rows * seed.width; at += groups.x * 64u) {
     let row = at / seed.width;
     let i = at % seed.width;

@@ -108,14 +108,16 @@ fn serve(seed: Seed, column_first: u32, row_first: u32, thread: u32, rows: ptr<f
     var f = grow(seed, quad, row, y_at, a, b);
     for (var j = 0u; j < 4u; j++) {
       if quad * 4u + j >= seed.width { break; }
-      let step = seed.alpha * vec2(f[0][j], f[1][j]);
+      let grown = vec2(f[0][j], f[1][j]);
       var result = vec2(a[j], b[j]);
       if seed.kind != COPY {
-        result += step;
+        // Said to be one operation, so that it is the same with telemetry and without.
+        result = fma(vec2(seed.alpha), grown, result);
         tile[row * STRIDE + q * 4u + j] = result.x;
         tile[(row + 32u) * STRIDE + q * 4u + j] = result.y;
       }
       if TELEMETRY {
+        let step = seed.alpha * grown;
         (*rows).a += vec4(a[j] * a[j], a[j] * result.x, result.x * result.x, step.x * step.x);
         (*rows).b += vec4(b[j] * b[j], b[j] * result.y, result.y * result.y, step.y * step.y);
       }
@@ -217,11 +219,26 @@ fn wide(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   if TELEMETRY { report(number, seed, group.y, thread, live, rows, means.y, vec3(least, greatest, all_zeros)); }
 }
 
+// 1 - cos(x, y) of a row whose squares f32 does not hold: both are read again.
+fn far_drift(seed: Seed, row: u32) -> f32 {
+  let base = row * pass_.width + seed.start;
+  var greatest = vec2(0.0);
+  for (var j = base; j < base + seed.width; j++) { greatest = max(greatest, abs(vec2(x[j], y[j]))); }
+  var sums = vec3(0.0);
+  for (var j = base; j < base + seed.width; j++) {
+    let a = x[j] / greatest.x;
+    let b = y[j] / greatest.y;
+    sums += vec3(a * a, a * b, b * b);
+  }
+  return scaled_drift(greatest, sums);
+}
+
 // Bring together what 64 threads know of one seed, always in the same order.
 fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, rows: Rows, centre: f32, values: vec3<f32>) {
   // Two threads have half of the columns of the same two rows: each hands one of them over.
   let first = thread < 32u;
   let partner = (thread + 32u) % 64u;
+  storageBarrier();
   workgroupBarrier();
   stash[thread] = select(rows.a, rows.b, first);
   let given = select(rows.pairs_a, rows.pairs_b, first);
@@ -232,7 +249,11 @@ fn report(number: u32, seed: Seed, group: u32, thread: u32, live: u32, rows: Row
   let pairs = with_pair(select(rows.pairs_b, rows.pairs_a, first), vec2(hidden[partner], hidden[64u + partner])).y;
   workgroupBarrier();
   if thread < live {
-    stash[thread] = vec4(1.0, pairs, select(row_drift(whole), 0.0, seed.kind == COPY), 0.0);
+    var drift = 0.0;
+    if seed.kind != COPY {
+      if squares_hold(whole) { drift = row_drift(whole); } else { drift = far_drift(seed, group * ROWS + thread); }
+    }
+    stash[thread] = vec4(1.0, pairs, drift, 0.0);
   } else {
     stash[thread] = vec4(0.0);
   }
