@@ -20,6 +20,10 @@ pub struct Hard {
     pub drift: Option<f64>,
 }
 
+/// Adapters of large x: a hidden value near zero is a sum of terms of up to 1e4, known to 1e-3 only, and there GELU bends,
+/// so its slope is inexact by as much.
+const BENT: Errors = Errors { dx: 5e-5, gradients: 5e-5, ..Errors::LIMITS };
+
 const ADAPTER: Function = Function::Adapter { rank: 16 };
 
 fn case(width: usize, seeds: usize, rows: usize, mix: Mix) -> Case {
@@ -32,20 +36,22 @@ fn case(width: usize, seeds: usize, rows: usize, mix: Mix) -> Case {
 pub fn hard() -> Vec<Hard> {
     let mut all = Vec::new();
     let strict = |name, sample| Hard { name, sample, limits: Errors::LIMITS, drift: None };
+    let large = |name, limits, sample| Hard { limits, ..strict(name, sample) };
     for mix in [Mix::Dormant, Mix::Share(0.5, ADAPTER), Mix::All(Function::ResidualScale)] {
+        let limits = if matches!(mix, Mix::Share(..)) { BENT } else { Errors::LIMITS };
         let sample = case(203, 41, 70, mix.clone()).make();
         all.push(strict("x and dy of 1e-4", sample.clone().times(|_| 1e-4)));
-        all.push(strict("x and dy of 1e4", sample.times(|_| 1e4)));
+        all.push(large("x and dy of 1e4", limits, sample.times(|_| 1e4)));
         for chunk in [2, 3, 4, 7, 8, 20] {
             let wide = |column: usize| if column % chunk == chunk - 1 { 1e4 } else { 1.0 };
             let sample = case(12 * chunk, 12, 300, mix.clone()).make();
-            all.push(strict("a column of each chunk varies 10,000 times as much", sample.times(wide)));
+            all.push(large("a column of each chunk varies 10,000 times as much", limits, sample.times(wide)));
         }
     }
     let mut small = case(240, 60, 300, Mix::All(ADAPTER)).make();
     small.alpha.fill(1e-3);
     all.push(Hard { drift: Some(1e-4), ..strict("alphas of 0.001", small) });
-    all.push(strict("an adapter whose output cancels x", cancelling()));
+    all.push(large("an adapter whose output cancels x", BENT, cancelling()));
     all
 }
 
@@ -71,9 +77,10 @@ impl Case {
     #[must_use]
     pub fn limits(&self) -> Errors {
         match self {
-            // An mlp's seed has a row whose columns are nearly the same there. Its layer norm divides by their small
-            // deviation what is left of the gradient without its mean and its part along the values: nearly nothing.
-            Self { width: 45, seeds: 11, rows: 20, mix: Mix::Stages, .. } => Errors { dx: 2e-5, ..Errors::LIMITS },
+            // Hidden values are sums of larger terms here, so they are known less exactly where they are near zero; there
+            // GELU bends, and the error shows in its slope. A layer norm divides by the small deviation of columns that
+            // are nearly the same what is left of the gradient without its mean and its part along the values.
+            Self { mix: Mix::Stages, offset, .. } if *offset > 0.0 => Errors { dx: 2e-5, ..Errors::LIMITS },
             _ => Errors::LIMITS,
         }
     }
