@@ -3,11 +3,16 @@
 //! Not for production. Every backend's tests, the benches and `gavel kasmina bench` use it, so that all are judged alike.
 //!
 //! How errors are counted:
-//! - of y and dx: the greatest difference in a seed's chunk, divided by the greatest magnitude there (1 at least);
+//! - of y and dx: the greatest difference in a seed's chunk, divided by the greatest magnitude of what is added up there:
+//!   of x and y, or of dy and dx, and, where the seed computes, of its weights times alpha (times dy's greatest), for its
+//!   biases are added too. So small values and large ones are judged alike, and where a sum cancels it is judged by what
+//!   it is the sum of;
 //! - of gradients: likewise in one seed's weights;
 //! - of telemetry: each statistic against the same statistic, in f64, of the very y that the backend gave, so that this
 //!   does not count the error of y again. Mean, minimum and maximum are relative to the greatest magnitude in the chunk,
 //!   variance to itself; the shares, the correlation and the drift, being of order 1, are taken as they are.
+
+mod harness;
 
 use crate::backend::{Backend, Changed, View};
 use crate::blueprint::{Blueprint, Function};
@@ -15,6 +20,7 @@ use crate::chunks::Chunks;
 use crate::reference;
 use crate::state::{Lifecycle, SeedState};
 use crate::telemetry::{SeedTelemetry, Telemetry};
+pub use harness::{Hard, agrees, changes_agree, hard};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -86,7 +92,7 @@ pub struct Errors {
 
 impl Errors {
     /// What every backend must keep to in the cases of [`cases`].
-    pub const LIMITS: Self = Self { y: 1e-6, dx: 2e-5, gradients: 2e-5, telemetry: 1e-5 };
+    pub const LIMITS: Self = Self { y: 1e-6, dx: 5e-6, gradients: 2e-5, telemetry: 1e-5 };
 
     /// Check against limits.
     ///
@@ -284,18 +290,29 @@ impl Sample {
         let (right_dx, right_gradients) = reference::backward(&self.view(), &self.x, self.rows, &self.dy);
         Ok(Errors {
             y: self.off(&y, &reference::forward(&self.view(), &self.x, self.rows)),
-            dx: self.off(&dx, &right_dx),
+            dx: self.off_beside(&dx, &right_dx, &self.dy, true),
             gradients: gradients_off(&gradients, &right_gradients)?,
             telemetry: self.telemetry_off(&y, &telemetry)?,
         })
     }
 
-    /// The greatest error of a buffer of rows × width, as the head of this file counts it.
+    /// The greatest error of an output y, as the head of this file counts it.
     #[must_use]
     pub fn off(&self, found: &[f32], right: &[f64]) -> f64 {
+        self.off_beside(found, right, &self.x, false)
+    }
+
+    /// The greatest error of a buffer of rows × width, made from another; weights count `times` that one, or alone.
+    fn off_beside(&self, found: &[f32], right: &[f64], beside: &[f32], times: bool) -> f64 {
+        let view = self.view();
         let seeds = (0..self.chunks.seeds()).map(|seed| {
             let at = self.places(seed);
-            let scale = at.clone().map(|at| right[at].abs()).fold(1.0, f64::max);
+            let greatest_beside = at.clone().map(|at| f64::from(beside[at]).abs()).fold(0.0, f64::max);
+            let weights = view.computing(seed).map_or(&[][..], |_| &self.weights[seed]);
+            let weight = weights.iter().map(|weight| f64::from(weight.abs())).fold(0.0, f64::max);
+            let added = f64::from(self.alpha[seed].abs()) * weight * if times { greatest_beside } else { 1.0 };
+            let least = greatest_beside.max(added).max(f64::MIN_POSITIVE);
+            let scale = at.clone().map(|at| right[at].abs()).fold(least, f64::max);
             greatest(at.map(|at| (f64::from(found[at]) - right[at]).abs() / scale))
         });
         greatest(seeds)
@@ -322,6 +339,25 @@ impl Sample {
             if dormant && found.drift.to_bits() != 0 { f64::INFINITY } else { seed_off(right, found) }
         });
         Ok(greatest(seeds))
+    }
+}
+
+impl Sample {
+    /// The greatest error of the drifts of this y, relative to each, of those above 1e-9; infinite if none is.
+    #[must_use]
+    pub fn drift_off(&self, y: &[f32], found: &Telemetry) -> f64 {
+        let wide: Vec<f64> = y.iter().map(|&value| f64::from(value)).collect();
+        let right = reference::telemetry(&self.view(), &self.x, &wide, self.rows);
+        let apart = |(right, found): (&SeedTelemetry, &SeedTelemetry)| {
+            let (right, found) = (f64::from(right.drift), f64::from(found.drift));
+            (right > 1e-9).then(|| (found - right).abs() / right)
+        };
+        right
+            .iter()
+            .zip(&found.seeds)
+            .filter_map(apart)
+            .reduce(|a, b| greatest([a, b].into_iter()))
+            .unwrap_or(f64::INFINITY)
     }
 }
 

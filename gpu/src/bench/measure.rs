@@ -1,4 +1,4 @@
-//! Time and memory of this process, as the system counts them.
+//! Time of this process, as the system counts it.
 
 use super::Shapes;
 use std::time::{Duration, Instant};
@@ -74,26 +74,11 @@ pub fn alternate(
     Ok(times)
 }
 
-/// CPU time of all threads of this process (Linux; none elsewhere: wall time stands in).
+/// CPU time of all threads of this process (Linux; none elsewhere: wall time stands in). The system brings it up to date
+/// once in some milliseconds, at a tick, so rounds must be long beside one: see [`Shapes::round_ms`].
 fn cpu_time() -> Option<Duration> {
     let threads = std::fs::read_dir("/proc/self/task").ok()?;
     let spent = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
     let nanos: Option<Vec<u64>> = spent.map(|text| text.split(' ').next()?.parse().ok()).collect();
     Some(Duration::from_nanos(nanos?.iter().sum()))
-}
-
-/// Run something, and say by how many bytes the memory in use grew at its height (Linux; none elsewhere).
-pub fn extra_bytes<R>(run: impl FnOnce() -> R) -> (R, Option<usize>) {
-    // 5: begin the count of the greatest anew.
-    let fresh = std::fs::write("/proc/self/clear_refs", "5").is_ok();
-    let before = status("VmRSS:");
-    let result = run();
-    let extra = before.zip(status("VmHWM:")).map(|(before, after)| after.saturating_sub(before));
-    (result, extra.filter(|_| fresh))
-}
-
-fn status(key: &str) -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    Some(1024 * line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok()?)
 }

@@ -14,6 +14,11 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.hidden.bytes() + self.turned.bytes()
+    }
+
     /// Make room for a function on chunks of this width, forward and, if asked, backward.
     pub(super) fn fit<S: Simd>(&mut self, function: Function, chunk: usize, backward: bool) {
         let widest = widest(function, chunk);
@@ -317,62 +322,5 @@ fn normalise_back<S: Simd>(simd: S, scale: &[f32], normal: &[Strip<S>], inverse:
         let straight = sub(simd, *through, mean);
         let bent = sub(simd, straight, mul(simd, *normal, along));
         *through = mul(simd, bent, inverse);
-    }
-}
-
-/// How far y turned from x, row by row: `1 - cos(x, y)`, from x and `e = y - x`, so that a small turn of a long vector
-/// is not lost: `1 - cos² = (x² e² - (x e)²) / (x² y²)`. Where e is not short beside y, `1 - x y / |x| |y|` is exact enough.
-pub(super) struct Drift<S: Simd> {
-    xx: Strip<S>,
-    xy: Strip<S>,
-    xe: Strip<S>,
-    ee: Strip<S>,
-    yy: Strip<S>,
-}
-
-impl<S: Simd> Drift<S> {
-    #[inline(always)]
-    pub(super) fn new(simd: S) -> Self {
-        let zero = splat(simd, 0.0);
-        Self { xx: zero, xy: zero, xe: zero, ee: zero, yy: zero }
-    }
-
-    #[inline(always)]
-    pub(super) fn add(&mut self, simd: S, x: Strip<S>, y: Strip<S>) {
-        let e = sub(simd, y, x);
-        self.xx = fma(simd, x, x, self.xx);
-        self.xy = fma(simd, x, y, self.xy);
-        self.xe = fma(simd, x, e, self.xe);
-        self.ee = fma(simd, e, e, self.ee);
-        self.yy = fma(simd, y, y, self.yy);
-    }
-
-    /// `1 - cos` for each row; 0 where both are zero, 1 where one is.
-    #[inline(always)]
-    pub(super) fn rows(&self, simd: S) -> Strip<S> {
-        [self.half(simd, 0), self.half(simd, 1)]
-    }
-
-    #[inline(always)]
-    fn half(&self, simd: S, half: usize) -> S::f32s {
-        let (one, zero) = (simd.splat_f32s(1.0), simd.splat_f32s(0.0));
-        let (xx, yy) = (self.xx[half], self.yy[half]);
-        // All relative to x², so that short vectors do not underflow.
-        let inverse = simd.div_f32s(one, xx);
-        let along = simd.mul_f32s(self.xy[half], inverse);
-        let mixed = simd.mul_f32s(self.xe[half], inverse);
-        let apart = simd.mul_f32s(self.ee[half], inverse);
-        let long = simd.mul_f32s(yy, inverse);
-        let cosine = simd.div_f32s(along, simd.sqrt_f32s(long));
-        let across = simd.sub_f32s(apart, simd.mul_f32s(mixed, mixed));
-        let sine = simd.max_f32s(across, zero);
-        let near = simd.div_f32s(sine, simd.mul_f32s(long, simd.add_f32s(one, cosine)));
-        let far = simd.sub_f32s(one, cosine);
-        let short = simd.less_than_f32s(simd.mul_f32s(apart, simd.splat_f32s(4.0)), long);
-        let turned = simd.select_f32s(short, near, far);
-        let none = simd.splat_f32s(f32::MIN_POSITIVE);
-        let (no_x, no_y) = (simd.less_than_f32s(xx, none), simd.less_than_f32s(yy, none));
-        let turned = simd.select_f32s(simd.or_m32s(no_x, no_y), one, turned);
-        simd.select_f32s(simd.and_m32s(no_x, no_y), zero, turned)
     }
 }

@@ -21,6 +21,7 @@
 
 mod activation;
 mod dense;
+mod drift;
 mod function;
 mod pass;
 mod statistics;
@@ -46,6 +47,8 @@ pub struct Cpu {
     /// None: the caller's thread does it all.
     pool: Option<ThreadPool>,
     layer: Option<Layer>,
+    /// What [`Cpu::pass_bytes`] says.
+    pass_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -80,13 +83,20 @@ impl Cpu {
                 .inspect_err(|error| tracing::warn!(%error, threads, "no threads for the cpu backend: it runs on one"))
                 .ok()
         });
-        Self { arch: Arch::new(), pool, layer: None }
+        Self { arch: Arch::new(), pool, layer: None, pass_bytes: 0 }
     }
 
     /// How many threads it runs on.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.pool.as_ref().map_or(1, ThreadPool::current_num_threads)
+    }
+
+    /// Bytes that the last forward pass took beyond x, y and the weights, at most: what its tasks found, kept until all
+    /// are done; the lists of rows that cut y; and what the greediest task took while it ran, on every thread.
+    #[must_use]
+    pub fn pass_bytes(&self) -> usize {
+        self.pass_bytes
     }
 
     fn layer(&self) -> Result<&Layer, Error> {
@@ -147,11 +157,19 @@ impl Backend for Cpu {
             let found = self.each(blocks, |block| {
                 self.arch.dispatch(pass::Forward { grown: &layer.grown, tile, x, width, block, watched })
             });
-            pass::join(tile, found)
+            let (kept, scratch) = found
+                .iter()
+                .map(pass::Found::bytes)
+                .fold((0, 0), |(kept, most), (ours, scratch)| (kept + ours, most.max(scratch)));
+            (pass::join(tile, found), kept, scratch)
         });
+        let scratch = done.iter().map(|(_, _, scratch)| *scratch).max().unwrap_or(0);
+        let kept: usize = done.iter().map(|(_, kept, _)| *kept).sum();
+        let lists = rows * layer.tiles.len() * size_of::<&mut [f32]>();
+        let pass_bytes = kept + lists + scratch * self.threads();
         let mut pass = Pass::default();
         let mut seeds = Vec::with_capacity(if watched { layer.chunks.seeds() } else { 0 });
-        for (tile, not_finite) in done {
+        for ((tile, not_finite), _, _) in done {
             seeds.extend(tile);
             pass.not_finite.extend(not_finite);
         }
@@ -159,6 +177,7 @@ impl Backend for Cpu {
             seeds.resize(layer.chunks.seeds(), crate::telemetry::SeedTelemetry::default());
             *telemetry = Telemetry { rows, seeds };
         }
+        self.pass_bytes = pass_bytes;
         Ok(pass)
     }
 

@@ -1,9 +1,10 @@
 //! One task of a pass: a block of rows of one tile, panel by panel, forward or backward.
 
 use super::Grown;
-use super::function::{self, Drift, Room};
+use super::drift::Drift;
+use super::function::{self, Room};
 use super::statistics::{Partial, Sums};
-use super::strip::{Aligned, Stage, Strip, add, fma, mul, rows, splat, strips_mut, sum};
+use super::strip::{Aligned, LANES_MAX, Stage, Strip, add, fma, mul, rows, splat, strips_mut, sum};
 use super::tile::{Block, Span, Tile};
 use crate::telemetry::SeedTelemetry;
 use pulp::{Simd, WithSimd};
@@ -31,6 +32,16 @@ pub(super) struct Found {
     partial: Option<Partial>,
     /// Seeds in whose chunk a value is not finite.
     not_finite: Vec<usize>,
+    /// Bytes that the task took while it ran.
+    scratch: usize,
+}
+
+impl Found {
+    /// Bytes that are kept until all tasks are done, and those that were taken for the time of this task.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let partial = self.partial.as_ref().map_or(0, Partial::bytes);
+        (size_of::<Self>() + partial + size_of_val(&self.not_finite[..]), self.scratch)
+    }
 }
 
 impl WithSimd for Forward<'_> {
@@ -49,7 +60,11 @@ impl WithSimd for Forward<'_> {
         for (at, outputs) in self.block.rows.chunks_mut(height).enumerate() {
             let first = self.block.first + at * height;
             take_rows(&mut inputs, self.x, self.width, first..first + outputs.len(), self.tile);
-            bits = copy_checked(simd, self.tile, &inputs, outputs, bits);
+            // Where nobody computes, statistics are gathered while rows are copied.
+            let at_once = computing.is_empty() && sums.is_some();
+            if !at_once {
+                bits = copy_checked(simd, self.tile, &inputs, outputs, bits);
+            }
             for span in self.tile.spans.iter().filter(|span| span.computes) {
                 let panel = &mut strips_mut::<S>(panel.floats_mut())[..span.columns.len()];
                 stage.lift(simd, &inputs, span.columns.start, panel);
@@ -69,18 +84,30 @@ impl WithSimd for Forward<'_> {
                 stage.lower(simd, panel, outputs, span.columns.start);
             }
             if let Some(sums) = &mut sums {
-                sums.add(simd, outputs);
+                let mut read: [&[f32]; 2 * LANES_MAX] = [&[]; 2 * LANES_MAX];
+                let (from, to) = if at_once {
+                    (&inputs[..], outputs)
+                } else {
+                    read.iter_mut().zip(outputs.iter()).for_each(|(read, row)| *read = row);
+                    (&read[..outputs.len()], &mut [][..])
+                };
+                sums.add(simd, from, to);
             }
         }
+        let scratch = panel.bytes()
+            + room.bytes()
+            + stage.bytes()
+            + sums.as_ref().map_or(0, Sums::bytes)
+            + size_of_val(&computing[..]);
         let partial = sums.map(|sums| sums.finish(simd));
-        self.judge(partial, finite(simd, bits))
+        self.judge(partial, finite(simd, bits), scratch)
     }
 }
 
 impl Forward<'_> {
     /// Look closer where something seemed not to be finite.
     #[inline(never)]
-    fn judge(&self, mut partial: Option<Partial>, finite: bool) -> Found {
+    fn judge(&self, mut partial: Option<Partial>, finite: bool, scratch: usize) -> Found {
         let chunk = self.tile.chunk;
         let suspects: Vec<usize> = match &partial {
             Some(partial) => partial.suspects(chunk).collect(),
@@ -97,10 +124,11 @@ impl Forward<'_> {
             }
             if let Some(partial) = &mut partial {
                 let inputs = self.x.chunks_exact(self.width).skip(self.block.first).map(|row| &row[columns.clone()]);
-                partial.mend(chunk, seed, inputs.zip(outputs));
+                let computes = self.grown[self.tile.seeds.start + seed].is_some();
+                partial.mend(chunk, seed, computes, inputs.zip(outputs));
             }
         }
-        Found { partial, not_finite }
+        Found { partial, not_finite, scratch }
     }
 }
 

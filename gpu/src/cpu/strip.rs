@@ -39,6 +39,11 @@ impl Aligned {
         self.lines.resize(lines, Line::zeroed());
     }
 
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.lines[..])
+    }
+
     pub(super) fn floats(&self) -> &[f32] {
         bytemuck::cast_slice(&self.lines)
     }
@@ -109,6 +114,11 @@ impl Stage {
     pub(super) fn new(rows: usize, width: usize) -> Self {
         let stride = width.div_ceil(16) * 16 + 16;
         Self { floats: Aligned::zeros(rows * stride), stride }
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.floats.bytes()
     }
 
     /// Lift columns of some rows, from `start` on, into a panel.
@@ -200,7 +210,7 @@ fn lower<S: Simd>(simd: S, panel: &[Strip<S>], to: &mut [&mut [f32]], start: usi
 }
 
 /// The widest vectors there are.
-const LANES_MAX: usize = 16;
+pub(super) const LANES_MAX: usize = 16;
 
 /// In which lane of a strip a row lies.
 #[inline(always)]

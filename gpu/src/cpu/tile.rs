@@ -5,13 +5,17 @@ use super::Grown;
 use crate::chunks::Chunks;
 use std::ops::Range;
 
-/// About how many columns a tile has. Long rows are read and written at the speed of memory; some rows of a tile fit a
-/// core's own cache.
-const COLUMNS: usize = 4096;
+/// About how many columns a tile has: pieces of rows long enough to be read and written at the speed of memory, and the
+/// running sums of a tile, with the rows in work, in a core's nearest cache.
+const COLUMNS: usize = 512;
 /// About how many columns are lifted into a panel at once: long pieces of rows, and 16 of them in a core's own cache.
-const PANEL_COLUMNS: usize = 1024;
-/// Rows of a block. Statistics are summed in f32 within a block and in f64 over blocks.
-pub(super) const BLOCK_ROWS: usize = 256;
+const PANEL_COLUMNS: usize = 512;
+/// Rows of a block, at least and at most. Statistics are summed in f32 within a block and in f64 over blocks; what is
+/// known of a block is kept until all are done, so small blocks take memory.
+const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 32..=256;
+/// Into about so many tasks, times the columns of a layer by those of a tile: 64 at B1024 H4096, enough for 16 cores and
+/// more. Small batches have fewer, lest a task be shorter than its start.
+const VALUES_OF_A_ROW_OF_BLOCKS: usize = 32_768;
 /// Seeds are lifted into panels together up to so many columns, whether all of them compute or not: shorter pieces of
 /// rows are read and written slowly.
 const GROUP: usize = 64;
@@ -98,6 +102,12 @@ pub(super) fn tiles(chunks: &Chunks) -> Vec<Tile> {
     tiles
 }
 
+/// Rows of a block, of a batch of so many rows of `width` columns: whole panels.
+pub(super) fn block_rows(rows: usize, width: usize) -> usize {
+    let wanted = rows.saturating_mul(width) / VALUES_OF_A_ROW_OF_BLOCKS;
+    wanted.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end()).next_multiple_of(16)
+}
+
 /// One block of rows of one tile of the output.
 pub(super) struct Block<'y> {
     /// Its first row in the batch.
@@ -109,15 +119,32 @@ pub(super) struct Block<'y> {
 /// Cut an output buffer into blocks, tile by tile.
 pub(super) fn blocks<'y>(tiles: &[Tile], width: usize, buffer: &'y mut [f32]) -> Vec<Vec<Block<'y>>> {
     let rows = buffer.len() / width;
-    let empty = |first: usize| Block { first, rows: Vec::with_capacity(BLOCK_ROWS.min(rows - first)) };
-    let mut cut: Vec<Vec<Block<'y>>> =
-        tiles.iter().map(|_| (0..rows).step_by(BLOCK_ROWS).map(empty).collect()).collect();
+    let height = block_rows(rows, width);
+    let empty = |first: usize| Block { first, rows: Vec::with_capacity(height.min(rows - first)) };
+    let mut cut: Vec<Vec<Block<'y>>> = tiles.iter().map(|_| (0..rows).step_by(height).map(empty).collect()).collect();
     for (at, mut row) in buffer.chunks_exact_mut(width).enumerate() {
         for (tile, blocks) in tiles.iter().zip(&mut cut) {
             let (part, rest) = row.split_at_mut(tile.width());
-            blocks[at / BLOCK_ROWS].rows.push(part);
+            blocks[at / height].rows.push(part);
             row = rest;
         }
     }
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_shapes_are_cut_for_many_cores() {
+        let count = |rows: usize, width, seeds| {
+            let tiles = tiles(&Chunks::new(width, seeds).unwrap());
+            tiles.len() * rows.div_ceil(block_rows(rows, width))
+        };
+        assert_eq!(count(1024, 4096, 1024), 64);
+        assert_eq!(count(1024, 4096, 64), 64);
+        assert_eq!(count(8192, 4096, 1024), 256);
+        assert_eq!((block_rows(1, 4), block_rows(1 << 40, 1 << 40)), (32, 256));
+    }
 }
