@@ -95,7 +95,7 @@ impl Plan {
         let (memory, seeds) = (&context.memory, table.chunks.seeds());
         // Too many rows for telemetry at once: then they are only for passes without.
         let watched = rows <= Self::rows_max(table, cut, context.binding_bytes_max);
-        let room = |bytes: usize| if watched { bytes as u64 } else { 0 };
+        let room = |bytes: usize| if watched { bytes as u64 } else { PART_BYTES as u64 };
         let columns = memory.take("telemetry of columns", room(8 * (groups + 1) * cut.width), Usage::STORAGE)?;
         let parts = memory.take("telemetry of seeds", room(PART_BYTES * groups * seeds), Usage::STORAGE)?;
         let telemetry =
