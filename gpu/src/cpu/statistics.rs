@@ -383,13 +383,13 @@ impl Sums {
         let columns = sums.map(column).collect();
         let (mins, maxs) = (kind(MIN).chunks_exact(self.chunk), kind(MAX).chunks_exact(self.chunk));
         let seeds = mins.zip(maxs).zip(kind(SUM).chunks_exact(self.chunk)).zip(self.pairs.floats()).zip(&self.drift);
-        let seed = |((((mins, maxs), sums), pairs), drift): ((((&[f32], &[f32]), &[f32]), &f32), &f64)| Seed {
+        let seeds = seeds.map(|((((mins, maxs), sums), pairs), drift)| Seed {
             min: mins.iter().copied().fold(f32::INFINITY, f32::min),
             max: maxs.iter().copied().fold(f32::NEG_INFINITY, f32::max),
             pairs: f64::from(*pairs) - with_pairs(sums.iter().copied().map(f64::from)) * share,
             drift: *drift,
-        };
-        let seeds = seeds.map(seed).collect();
+        });
+        let seeds = seeds.collect();
         Partial { rows: self.rows, columns, seeds }
     }
 }
