@@ -6,7 +6,7 @@ use super::store::Store;
 use kasmina::blueprint::{Blueprint, Record};
 use kasmina::karn::{EVENT_IDS_KEPT, Karn};
 use kasmina::layer::Library;
-use kasmina::report::FieldReport;
+use kasmina::report::EpochReport;
 use kasmina::strategy::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -116,13 +116,28 @@ impl SharedLibrary {
         Ok(())
     }
 
-    /// Have Karn learn from a field report, which came as this event; once, however often it comes.
+    /// Have Karn learn from the report of a boundary, by an id of its own; once, however often it comes.
     ///
     /// # Errors
     /// When there is no such blueprint, or a metric is not finite.
-    pub(super) fn learn(&self, event_id: &str, report: &FieldReport) -> Result<(), KasminaError> {
+    pub(super) fn learn(&self, event_id: &str, report: &EpochReport) -> Result<(), KasminaError> {
         let mut karn = self.karn.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(karn.take(event_id, report, &mut self.library().blueprints).map(drop)?)
+        Ok(karn.take_epoch(event_id, report, &mut self.library().blueprints).map(drop)?)
+    }
+
+    /// Whether a blueprint may be added.
+    ///
+    /// # Errors
+    /// When a value of it is out of range, or there are too many.
+    pub(super) fn check(&self, blueprint: &Blueprint) -> Result<(), KasminaError> {
+        blueprint.check()?;
+        let library = self.library();
+        let count = library.blueprints.all().count();
+        if library.blueprints.record(&blueprint.id()).is_none() && count >= self.blueprints_max {
+            let why = format!("{count} blueprints are known already (kasmina.blueprints_max)");
+            return Err(KasminaError::Limit(why));
+        }
+        Ok(())
     }
 
     /// Add a blueprint; its id.
@@ -130,16 +145,8 @@ impl SharedLibrary {
     /// # Errors
     /// When a value of it is out of range, there are too many, or it cannot be kept.
     pub(super) fn add(&self, blueprint: &Blueprint) -> Result<String, KasminaError> {
-        blueprint.check()?;
-        {
-            let mut library = self.library();
-            let (id, count) = (blueprint.id(), library.blueprints.all().count());
-            if library.blueprints.record(&id).is_none() && count >= self.blueprints_max {
-                let why = format!("{count} blueprints are known already (kasmina.blueprints_max)");
-                return Err(KasminaError::Limit(why));
-            }
-            library.blueprints.add(blueprint.clone())?;
-        }
+        self.check(blueprint)?;
+        self.library().blueprints.add(blueprint.clone())?;
         let kept = self.keep();
         kept.map_err(|why| KasminaError::NotKept {
             layer: format!("(blueprint {})", blueprint.name),

@@ -232,9 +232,9 @@ impl Worker {
     /// For a rollback, the layer as it was saved after it.
     fn take_on(&mut self, mut order: Command, id: &str) -> Done<Option<Vec<u8>>> {
         if order.order != Order::Rollback {
-            // The library's limit holds for blueprints that come this way too.
-            if let Some(blueprint) = order.blueprint_ir.take() {
-                order.blueprint = Some(self.library.add(&blueprint)?);
+            // The library's limit holds for blueprints that come this way too. The layer registers one when it lands.
+            if let Some(blueprint) = &order.blueprint_ir {
+                self.library.check(blueprint)?;
             }
             order.strategy = self.definition.flags.strategy(order.strategy);
             self.layer.command(order)?;
@@ -405,29 +405,26 @@ impl Worker {
             self.tell(topic::ROLLBACK, &sender, Some(&trace), &json!(event));
         }
         self.told.clear();
-        self.tell_fields(&report.field_reports, &sender, &trace);
+        self.tell_fields(report, &sender, &trace);
         self.tell_text(topic::SEED_HEALTH, &sender, Some(&trace), health.to_string());
         let event = EpochEvent { layer_id, epoch, loss, metric, transitions: transitions.to_vec() };
         self.tell(topic::EPOCH, &sender, Some(&trace), &json!(event));
     }
 
-    /// Karn learns from what everybody hears.
-    fn tell_fields(&self, reports: &[FieldReport], sender: &str, trace: &str) {
-        for report in reports {
-            let event_id = if self.definition.flags.messages {
-                let event = self.bus.publish(news(sender, topic::FIELD_REPORTS, Some(trace)), report);
-                event.map(|event| event.envelope.event_id.clone()).map_err(KasminaError::from)
-            } else {
-                Ok(self.bus.fresh_id())
-            };
-            let learnt = event_id.and_then(|event_id| self.library.learn(&event_id, report));
-            if let Err(why) = learnt {
-                tracing::error!(layer = self.id(), blueprint = report.blueprint_id, %why, "a field report is lost");
+    /// Tell the field reports, and have Karn learn from the boundary.
+    fn tell_fields(&self, report: &EpochReport, sender: &str, trace: &str) {
+        for field in &report.field_reports {
+            if self.definition.flags.messages
+                && let Err(why) = self.bus.publish(news(sender, topic::FIELD_REPORTS, Some(trace)), field)
+            {
+                tracing::error!(layer = self.id(), blueprint = field.blueprint_id, %why, "a field report is lost");
             }
         }
-        if !reports.is_empty()
-            && let Err(why) = self.library.keep()
-        {
+        if let Err(why) = self.library.learn(&self.bus.fresh_id(), report) {
+            tracing::error!(layer = self.id(), %why, "Karn learns nothing from a boundary");
+        }
+        let learnt = !report.field_reports.is_empty() || !report.landed.is_empty();
+        if learnt && let Err(why) = self.library.keep() {
             tracing::error!(layer = self.id(), %why, "the records of the blueprints are not kept before the next boundary");
         }
     }
