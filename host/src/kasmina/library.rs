@@ -6,7 +6,7 @@ use super::store::Store;
 use kasmina::blueprint::{Blueprint, Record};
 use kasmina::karn::{EVENT_IDS_KEPT, Karn};
 use kasmina::layer::Library;
-use kasmina::report::FieldReport;
+use kasmina::report::{EpochReport, FieldReport};
 use kasmina::strategy::Strategy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -123,6 +123,16 @@ impl SharedLibrary {
     pub(super) fn learn(&self, event_id: &str, report: &FieldReport) -> Result<(), KasminaError> {
         let mut karn = self.karn.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(karn.take(event_id, report, &mut self.library().blueprints).map(drop)?)
+    }
+
+    /// Have Karn count the blueprints that germinated at a boundary that is kept; what ended comes by [`Self::learn`].
+    ///
+    /// # Errors
+    /// When one of them is not known.
+    pub(super) fn used(&self, event_id: &str, report: &EpochReport) -> Result<(), KasminaError> {
+        let mut karn = self.karn.lock().unwrap_or_else(PoisonError::into_inner);
+        let germinated = EpochReport { field_reports: Vec::new(), ..report.clone() };
+        Ok(karn.take_epoch(event_id, &germinated, &mut self.library().blueprints).map(drop)?)
     }
 
     /// Add a blueprint; its id.

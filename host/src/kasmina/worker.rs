@@ -165,6 +165,9 @@ impl Worker {
         let report = self.layer.end_epoch(signals.task, &mut self.governor);
         let report = report.inspect_err(|why| drop(self.governor.settle(Err(why.to_string()))))?;
         let (boundary_sha256, _) = self.settle(before)?;
+        if let Err(why) = self.library.used(&self.bus.fresh_id(), &report) {
+            tracing::error!(layer = self.id(), %why, "the use of a blueprint is not counted");
+        }
         refused.extend(
             report
                 .lapsed
