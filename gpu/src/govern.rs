@@ -1,4 +1,4 @@
-//! Who commands and who permits. Tamiyo reads an [`Observation`](crate::observe::Observation) and answers with
+//! Who commands and who permits. Tamiyo reads an [`Observation`] and answers with
 //! [`Command`]s; the layer checks each against the seed's stage and gate; a [`Governor`] then allows or denies the
 //! [`Transition`]; what is allowed lands at the epoch boundary. A denial changes nothing.
 
