@@ -5,16 +5,16 @@ use super::Grown;
 use crate::chunks::Chunks;
 use std::ops::Range;
 
-/// About how many columns a tile has: pieces of rows long enough to be read and written at the speed of memory, and the
-/// running sums of a tile, with the rows in work, in a core's nearest cache.
-const COLUMNS: usize = 512;
+/// About how many columns a tile has: pieces of rows long enough to be read and written at the speed of memory. With a
+/// quarter of it a dormant layer took nearly twice the time (`docs/kasmina-performance.md`).
+const COLUMNS: usize = 2048;
 /// About how many columns are lifted into a panel at once: long pieces of rows, and 16 of them in a core's own cache.
 const PANEL_COLUMNS: usize = 512;
 /// Rows of a block, at least and at most. Statistics are summed in f32 within a block and in f64 over blocks; what is
 /// known of a block is kept until all are done, so small blocks take memory.
 const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 32..=256;
-/// Into about so many tasks, times the columns of a layer by those of a tile: 64 at B1024 H4096, enough for 16 cores and
-/// more. Small batches have fewer, lest a task be shorter than its start.
+/// Into about so many tasks, times the columns of a layer by those of a tile: 16 at B1024 H4096, 64 at
+/// B8192. Small batches have fewer, lest a task be shorter than its start.
 const VALUES_OF_A_ROW_OF_BLOCKS: usize = 32_768;
 /// Seeds are lifted into panels together up to so many columns, whether all of them compute or not: shorter pieces of
 /// rows are read and written slowly.
@@ -142,9 +142,9 @@ mod tests {
             let tiles = tiles(&Chunks::new(width, seeds).unwrap());
             tiles.len() * rows.div_ceil(block_rows(rows, width))
         };
-        assert_eq!(count(1024, 4096, 1024), 64);
-        assert_eq!(count(1024, 4096, 64), 64);
-        assert_eq!(count(8192, 4096, 1024), 256);
+        assert_eq!(count(1024, 4096, 1024), 16);
+        assert_eq!(count(1024, 4096, 64), 16);
+        assert_eq!(count(8192, 4096, 1024), 64);
         assert_eq!((block_rows(1, 4), block_rows(1 << 40, 1 << 40)), (32, 256));
     }
 }
