@@ -289,28 +289,9 @@ fn the_layer_follows_the_model_whatever_happens() {
     });
     ran.unwrap();
     // The runs have been everywhere: every transition of the table landed.
-    let table = [
-        (0, 1),
-        (1, 2),
-        (1, 9),
-        (2, 3),
-        (2, 8),
-        (2, 9),
-        (2, 10),
-        (3, 4),
-        (3, 10),
-        (4, 5),
-        (4, 10),
-        (5, 6),
-        (5, 8),
-        (5, 10),
-        (6, 7),
-        (6, 8),
-        (6, 10),
-        (8, 0),
-        (9, 0),
-    ];
-    assert_eq!(*landed.borrow(), BTreeSet::from(table));
+    let table: BTreeSet<_> =
+        Lifecycle::ALL.iter().flat_map(|from| lifecycle_targets(*from).iter().map(|to| (from.number(), *to))).collect();
+    assert_eq!(*landed.borrow(), table);
 }
 
 #[test]
@@ -336,7 +317,7 @@ fn of_all_pairs_the_table_s_are_accepted_and_no_other() {
     }
 }
 
-/// The table once more, by number.
+/// The table once more, by number: these tests' own, so that they do not ask the code what is right.
 fn lifecycle_targets(from: Lifecycle) -> &'static [i32] {
     let table: [&[i32]; 11] =
         [&[1], &[2, 9], &[3, 8, 9, 10], &[4, 10], &[5, 10], &[6, 8, 10], &[7, 8, 10], &[], &[0], &[0], &[]];
