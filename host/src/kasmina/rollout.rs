@@ -21,7 +21,7 @@ use crate::operations::event::Operator;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use gavel_kernel::{Decision, Request, Status};
-use kasmina::rollout::{Change, Entry, Gates, Rollout, Sample, Schedule};
+use kasmina::rollout::{Change, Entry, Gates, MEASURED_MAX, Rollout, Sample, Schedule};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io;
@@ -35,8 +35,6 @@ pub const ROLLOUT: &str = "kasmina.rollout";
 /// Who makes the steps of the schedule, and reverts by a gate.
 pub const SCHEDULER: &str = "kasmina";
 
-/// The greatest magnitude of a metric: sums and differences of such are finite.
-const METRIC_MAX: f64 = 1e100;
 /// Bytes of a model's name.
 const MODEL_BYTES_MAX: usize = 256;
 
@@ -490,8 +488,8 @@ impl Kasmina {
     /// When there is no rollout, or the metric is no number of at most 1e100.
     pub fn measure(&self, model: &str, metric: f64) -> Done<String> {
         let layer = self.rollouts.layer(model)?;
-        if metric.is_nan() || metric.abs() > METRIC_MAX {
-            let why = format!("metric is {metric:e}: give a number from {:e} to {METRIC_MAX:e}", -METRIC_MAX);
+        if metric.is_nan() || metric.abs() > MEASURED_MAX {
+            let why = format!("metric is {metric:e}: give a number from {:e} to {MEASURED_MAX:e}", -MEASURED_MAX);
             return Err(KasminaError::Invalid(why));
         }
         self.rollouts.count(|rollout| rollout.measure(&layer, metric));
