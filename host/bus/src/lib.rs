@@ -34,6 +34,7 @@ mod rate;
 mod routes;
 mod slot;
 mod stats;
+mod store;
 mod waits;
 
 pub use bus::{Bus, PluginStatus, Reply};
@@ -46,3 +47,4 @@ pub use pattern::{Pattern, any as any_pattern};
 pub use plugin::{Before, Capabilities, Factory, Fault, Metadata, Plugin, Registration};
 pub use slot::PluginState;
 pub use stats::Counts;
+pub use store::{Audit, Audited, Change, NoAudit, Store, StoreError, StoreLimits};
