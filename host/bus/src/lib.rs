@@ -32,6 +32,7 @@ mod pattern;
 mod plugin;
 mod rate;
 mod routes;
+pub mod services;
 mod slot;
 mod stats;
 mod store;

@@ -294,12 +294,12 @@ async fn carry_out(
     changes: Vec<Audited>,
 ) -> Result<Vec<usize>, StoreError> {
     let changes = Arc::new(changes);
-    in_thread(database, &changes, |database, changes| intend(database, changes)).await?;
+    in_thread(database, &changes, intend).await?;
     if let Err(why) = audit.record(changes.to_vec()).await {
-        in_thread(database, &changes, |database, changes| give_up(database, changes)).await?;
+        in_thread(database, &changes, give_up).await?;
         return Err(StoreError::Failed(why));
     }
-    in_thread(database, &changes, |database, changes| make(database, changes)).await
+    in_thread(database, &changes, make).await
 }
 
 async fn in_thread<T: Send + 'static>(
