@@ -2,10 +2,14 @@
 //!
 //! They answer the events of the older daemon's catalogue. What they must remember is in the [`Store`](crate::Store).
 
+mod agent;
+mod completion;
 mod message;
 mod state;
 mod system;
 
+pub use agent::{Agents, Profile};
+pub use completion::{Completion, CompletionLimits, Completions, Prompt, Provider};
 pub use message::Messages;
 pub use state::State;
 pub use system::{About, System};
