@@ -204,6 +204,12 @@ impl Bus {
         self.inner.history.watch()
     }
 
+    /// The host's clock, in milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        (self.inner.clock)()
+    }
+
     /// How many events there were.
     #[must_use]
     pub fn events_total(&self) -> u64 {
@@ -293,7 +299,7 @@ impl Bus {
             event_id,
             name: draft.name,
             data: draft.data,
-            timestamp_ms: (self.inner.clock)(),
+            timestamp_ms: self.now_ms(),
             sender,
             chain,
         }))

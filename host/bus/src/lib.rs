@@ -36,6 +36,7 @@ pub mod services;
 mod slot;
 mod stats;
 mod store;
+pub mod unix;
 mod waits;
 
 pub use bus::{Bus, PluginStatus, Reply};

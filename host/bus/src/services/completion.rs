@@ -77,7 +77,7 @@ pub struct CompletionLimits {
 
 impl Default for CompletionLimits {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(300), running_max: 4, waiting_max: 1_000, finished_kept: 1_000 }
+        Self { timeout: Duration::from_mins(5), running_max: 4, waiting_max: 1_000, finished_kept: 1_000 }
     }
 }
 
