@@ -37,6 +37,45 @@ impl View<'_> {
         (state.lifecycle().contributes() && self.alpha[seed] != 0.0).then_some(blueprint)
     }
 
+    /// Check that the lists are as long as there are seeds.
+    ///
+    /// # Errors
+    /// If one is not.
+    pub(crate) fn check_lists(&self) -> Result<(), Error> {
+        let lists = [("state", self.state.len()), ("alpha", self.alpha.len()), ("weights", self.weights.len())];
+        lists.iter().try_for_each(|&(buffer, found)| check_length(buffer, found, 1, self.chunks.seeds()))
+    }
+
+    /// Check what a backend is given of a seed, whether it computes or not.
+    ///
+    /// # Errors
+    /// If its blueprint's number is not known, its weights are not as many as the blueprint needs, or one of them, or
+    /// alpha, is not finite.
+    pub(crate) fn check(&self, seed: usize) -> Result<(), Error> {
+        let problem = |problem: String| Err(Error::Weights { seed, problem });
+        let (weights, alpha) = (&self.weights[seed], self.alpha[seed]);
+        if !alpha.is_finite() {
+            return problem(format!("its alpha is {alpha}: it must be finite"));
+        }
+        let number = self.state[seed].blueprint;
+        let Some(blueprint) = usize::try_from(number).ok().and_then(|at| self.blueprints.get(at)) else {
+            return if number < 0 {
+                Ok(())
+            } else {
+                problem(format!("its blueprint is number {number}, of {}", self.blueprints.len()))
+            };
+        };
+        let due = blueprint.function.weights(self.chunks.width_of(seed));
+        if weights.len() != due {
+            let (name, width) = (&blueprint.name, self.chunks.width_of(seed));
+            return problem(format!("there are {}, `{name}` needs {due} on a chunk of {width}", weights.len()));
+        }
+        weights
+            .iter()
+            .position(|weight| !weight.is_finite())
+            .map_or(Ok(()), |at| problem(format!("number {at} is {}: every weight must be finite", weights[at])))
+    }
+
     /// Whether the gradients of a seed's weights are asked for.
     #[must_use]
     pub fn learns(&self, seed: usize) -> bool {

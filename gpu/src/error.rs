@@ -78,6 +78,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Data that a network cannot be trained on, or that is not what was exported.
+    #[error("data `{name}`: {problem}")]
+    Data {
+        /// Which data.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// No grafting strategy of that name.
     #[error("grafting strategy `{asked}` is not registered; registered are: {known}")]
     NoStrategy {
@@ -97,6 +105,22 @@ pub enum Error {
         to: Lifecycle,
         /// Why it cannot.
         reason: String,
+    },
+    /// A command's id that was used before for something else.
+    #[error("command `{id}`: {problem}")]
+    Command {
+        /// The command's id.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A measurement that cannot be used.
+    #[error("{signal}: {problem}")]
+    Signal {
+        /// Which one, and of what.
+        signal: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A checkpoint that is not of this layer, or that is damaged.
     #[error("checkpoint: {0}")]

@@ -1,4 +1,4 @@
-//! Who commands and who permits. Tamiyo reads an [`Observation`](crate::observe::Observation) and answers with
+//! Who commands and who permits. Tamiyo reads an [`Observation`] and answers with
 //! [`Command`]s; the layer checks each against the seed's stage and gate; a [`Governor`] then allows or denies the
 //! [`Transition`]; what is allowed lands at the epoch boundary. A denial changes nothing.
 
@@ -76,7 +76,7 @@ impl Order {
 /// One order for one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
-    /// The commander's own name for it; the response carries it.
+    /// The commander's own name for it, of at most [`crate::layer::COMMAND_ID_BYTES_MAX`] bytes; the response carries it.
     pub id: String,
     /// Which seed.
     pub seed: usize,
@@ -85,13 +85,13 @@ pub struct Command {
     /// For [`Order::Germinate`]: a registered blueprint's name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blueprint: Option<String>,
-    /// For [`Order::Germinate`]: the description itself, which is registered first.
+    /// For [`Order::Germinate`]: the description itself, which is registered when the command lands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blueprint_ir: Option<Blueprint>,
     /// For [`Order::Germinate`] and [`Order::Graft`]: a registered grafting strategy; the configuration's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
-    /// Why, in words; it goes into the record.
+    /// Why, in words, at most [`crate::layer::REASON_BYTES_MAX`] bytes; it goes into the record.
     #[serde(default)]
     pub reason: String,
 }
@@ -126,7 +126,8 @@ pub struct Transition {
 }
 
 /// What a governor says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ruling {
     /// The transition may land.
     Allowed,

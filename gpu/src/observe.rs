@@ -57,7 +57,7 @@ pub struct SeedView {
     pub seed: usize,
     /// Its stage.
     pub stage: Lifecycle,
-    /// Epochs in it.
+    /// Epochs in it, the one that ends counted.
     pub epochs_in_state: u32,
     /// Id of its blueprint.
     pub blueprint_id: Option<String>,
@@ -81,6 +81,10 @@ pub struct SeedView {
     pub errors: u32,
 }
 
+fn no_limit() -> usize {
+    usize::MAX
+}
+
 /// A layer as Tamiyo sees it at the end of an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
@@ -92,6 +96,16 @@ pub struct Observation {
     pub task: TaskSignals,
     /// How many seeds the layer has.
     pub seed_count: usize,
+    /// How many columns it has; with the count of seeds this says how wide each chunk is.
+    #[serde(default)]
+    pub width: usize,
+    /// How many weights a seed may have (the configuration's `seed_weights_max`).
+    #[serde(default = "no_limit")]
+    pub seed_weights_max: usize,
+    /// How many weights seeds that germinate now may have together: the configuration's `weights_max`, less what the
+    /// seeds have and waiting commands will take.
+    #[serde(default = "no_limit")]
+    pub weights_free: usize,
     /// Seeds that may begin TRAINING now.
     pub training_slots_free: usize,
     /// Dormant seeds, by the variance of their chunk, greatest first; as many as the configuration's

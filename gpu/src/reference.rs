@@ -1,10 +1,17 @@
 //! What a layer computes, in f64 and in the plainest way: the definition that the backends are held against. Slow.
 
+mod plain;
+
+pub use plain::Plain;
+
 use crate::backend::View;
 use crate::blueprint::{Function, LAYER_NORM_EPSILON, gelu, gelu_slope};
 use crate::telemetry::{SeedTelemetry, ZERO_BELOW};
 
 /// The output of a layer for `rows` rows of x.
+///
+/// # Panics
+/// If x has not that many rows of the layer's width.
 #[must_use]
 pub fn forward(layer: &View<'_>, x: &[f32], rows: usize) -> Vec<f64> {
     let width = layer.chunks.width();
@@ -25,13 +32,16 @@ pub fn forward(layer: &View<'_>, x: &[f32], rows: usize) -> Vec<f64> {
 }
 
 /// Gradients for the gradient `dy` of the output: of the input, and of the weights of the seeds that learn.
+///
+/// # Panics
+/// If x or dy has not that many rows of the layer's width.
 #[must_use]
 pub fn backward(layer: &View<'_>, x: &[f32], rows: usize, dy: &[f32]) -> (Vec<f64>, Vec<Vec<f64>>) {
     let width = layer.chunks.width();
     assert!(x.len() == rows * width && dy.len() == x.len(), "x and dy are rows × width");
     let mut dx: Vec<f64> = dy.iter().map(|&value| f64::from(value)).collect();
     let mut gradients = vec![Vec::new(); layer.chunks.seeds()];
-    for seed in 0..layer.chunks.seeds() {
+    for (seed, gradients) in gradients.iter_mut().enumerate() {
         let Some(blueprint) = layer.computing(seed) else { continue };
         let (weights, range) = (wide(&layer.weights[seed]), layer.chunks.range(seed));
         let mut sum = vec![0.0; weights.len()];
@@ -45,7 +55,7 @@ pub fn backward(layer: &View<'_>, x: &[f32], rows: usize, dy: &[f32]) -> (Vec<f6
             }
         }
         if layer.learns(seed) {
-            gradients[seed] = sum;
+            *gradients = sum;
         }
     }
     (dx, gradients)
@@ -147,7 +157,7 @@ fn mlp_back(parts: &[&[f64]], applied: &Applied, dy: &[f64], sums: &mut [&mut [f
     dn.iter().zip(&applied.normal).map(|(d, n)| (d - mean - n * along) / applied.deviation).collect()
 }
 
-fn split<'a>(function: Function, mut weights: &'a [f64], width: usize) -> Vec<&'a [f64]> {
+fn split(function: Function, mut weights: &[f64], width: usize) -> Vec<&[f64]> {
     let cut = |part: crate::blueprint::Part| {
         let (head, tail) = weights.split_at(part.length);
         weights = tail;
@@ -156,7 +166,7 @@ fn split<'a>(function: Function, mut weights: &'a [f64], width: usize) -> Vec<&'
     function.layout(width).into_iter().map(cut).collect()
 }
 
-fn split_mut<'a>(function: Function, mut weights: &'a mut [f64], width: usize) -> Vec<&'a mut [f64]> {
+fn split_mut(function: Function, mut weights: &mut [f64], width: usize) -> Vec<&mut [f64]> {
     let mut parts = Vec::new();
     for part in function.layout(width) {
         let (head, tail) = weights.split_at_mut(part.length);
@@ -259,3 +269,6 @@ fn correlation(columns: &[Vec<f64>]) -> f64 {
     }
     if below == 0.0 { 0.0 } else { above / below }
 }
+
+#[cfg(test)]
+mod tests;

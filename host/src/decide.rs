@@ -10,6 +10,8 @@
 
 use crate::carry::{Panicked, carry};
 use crate::gate::Pass;
+use crate::kasmina::rollout::ROLLOUT;
+use crate::kasmina::{RESTORE, TRANSITION};
 use crate::kernel::{Kernel, Walk};
 use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, PolicyTimeLabels, ToolLabels};
 use crate::policies::change::Reason;
@@ -17,6 +19,7 @@ use crate::policies::health::Quarantined;
 use crate::policies::life::{Deployed, Line};
 use crate::policies::shadow::Word;
 use crate::record::{self, DecisionMeta, Mode};
+use futures_util::future::BoxFuture;
 use gavel_kernel::{Decision, EntryData, Judgement, MemoryPermitUses, Receipt, Request, Stage, State, Status, judge};
 use gavel_ledger::{AppendError, BlobError, BlobId, Blobs, Committed, Draft, Kind, SEGMENT_RECORDS};
 use gavel_runtime::{Evaluation, Level, WindowedCounters};
@@ -41,6 +44,16 @@ impl Principal {
     pub fn unbound(name: impl Into<String>) -> Self {
         Self { name: name.into(), actor: None }
     }
+}
+
+/// What an allowed request of the host itself does, in the place of a tool: its record is durable by then, and its
+/// outcome is recorded after. No caller of the API can name one.
+pub trait Effect: std::fmt::Debug + Send + Sync {
+    /// Do it, once.
+    ///
+    /// # Errors
+    /// Why it was not done, for the record.
+    fn happen(&self) -> BoxFuture<'_, Result<Value, String>>;
 }
 
 /// Why a request was not judged, or not to the end. Nothing ran, unless it says so.
@@ -81,6 +94,9 @@ pub enum Refused {
 /// Keys that the policies may count under in a smoke test, whose counters are thrown away.
 const SMOKE_COUNTER_KEYS: usize = 1_024;
 
+/// Tools that only the host itself calls, each with an [`Effect`].
+const OWN_TOOLS: [&str; 3] = [TRANSITION, RESTORE, ROLLOUT];
+
 /// A request in the course of its judgement.
 struct Case<'a> {
     request: &'a Request,
@@ -93,6 +109,8 @@ struct Case<'a> {
     /// What the policies are asked, once the request came so far.
     asked: Option<Arc<gavel_runtime::Request>>,
     evaluations: Vec<Evaluation>,
+    /// What it does if it is allowed, where that is no tool.
+    effect: Option<&'a dyn Effect>,
 }
 
 /// What came of the judgement.
@@ -127,7 +145,7 @@ impl Kernel {
         mode: Mode,
     ) -> Result<Receipt, Refused> {
         let pass = self.gate.enter().ok_or_else(|| Refused::Replaced(self.id.clone()))?;
-        self.carry_in(pass, request, principal, mode).await
+        self.carry_in(pass, request, principal, mode, None).await
     }
 
     /// Judge for one who is inside already.
@@ -137,16 +155,23 @@ impl Kernel {
         request: Request,
         principal: Principal,
         mode: Mode,
+        effect: Option<Arc<dyn Effect>>,
     ) -> Result<Receipt, Refused> {
         let kernel = Arc::clone(self);
         let work = async move {
             let _inside = pass;
-            kernel.serve(&request, &principal, mode).await
+            kernel.serve(&request, &principal, mode, effect.as_deref()).await
         };
         carry(&self.tasks, work).await.unwrap_or_else(|Panicked| Err(broken_off()))
     }
 
-    async fn serve(&self, request: &Request, principal: &Principal, mode: Mode) -> Result<Receipt, Refused> {
+    async fn serve(
+        &self,
+        request: &Request,
+        principal: &Principal,
+        mode: Mode,
+        effect: Option<&dyn Effect>,
+    ) -> Result<Receipt, Refused> {
         self.refuse_if_halted()?;
         record::check_lengths(request).map_err(Refused::TooLong)?;
         let started = Instant::now();
@@ -155,8 +180,17 @@ impl Kernel {
         let line = self.life.line();
         let judgement = self.judge(&line, request, mode, now_ms);
         let deployed = Arc::clone(line.decides(request.request_id()));
-        let mut case =
-            Case { request, principal, mode, now_ms, judgement, deployed, asked: None, evaluations: Vec::new() };
+        let mut case = Case {
+            request,
+            principal,
+            mode,
+            now_ms,
+            judgement,
+            deployed,
+            asked: None,
+            evaluations: Vec::new(),
+            effect,
+        };
         let ruling = self.rule(&mut case, &line, &mut walk).await;
         let receipt = match ruling {
             Ruling::Denied { stage, error } => self.deny(&case, stage, error, &mut walk).await,
@@ -198,7 +232,7 @@ impl Kernel {
             return Ruling::Denied { stage: *stage, error: error.clone() };
         }
         walk.to(State::Arbitrating);
-        if let Some(error) = impersonation(case) {
+        if let Some(error) = impersonation(case).or_else(|| borrowed(case)) {
             return Ruling::Denied { stage: Stage::Jurisdiction, error };
         }
         let asked = Arc::new(record::guest_request(case.request, case.now_ms));
@@ -254,7 +288,7 @@ impl Kernel {
     async fn allow(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let call = case.request.tool_call().filter(|_| case.mode == Mode::Submit);
         match call {
-            Some(call) if self.tools.contains(&call.name) => self.execute(case, walk).await,
+            Some(call) if case.effect.is_some() || self.tools.contains(&call.name) => self.execute(case, walk).await,
             Some(call) => {
                 walk.to(State::Executing);
                 self.fail(case, gavel_kernel::unregistered_tool(&call.name), None, walk).await
@@ -276,7 +310,10 @@ impl Kernel {
         let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
         let decision = self.append(draft).await?;
         walk.to(State::Executing);
-        let result = self.tools.call(&call.name, call.params.clone()).await;
+        let result = match case.effect {
+            Some(effect) => effect.happen().await,
+            None => self.tools.call(&call.name, call.params.clone()).await,
+        };
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.tools.get_or_create(&ToolLabels { tool: call.name.clone(), outcome }).inc();
         let recorded = match result {
@@ -481,6 +518,13 @@ fn impersonation(case: &Case<'_>) -> Option<String> {
     let actor = case.request.actor();
     (actor != bound)
         .then(|| format!("Jurisdiction denied: Actor '{actor}' is not the actor of key '{}'", case.principal.name))
+}
+
+/// A tool of the host's own, called by anybody else: an ALLOW for it means that the host has done it.
+fn borrowed(case: &Case<'_>) -> Option<String> {
+    let tool = &case.request.tool_call()?.name;
+    let own = case.effect.is_none() && OWN_TOOLS.contains(&tool.as_str());
+    own.then(|| format!("Jurisdiction denied: Tool '{tool}' is the host's own, and no caller can call it"))
 }
 
 fn receipt(

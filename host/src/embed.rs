@@ -144,7 +144,7 @@ impl Opening {
             (None, Some(data)) => Storage::Folder(data.clone()),
             (None, None) => Storage::Folder(host::default_data_dir()?),
         };
-        let host = Host::open(file, &storage, self.clock).await?;
+        let host = Box::pin(Host::open(file, &storage, self.clock)).await?;
         host.watch();
         let app = host.app();
         Ok(Governance { host, app })

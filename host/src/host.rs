@@ -1,11 +1,15 @@
 //! A host: everything that a configuration means, made ready to serve.
 
 use crate::archive_target::ObjectStore;
+use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::File;
+use crate::config::{File, KasminaFile};
 use crate::fleet::{Fleet, Means};
 use crate::http::App;
 use crate::http::auth::Keys;
+use crate::kasmina::component::Components;
+use crate::kasmina::tamiyo::Tamiyos;
+use crate::kasmina::{Kasmina, Parts};
 use crate::kernel::{Kernel, LEDGER};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -33,6 +37,8 @@ pub struct Host {
     file: File,
     /// The plays of the operator; none without a data folder.
     operations: Option<Operations>,
+    /// The layers; none without a section `kasmina`.
+    kasmina: Option<Arc<Kasmina>>,
     /// The eye on what must be alerted.
     watching: Mutex<Option<JoinHandle<()>>>,
 }
@@ -61,11 +67,12 @@ impl Host {
             Storage::Folder(data) => Catalogue::open(&catalogue_dir(data), file.limits.max_catalogue_bytes)?,
             Storage::Volatile => Catalogue::in_memory(),
         };
-        let admission = Arc::new(Admission::new(&file, sandbox, catalogue));
+        let admission = Arc::new(Admission::new(&file, sandbox.clone(), catalogue));
         admission.deploy(policies::unused(&file, &admission)?, &[]).await?;
         let means =
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
+        let kasmina = layers(&file, storage, (&fleet, sandbox), &clock, &metrics).await?;
         let operations = match storage {
             Storage::Folder(data) => {
                 let operations = Operations::new(&file, data, clock);
@@ -76,7 +83,7 @@ impl Host {
             }
             Storage::Volatile => None,
         };
-        Ok(Self { fleet, metrics, file, operations, watching: Mutex::default() })
+        Ok(Self { fleet, metrics, file, operations, kasmina, watching: Mutex::default() })
     }
 
     /// The kernels that answer, in the configuration's order; never empty.
@@ -99,6 +106,10 @@ impl Host {
     /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
     /// service then.
     pub async fn reconfigure(&self, file: &File) -> Result<()> {
+        let changed = [("kasmina", self.file.kasmina != file.kasmina), ("events", self.file.events != file.events)];
+        for (section, _) in changed.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(section, "this section of the configuration was changed: it counts from the next start");
+        }
         self.fleet.reconfigure(file).await
     }
 
@@ -107,10 +118,20 @@ impl Host {
     pub fn app(&self) -> App {
         let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
         let app = App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone());
-        match &self.operations {
+        let app = match &self.operations {
             Some(operations) => app.with_operations(operations.clone()),
             None => app,
+        };
+        match &self.kasmina {
+            Some(kasmina) => app.with_kasmina(Arc::clone(kasmina)),
+            None => app,
         }
+    }
+
+    /// The layers, where the configuration has a section for them.
+    #[must_use]
+    pub fn kasmina(&self) -> Option<&Arc<Kasmina>> {
+        self.kasmina.as_ref()
     }
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
@@ -121,6 +142,10 @@ impl Host {
         if let Some(operations) = &self.operations {
             operations.finish(FINISH_GRACE).await;
         }
+        // Before the kernels: what a layer has landed is to be recorded.
+        if let Some(kasmina) = &self.kasmina {
+            kasmina.finish().await;
+        }
         self.fleet.finish().await;
     }
 
@@ -129,6 +154,37 @@ impl Host {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
+
+/// The layers of a configuration that has a section for them, with their bus.
+async fn layers(
+    file: &File,
+    storage: &Storage,
+    (fleet, sandbox): (&Fleet, Sandbox),
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Kasmina>>> {
+    let Some(limits) = &file.kasmina else { return Ok(None) };
+    let data = match storage {
+        Storage::Folder(data) => Some(data.as_path()),
+        Storage::Volatile => None,
+    };
+    let bus = Bus::open(data.map(|data| data.join("events")).as_deref(), &file.events, clock.clone())?;
+    let (mut tamiyos, clock, metrics) = (Tamiyos::default(), clock.clone(), metrics.kasmina.clone());
+    let Components { strategies, tamiyo } = components(limits, sandbox).await?;
+    if let Some(tamiyo) = tamiyo {
+        let tamiyo = tamiyo.counted(&metrics);
+        let name = tamiyo.name().to_owned();
+        tamiyos.add(&name, move |_| Ok(Box::new(tamiyo.clone())));
+    }
+    let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, strategies, clock, metrics }).await?;
+    Ok(Some(Arc::new(kasmina)))
+}
+
+/// The components that layers are led by. They are compiled away from the runtime's workers.
+async fn components(limits: &KasminaFile, sandbox: Sandbox) -> Result<Components> {
+    let (strategies, tamiyo) = (limits.strategies.clone(), limits.tamiyo.clone());
+    tokio::task::spawn_blocking(move || Components::load(&sandbox, &strategies, tamiyo.as_ref())).await?
 }
 
 /// Where a kernel's things lie in a data folder.

@@ -12,6 +12,7 @@
 
 pub mod archive;
 pub mod archive_target;
+pub mod bus;
 mod carry;
 mod checkpoint_key;
 pub mod checkpoints;
@@ -28,6 +29,7 @@ pub mod host;
 pub mod http;
 pub mod incidents;
 pub mod index;
+pub mod kasmina;
 pub mod kernel;
 pub mod metrics;
 pub mod operations;

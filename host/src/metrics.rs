@@ -2,6 +2,7 @@
 //!
 //! Names are part of the interface: dashboards and alerts refer to them.
 
+use crate::kasmina::metrics::LayerMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -138,6 +139,8 @@ pub struct Metrics {
     pub index_records: Family<KernelLabels, Gauge>,
     /// Requests being served.
     pub in_flight: Gauge,
+    /// Of layers.
+    pub kasmina: LayerMetrics,
 }
 
 fn seconds() -> Histogram {
@@ -168,6 +171,7 @@ impl Default for Metrics {
             checkpoint_pushed: Family::default(),
             index_records: Family::default(),
             in_flight: Gauge::default(),
+            kasmina: LayerMetrics::default(),
         };
         metrics.register();
         metrics
@@ -211,6 +215,7 @@ impl Metrics {
         r.register("checkpoint_pushed", "Records in the last checkpoint taken", self.checkpoint_pushed.clone());
         r.register("index_records", "Records in the index", self.index_records.clone());
         r.register("http_in_flight", "Requests being served", self.in_flight.clone());
+        self.kasmina.register(r);
     }
 
     /// Everything as OpenMetrics text.

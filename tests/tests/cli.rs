@@ -43,6 +43,7 @@ fn every_command_has_help_with_an_example() {
         "info",
         "init",
         "investigate",
+        "kasmina",
         "key",
         "policy",
         "preserve",

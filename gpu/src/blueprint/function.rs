@@ -95,15 +95,15 @@ impl Function {
         }
     }
 
-    /// How many weights it has for a chunk of `width` columns.
+    /// How many weights it has for a chunk of `width` columns; `usize::MAX` where no computer could count them.
     #[must_use]
     pub fn weights(&self, width: usize) -> usize {
+        let times = |factor: usize| width.saturating_mul(factor);
         match *self {
-            Self::Adapter { rank } => 2 * width * rank + rank + width,
-            Self::Mlp => {
-                2 * width + 4 * width * width + 4 * width + 16 * width * width + 4 * width + 4 * width * width + width
-            }
-            Self::ResidualScale => 2 * width,
+            Self::Adapter { rank } => times(2).saturating_mul(rank).saturating_add(rank).saturating_add(width),
+            // Two for the norm, a bias for each of 4c + 4c + c outputs, and matrices of 4c², 16c² and 4c².
+            Self::Mlp => times(24).saturating_mul(width).saturating_add(times(11)),
+            Self::ResidualScale => times(2),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Blueprints: the small networks that seeds grow. A [`Blueprint`] is a description; its [`id`](Blueprint::id) is the
-//! SHA-256 of the description's canonical JSON, so a name can be given to another description but an id cannot.
+//! SHA-256 of the description's canonical JSON, and a name belongs to one description of a registry.
 
 mod function;
 mod registry;
 
 pub use function::{Function, LAYER_NORM_EPSILON, Part, gelu, gelu_slope};
+pub(crate) use registry::name_taken;
 pub use registry::{Outcome, Record, Registry};
 
 use crate::Error;
@@ -13,6 +14,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+/// Hexadecimal digits of an id.
+const ID_DIGITS: usize = 64;
 
 /// What a seed grows, and how it is trained. As JSON it is what an author writes and what commands carry
 /// (`blueprint_ir`).
@@ -67,12 +71,15 @@ impl Blueprint {
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(legal) {
             return problem("a name has 1 to 64 characters of a-z, 0-9, - and _".to_owned());
         }
+        if self.name.len() == ID_DIGITS && self.name.chars().all(|c| c.is_ascii_hexdigit()) {
+            return problem("a name of 64 hexadecimal digits would pass for an id: choose another".to_owned());
+        }
         for (key, rate) in [("denoising_rate", self.denoising_rate), ("task_rate", self.task_rate)] {
             if !(rate > 0.0 && rate.is_finite()) {
                 return problem(format!("{key} = {rate}: it must be above 0"));
             }
         }
-        self.function.check().or_else(|text| problem(text))
+        self.function.check().or_else(problem)
     }
 
     /// The description as canonical JSON: keys sorted, no blanks.

@@ -67,17 +67,29 @@ impl Registry {
         Self::default()
     }
 
-    /// Add a blueprint, or give its name to this description from now on; the earlier one keeps its id and its record.
-    /// Returns its id.
+    /// Add a blueprint. Returns its id. One that is there already stays as it is, with its record. A name belongs to the
+    /// description that had it first, for whoever names a blueprint must get what was meant.
     ///
     /// # Errors
-    /// If a value of it is out of range.
+    /// If a value of it is out of range, or its name is another description's.
     pub fn add(&mut self, blueprint: Blueprint) -> Result<String, Error> {
-        blueprint.check()?;
-        let id = blueprint.id();
+        let id = self.check_new(&blueprint)?;
         self.id_of.insert(blueprint.name.clone(), id.clone());
         self.by_id.entry(id.clone()).or_insert_with(|| (Arc::new(blueprint), Record::default()));
         Ok(id)
+    }
+
+    /// Whether [`Self::add`] would take a blueprint. Returns its id.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn check_new(&self, blueprint: &Blueprint) -> Result<String, Error> {
+        blueprint.check()?;
+        let id = blueprint.id();
+        match self.id_of.get(&blueprint.name) {
+            Some(known) if *known != id => Err(name_taken(&blueprint.name, known, &id)),
+            _ => Ok(id),
+        }
     }
 
     /// The blueprint with this id or, failing that, this name.
@@ -85,8 +97,8 @@ impl Registry {
     /// # Errors
     /// If there is none.
     pub fn find(&self, asked: &str) -> Result<Arc<Blueprint>, Error> {
-        let id = self.id_of.get(asked).map_or(asked, String::as_str);
-        let found = self.by_id.get(id).map(|(blueprint, _)| blueprint.clone());
+        let by_name = || self.id_of.get(asked).and_then(|id| self.by_id.get(id));
+        let found = self.by_id.get(asked).or_else(by_name).map(|(blueprint, _)| blueprint.clone());
         found.ok_or_else(|| Error::NoBlueprint { asked: asked.to_owned(), known: self.names() })
     }
 
@@ -109,5 +121,38 @@ impl Registry {
     fn names(&self) -> String {
         let names: Vec<_> = self.id_of.keys().map(String::as_str).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// A name that belongs to the description `known` and is asked for `id`.
+pub(crate) fn name_taken(name: &str, known: &str, id: &str) -> Error {
+    let problem = format!("the name belongs to the description {known}, this one is {id}: give it another name");
+    Error::Blueprint { name: name.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blueprint::Function;
+
+    #[test]
+    fn a_name_stays_with_its_description() {
+        let mut registry = Registry::empty();
+        let (mlp, scale) = (Blueprint::new("one", Function::Mlp), Blueprint::new("one", Function::ResidualScale));
+        let id = registry.add(mlp.clone()).unwrap();
+        assert_eq!(registry.add(mlp).unwrap(), id, "again");
+        let error = registry.add(scale).unwrap_err().to_string();
+        assert!(error.contains("the name belongs to the description") && error.contains(&id), "{error}");
+        assert_eq!(registry.find("one").unwrap().id(), id);
+        assert_eq!(registry.all().count(), 1);
+    }
+
+    #[test]
+    fn a_name_cannot_stand_for_an_id() {
+        let mut registry = Registry::empty();
+        let id = registry.add(Blueprint::new("one", Function::Mlp)).unwrap();
+        let error = registry.add(Blueprint::new(&id, Function::ResidualScale)).unwrap_err().to_string();
+        assert!(error.contains("64 hexadecimal digits"), "{error}");
+        assert_eq!(registry.find(&id).unwrap().name, "one");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Kept in a module of its own so that generated code, which carries no documentation of ours, is
 //! exempt from the lints that hold everywhere else.
-#![allow(missing_docs, reason = "generated: the documentation is in wit/policy.wit")]
+#![allow(missing_docs, reason = "generated: the documentation is in wit/policy.wit and wit/kasmina/kasmina.wit")]
 #![allow(clippy::pedantic, reason = "generated code")]
 #![allow(unreachable_pub, reason = "generated code")]
 
@@ -13,3 +13,36 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
     additional_derives: [PartialEq],
 });
+
+/// World `gavel:kasmina/strategy`.
+pub(crate) mod strategy {
+    wasmtime::component::bindgen!({
+        world: "gavel:kasmina/strategy",
+        path: ["../../wit", "../../wit/kasmina"],
+        with: {
+            "gavel:policy/types": crate::bindings::gavel::policy::types,
+            "gavel:policy/log": crate::bindings::gavel::policy::log,
+            "gavel:policy/config": crate::bindings::gavel::policy::config,
+        },
+        exports: { default: async },
+        imports: { default: trappable },
+        additional_derives: [PartialEq],
+    });
+}
+
+/// World `gavel:kasmina/tamiyo`, with the types of the other.
+pub(crate) mod tamiyo {
+    wasmtime::component::bindgen!({
+        world: "gavel:kasmina/tamiyo",
+        path: ["../../wit", "../../wit/kasmina"],
+        with: {
+            "gavel:policy/types": crate::bindings::gavel::policy::types,
+            "gavel:policy/log": crate::bindings::gavel::policy::log,
+            "gavel:policy/config": crate::bindings::gavel::policy::config,
+            "gavel:kasmina/types": crate::bindings::strategy::gavel::kasmina::types,
+        },
+        exports: { default: async },
+        imports: { default: trappable },
+        additional_derives: [PartialEq],
+    });
+}

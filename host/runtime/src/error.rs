@@ -1,7 +1,22 @@
 //! What can go wrong: when a component is loaded ([`Error`], told to the operator) and when it is
 //! asked ([`FailedClosed`], a denial).
 
-/// Why a sandbox or a policy could not be made ready. Nothing is running when this is returned.
+/// What a fault is about: a component, by the world it should be of and the name that the operator gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// What a component of that world is called: `policy`, `strategy`, `tamiyo`.
+    pub kind: &'static str,
+    /// Its name in the configuration.
+    pub name: String,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Why a sandbox or a component could not be made ready. Nothing is running when this is returned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -9,10 +24,10 @@ pub enum Error {
     #[error("the wasm engine cannot start: {0}")]
     Engine(String),
     /// The bytes are no component: truncated, a core module, or another file altogether.
-    #[error("policy {policy}: {bytes} bytes are not a WebAssembly component: {why}")]
+    #[error("{subject}: {bytes} bytes are not a WebAssembly component: {why}")]
     NotAComponent {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
         /// The size of what was given.
         bytes: usize,
         /// What the validator said.
@@ -20,64 +35,70 @@ pub enum Error {
     },
     /// It is a component, but one that no instance slot could hold: too many core instances,
     /// memories or tables, or one of them too large from the start.
-    #[error("policy {policy}: the component is larger than the sandbox allows: {why}")]
+    #[error("{subject}: the component is larger than the sandbox allows: {why}")]
     TooLarge {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
         /// Which of its parts, and the limit.
         why: String,
     },
     /// The component asks for something that its world does not offer.
-    #[error("policy {policy}: imports {import}, which world gavel:policy/policy@0.1.0 does not offer; {advice}")]
+    #[error("{subject}: imports {import}, which world {world} does not offer; {advice}")]
     ForbiddenImport {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
         /// The import's full name, for example `wasi:clocks/wall-clock@0.2.6`.
         import: String,
-        /// What a policy may import, or how to do without.
-        advice: &'static str,
+        /// The world, for example `gavel:policy/policy@0.1.0`.
+        world: &'static str,
+        /// What it may import, or how to do without.
+        advice: String,
     },
     /// The component is built against a version of the contract that this sandbox does not speak.
     #[error(
-        "policy {policy}: is built against gavel:policy@{version}, this sandbox speaks gavel:policy@0.1.0: build it against that contract, or run a Gavel that speaks its own"
+        "{subject}: is built against {package}@{version}, this sandbox speaks {package}@0.1.0: build it against that contract, or run a Gavel that speaks its own"
     )]
     WrongVersion {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
+        /// The package of the contract, for example `gavel:policy`.
+        package: &'static str,
         /// The version that it is built against.
         version: String,
     },
     /// The component does not export what its world demands, or with other types.
-    #[error("policy {policy}: does not implement world gavel:policy/policy@0.1.0: {why}")]
+    #[error("{subject}: does not implement world {world}: {why}")]
     WrongWorld {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
+        /// The world, for example `gavel:policy/policy@0.1.0`.
+        world: &'static str,
         /// What is missing or different.
         why: String,
     },
     /// `describe` failed, so the policy does not work at all.
-    #[error("policy {policy}: describe failed: {why}")]
+    #[error("{subject}: describe failed: {why}")]
     Describe {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
         /// The limit hit or the trap.
         why: FailedClosed,
     },
     /// The configuration does not satisfy the schema that the policy ships.
-    #[error("policy {policy}: configuration{path}: {why}")]
+    #[error("{subject}: configuration{path}: {why}")]
     Configuration {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
         /// Where in the configuration, as ` at /json/pointer`, empty for the whole.
         path: String,
         /// What is wrong there.
         why: String,
     },
     /// A limit is out of the range that the sandbox was set up for.
-    #[error("policy {policy}: limit {limit} is {value}, the sandbox allows {min} to {max}")]
+    #[error("{subject}: limit {limit} is {value}, the sandbox allows {min} to {max}")]
     Limit {
-        /// The policy's name in the configuration.
-        policy: String,
+        /// Which component.
+        subject: Subject,
         /// The limit's name in the configuration.
         limit: &'static str,
         /// What was asked.
@@ -89,7 +110,8 @@ pub enum Error {
     },
 }
 
-/// Why a policy gave no usable answer. Every one of these denies the request.
+/// Why a policy gave no usable answer. Every one of these denies the request. Of a component that takes part in growing
+/// a layer ([`crate::kasmina`]): why nothing changes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailedClosed {
@@ -130,6 +152,14 @@ pub enum FailedClosed {
     /// The policy's answer, or what it passed to the host, is too large.
     #[error("output larger than {limit} bytes (max_output_bytes)")]
     Output {
+        /// The cap in force.
+        limit: u64,
+    },
+    /// A Tamiyo gave more commands than it may.
+    #[error("{found} commands, the limit is {limit} (max_commands)")]
+    Commands {
+        /// How many it gave.
+        found: u64,
         /// The cap in force.
         limit: u64,
     },
@@ -178,6 +208,7 @@ impl FailedClosed {
             Self::Table { .. } => "table",
             Self::Stack { .. } => "stack",
             Self::Output { .. } => "output",
+            Self::Commands { .. } => "commands",
             Self::CounterCalls { .. } => "counter_calls",
             Self::CounterKey { .. } => "counter_key",
             Self::Instances { .. } => "instances",

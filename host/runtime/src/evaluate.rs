@@ -1,6 +1,7 @@
 //! One call into a guest: its state, the imports it sees, and how its failures are told.
 
 use crate::bindings::gavel::policy::{config, counters, log, types};
+use crate::bindings::strategy::gavel::kasmina::types as growth;
 use crate::limits::COUNTER_KEY_BYTES_MAX;
 use crate::sandbox::{MEMORIES_PER_COMPONENT, TABLES_PER_COMPONENT};
 use crate::{CounterAnswer, CounterOperation, Counters, FailedClosed, Level, Limits, Verdict};
@@ -59,7 +60,7 @@ pub(crate) struct Call {
 enum Occasion {
     /// A decision, with the counters of its kernel.
     Decision(Arc<dyn Counters>),
-    /// `describe`, for which every counter is 0.
+    /// `describe`, for which every counter is 0, or a world without counters.
     Describe,
     /// Instantiation before there is a decision: what would be counted belongs to none.
     Ahead,
@@ -71,7 +72,7 @@ impl Call {
         Self { terms, occasion: Occasion::Decision(counters), now_ms, started: Instant::now(), deadline }
     }
 
-    /// A call of `describe`, which has no counters.
+    /// A call without counters: of `describe`, or of a world that offers none.
     pub(crate) fn describe(terms: Arc<Terms>) -> Self {
         let deadline = Duration::from_millis(terms.limits.deadline_ms);
         Self { terms, occasion: Occasion::Describe, now_ms: 0, started: Instant::now(), deadline }
@@ -141,6 +142,11 @@ impl Guest {
             memory_bytes: self.memory_bytes,
             elapsed: self.call.started.elapsed(),
         }
+    }
+
+    /// End a call that is no evaluation: what the guest logged, how many lines were dropped, its memory in bytes.
+    pub(crate) fn take_notes(&mut self) -> (Vec<LogLine>, u64, u64) {
+        (std::mem::take(&mut self.logs), std::mem::take(&mut self.logs_dropped), self.memory_bytes)
     }
 
     pub(crate) fn max_output_bytes(&self) -> u64 {
@@ -217,6 +223,8 @@ impl Guest {
 }
 
 impl types::Host for Guest {}
+
+impl growth::Host for Guest {}
 
 impl log::Host for Guest {
     fn write(&mut self, level: Level, mut message: String) -> wasmtime::Result<()> {

@@ -35,11 +35,7 @@ impl Instance {
         call: Call,
         slot: OwnedSemaphorePermit,
     ) -> Result<Box<Self>, Box<(FailedClosed, Guest)>> {
-        let mut store = Store::new(&sandbox.inner.engine, Guest::new(call, sandbox.inner.options.max_stack_bytes));
-        store.limiter(|guest| guest);
-        store.set_hostcall_fuel(TRANSFER_BYTES_MAX);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().next_slice()));
-        store.set_epoch_deadline(FIRST_SLICE_TICKS);
+        let mut store = sandbox.store(call);
         match pre.instantiate_async(&mut store).await {
             Ok(world) => Ok(Box::new(Self { store, world, calls: 0, made_ahead: false, _slot: slot, idle: None })),
             Err(why) => {
@@ -137,6 +133,16 @@ impl Instance {
 const FIRST_SLICE_TICKS: u64 = 2;
 
 impl Sandbox {
+    /// A store for one instance, under the limits of `call`.
+    pub(crate) fn store(&self, call: Call) -> Store<Guest> {
+        let mut store = Store::new(&self.inner.engine, Guest::new(call, self.inner.options.max_stack_bytes));
+        store.limiter(|guest| guest);
+        store.set_hostcall_fuel(TRANSFER_BYTES_MAX);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().next_slice()));
+        store.set_epoch_deadline(FIRST_SLICE_TICKS);
+        store
+    }
+
     /// A slot of the instance pool, if one is free.
     pub(crate) fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.inner.slots).try_acquire_owned().ok()

@@ -9,7 +9,9 @@
 //!   is a [`FailedClosed`] that names the limit; no failure of a guest is ever an `allow`.
 //! - **It is fair.** A policy that burns its whole deadline is moved aside after a millisecond, so
 //!   that it delays neither other decisions nor the acceptance of connections.
-//! - **Every limit is here**, in [`Limits`] (per policy) and [`SandboxOptions`] (per process).
+//! - **Every limit is here**, in [`Limits`] (per policy), [`kasmina::Limits`] and [`SandboxOptions`] (per process).
+//!
+//! Components that take part in growing a Kasmina layer run in the same sandbox: see [`kasmina`].
 //!
 //! It knows no HTTP, no ledger and no clock: the time that a policy sees comes with the request.
 //!
@@ -33,6 +35,7 @@ mod epoch;
 mod error;
 mod evaluate;
 mod instance;
+pub mod kasmina;
 mod lanes;
 mod limits;
 mod load;
@@ -44,7 +47,7 @@ mod world;
 pub use bindings::gavel::policy::log::Level;
 pub use bindings::gavel::policy::types::{Metadata, Request, ToolCall, Verdict};
 pub use counters::{CounterAnswer, CounterOperation, Counters, WindowedCounters};
-pub use error::{Error, FailedClosed};
+pub use error::{Error, FailedClosed, Subject};
 pub use evaluate::{Evaluation, LogLine};
 pub use limits::{Isolation, Limits, SandboxOptions};
 pub use load::{Inspection, PolicySource};

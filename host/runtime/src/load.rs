@@ -7,7 +7,7 @@ use crate::evaluate::{Call, Guest, Terms};
 use crate::instance::Instance;
 use crate::lanes::Pace;
 use crate::policy::{Inner, Policy};
-use crate::world::Surface;
+use crate::world::{POLICY, Surface, World};
 use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOptions};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -49,7 +49,7 @@ pub struct Inspection {
 }
 
 /// How often a new component is asked to describe itself while there is no instance to be had.
-const DESCRIBE_TRIES_MAX: usize = 3;
+pub(crate) const DESCRIBE_TRIES_MAX: usize = 3;
 
 impl Sandbox {
     /// Make a policy ready: compile it (or take it from the cache), check its imports, exports and
@@ -63,7 +63,7 @@ impl Sandbox {
     /// Everything in [`Error`] but [`Error::Engine`].
     pub async fn load(&self, source: PolicySource) -> Result<Policy, Error> {
         let (pre, inspection) = self.ready(&source).await?;
-        check_configuration(&source.name, &source.config, &inspection.metadata)?;
+        check_configuration(&POLICY, &source.name, &source.config, &inspection.metadata)?;
         let config = crate::policy::configuration_text(&source.config);
         let policy = Policy {
             inner: Arc::new(Inner {
@@ -93,21 +93,25 @@ impl Sandbox {
     /// Everything about a policy that does not depend on its configuration.
     async fn ready(&self, source: &PolicySource) -> Result<(PolicyPre<Guest>, Inspection), Error> {
         check_limits(source, &self.inner.options)?;
-        let component = self.compile(&source.bytes).map_err(|why| not_compiled(source, &why))?;
-        let surface = Surface::of(&self.inner.engine, &component);
-        surface.check(&source.name)?;
-        let pre = self.link(&source.name, &component)?;
+        let (component, surface) = self.fitting(&POLICY, &source.name, &source.bytes)?;
+        let told = |why| wrong_types(&POLICY, &source.name, &why);
+        let pre = PolicyPre::new(self.inner.linker.instantiate_pre(&component).map_err(told)?).map_err(told)?;
         let metadata = self.describe(source, &pre).await?;
-        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&source.bytes)));
+        let digest = digest_of(&source.bytes);
         Ok((pre, Inspection { digest, imports: surface.imports, exports: surface.exports, metadata }))
     }
 
-    fn link(&self, policy: &str, component: &Component) -> Result<PolicyPre<Guest>, Error> {
-        let told = |why: wasmtime::Error| Error::WrongWorld {
-            policy: policy.to_owned(),
-            why: first_line(&format!("{why:#}")),
-        };
-        PolicyPre::new(self.inner.linker.instantiate_pre(component).map_err(told)?).map_err(told)
+    /// The component of these bytes, compiled, if its names are those of `world`.
+    pub(crate) fn fitting(
+        &self,
+        world: &'static World,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(Component, Surface), Error> {
+        let component = self.compile(bytes).map_err(|why| not_compiled(world, name, bytes, &why))?;
+        let surface = Surface::of(&self.inner.engine, &component);
+        surface.check(world, name)?;
+        Ok((component, surface))
     }
 
     async fn describe(&self, source: &PolicySource, pre: &PolicyPre<Guest>) -> Result<Metadata, Error> {
@@ -123,25 +127,36 @@ impl Sandbox {
             }
             described = Instance::describe(self, pre, Call::describe(Arc::clone(&terms))).await;
         }
-        described.map_err(|why| Error::Describe { policy: source.name.clone(), why: with_guest_words(why) })
+        described.map_err(|why| Error::Describe { subject: POLICY.subject(&source.name), why: with_guest_words(why) })
     }
 }
 
-fn not_compiled(source: &PolicySource, why: &wasmtime::Error) -> Error {
+/// `sha256:` and the hex digest of a component.
+pub(crate) fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// The names are those of the world, the types are not.
+pub(crate) fn wrong_types(world: &'static World, name: &str, why: &wasmtime::Error) -> Error {
+    let why = first_line(&format!("{why:#}"));
+    Error::WrongWorld { subject: world.subject(name), world: world.name, why }
+}
+
+fn not_compiled(world: &World, name: &str, bytes: &[u8], why: &wasmtime::Error) -> Error {
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
-    let (policy, why) = (source.name.clone(), first_line(&format!("{why:#}")));
-    if source.bytes.starts_with(CORE_MODULE) {
+    let (subject, why) = (world.subject(name), first_line(&format!("{why:#}")));
+    if bytes.starts_with(CORE_MODULE) {
         let why = "they are a core module; make a component of it with `gavel policy componentize`".to_owned();
-        return Error::NotAComponent { policy, bytes: source.bytes.len(), why };
+        return Error::NotAComponent { subject, bytes: bytes.len(), why };
     }
     // The pool's refusals have no type of their own; `tests/limits.rs` pins what they say.
     if ["exceeds the configured maximum", "exceeds the limit of", "exceeds the per-instance limit"]
         .iter()
         .any(|refusal| why.contains(refusal))
     {
-        return Error::TooLarge { policy, why };
+        return Error::TooLarge { subject, why };
     }
-    Error::NotAComponent { policy, bytes: source.bytes.len(), why }
+    Error::NotAComponent { subject, bytes: bytes.len(), why }
 }
 
 impl Policy {
@@ -151,7 +166,7 @@ impl Policy {
     /// [`Error::Configuration`] when it does not satisfy the schema that the policy ships.
     pub fn with_config(&self, config: &Value) -> Result<Self, Error> {
         let (inner, terms) = (&self.inner, &self.inner.terms);
-        check_configuration(&terms.name, config, &inner.metadata)?;
+        check_configuration(&POLICY, &terms.name, config, &inner.metadata)?;
         let config = crate::policy::configuration_text(config).into();
         let policy = Self {
             inner: Arc::new(Inner {
@@ -172,7 +187,7 @@ impl Policy {
 }
 
 /// A trap's text, with what the guest itself said last (a panic's message), for the operator.
-fn with_guest_words((why, words): (FailedClosed, Option<String>)) -> FailedClosed {
+pub(crate) fn with_guest_words((why, words): (FailedClosed, Option<String>)) -> FailedClosed {
     match (why, words) {
         (FailedClosed::Trap(why), Some(words)) => {
             // A guest's text goes to terminals and logs: of its control characters, only the ends of lines stay.
@@ -195,16 +210,22 @@ fn check_limits(source: &PolicySource, options: &SandboxOptions) -> Result<(), E
         ("max_counter_calls", limits.max_counter_calls, 0, 10_000),
         ahead_range(limits, options),
     ];
-    for (limit, value, min, max) in ranges {
-        if value < min || value > max {
-            return Err(Error::Limit { policy: source.name.clone(), limit, value, min, max });
-        }
+    check_ranges(&POLICY, &source.name, &ranges)
+}
+
+/// A limit: its name, its value, the least and the greatest that it may have.
+pub(crate) type Range = (&'static str, u64, u64, u64);
+
+/// Whether every limit is in its range.
+pub(crate) fn check_ranges(world: &World, name: &str, ranges: &[Range]) -> Result<(), Error> {
+    match ranges.iter().find(|(_, value, min, max)| value < min || value > max) {
+        Some(&(limit, value, min, max)) => Err(Error::Limit { subject: world.subject(name), limit, value, min, max }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Made ahead is what is used once; what is kept is made when it is first needed.
-fn ahead_range(limits: &Limits, options: &SandboxOptions) -> (&'static str, u64, u64, u64) {
+fn ahead_range(limits: &Limits, options: &SandboxOptions) -> Range {
     match limits.isolation {
         Isolation::Fresh => ("instances_ahead", limits.instances_ahead, 0, options.instances_ahead_max()),
         Isolation::Warm => ("instances_ahead with isolation warm", limits.instances_ahead, 0, 0),
@@ -212,19 +233,19 @@ fn ahead_range(limits: &Limits, options: &SandboxOptions) -> (&'static str, u64,
 }
 
 /// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
-fn check_configuration(policy: &str, config: &Value, metadata: &Metadata) -> Result<(), Error> {
-    let told = |path: String, why: String| Error::Configuration { policy: policy.to_owned(), path, why };
+pub(crate) fn check_configuration(world: &World, name: &str, config: &Value, metadata: &Metadata) -> Result<(), Error> {
+    let told = |path: String, why: String| Error::Configuration { subject: world.subject(name), path, why };
     let Some(schema) = &metadata.config_schema else {
         return match config {
             Value::Null => Ok(()),
-            _ => Err(told(String::new(), "this policy takes no configuration".into())),
+            _ => Err(told(String::new(), format!("this {} takes no configuration", world.kind))),
         };
     };
     // No configuration is checked like any other: a policy that needs one is not loaded without.
     let schema = serde_json::from_str(schema)
-        .map_err(|why| told(String::new(), format!("the schema that the policy ships is not JSON: {why}")))?;
+        .map_err(|why| told(String::new(), format!("the schema that the {} ships is not JSON: {why}", world.kind)))?;
     let validator = jsonschema::draft202012::new(&schema)
-        .map_err(|why| told(String::new(), format!("the schema that the policy ships is not usable: {why}")))?;
+        .map_err(|why| told(String::new(), format!("the schema that the {} ships is not usable: {why}", world.kind)))?;
     let first = validator.iter_errors(config).next();
     first.map_or(Ok(()), |why| Err(told(pointer(&why.instance_path().to_string()), why.to_string())))
 }

@@ -1,6 +1,6 @@
 //! The engine of a process: one compiler, one pool of instances, one ticker, two lanes.
 
-use crate::bindings::Policy as World;
+use crate::bindings::{Policy as World, strategy};
 use crate::cache::Cache;
 use crate::epoch::Ticker;
 use crate::evaluate::Guest;
@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// A process has one of these; policies are loaded into it. Cheap to clone.
+/// A process has one of these; policies and the components of growing layers are loaded into it. Cheap to clone.
 #[derive(Clone)]
 pub struct Sandbox {
     pub(crate) inner: Arc<Inner>,
@@ -20,6 +20,8 @@ pub struct Sandbox {
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<Guest>,
+    /// What the worlds of a growing layer offer: less than a policy has.
+    pub(crate) growth: Linker<Guest>,
     pub(crate) options: SandboxOptions,
     /// One permit for each instance slot of the pool.
     pub(crate) slots: Arc<Semaphore>,
@@ -46,8 +48,11 @@ impl Sandbox {
         let engine = Engine::new(&config(&options)).map_err(|why| told(&why))?;
         let mut linker = Linker::new(&engine);
         World::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(|why| told(&why))?;
+        let mut growth = Linker::new(&engine);
+        strategy::Strategy::add_to_linker::<_, HasSelf<Guest>>(&mut growth, |guest| guest).map_err(|why| told(&why))?;
         let inner = Inner {
             linker,
+            growth,
             slots: Arc::new(Semaphore::new(options.max_instances as usize)),
             idle: Arc::new(Semaphore::new(options.idle_instances_max())),
             lane: SlowLane::start(options.slow_lane_threads).map_err(|why| told(&why))?,

@@ -1,22 +1,63 @@
-//! Whether a component is of the world that a policy lives in, and what to do where it is not.
+//! Whether a component is of the world that it is loaded for, and what to do where it is not.
 //!
 //! It looks at names only: that what is imported is offered and what must be exported is. Types are checked when the
 //! component is linked. A component of another version, another world or another system (WASI) is told apart from one
 //! that is merely wrong, because each is mended in another way.
 
 use crate::Error;
+use crate::error::Subject;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// The package of the contract, and the versions of it that this sandbox speaks: `0.1.x`.
-const PACKAGE: &str = "gavel:policy";
+/// The versions of every package that this sandbox speaks: `0.1.x`.
 const VERSIONS: &str = "0.1.";
-/// The interfaces that the world offers.
-const OFFERED: [&str; 4] = ["types", "log", "config", "counters"];
-/// What a policy exports.
-const EXPORTED: [&str; 2] = ["evaluate", "describe"];
 /// Names of exports that a message lists.
 const NAMES_SHOWN_MAX: usize = 10;
+
+/// A world that components are built against.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// What a component of it is called.
+    pub(crate) kind: &'static str,
+    /// Its full name.
+    pub(crate) name: &'static str,
+    /// Packages, and what the world offers of each.
+    offered: &'static [(&'static str, &'static [&'static str])],
+    /// What may be imported, in words.
+    importable: &'static str,
+    /// What a component of it exports.
+    exported: [&'static str; 2],
+}
+
+/// World `policy`: the judges of requests.
+pub(crate) static POLICY: World = World {
+    kind: "policy",
+    name: "gavel:policy/policy@0.1.0",
+    offered: &[("gavel:policy", &["types", "log", "config", "counters"])],
+    importable: "gavel:policy/log, config and counters",
+    exported: ["evaluate", "describe"],
+};
+
+/// What both worlds of a growing layer offer.
+const GROWTH: &[(&str, &[&str])] = &[("gavel:policy", &["types", "log", "config"]), ("gavel:kasmina", &["types"])];
+
+/// World `strategy`: how fast a seed is blended in.
+pub(crate) static STRATEGY: World = World {
+    kind: "strategy",
+    name: "gavel:kasmina/strategy@0.1.0",
+    offered: GROWTH,
+    importable: "gavel:policy/log and config",
+    exported: ["step", "describe"],
+};
+
+/// World `tamiyo`: which seed goes on to which stage.
+pub(crate) static TAMIYO: World = World {
+    kind: "tamiyo",
+    name: "gavel:kasmina/tamiyo@0.1.0",
+    offered: GROWTH,
+    importable: "gavel:policy/log and config",
+    exported: ["decide", "describe"],
+};
 
 /// What a component asks for and what it gives, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,69 +75,87 @@ impl Surface {
         }
     }
 
-    pub(crate) fn check(&self, policy: &str) -> Result<(), Error> {
-        self.imports.iter().try_for_each(|import| check_import(policy, import))?;
-        if EXPORTED.iter().all(|wanted| self.exports.iter().any(|export| export == wanted)) {
+    /// Whether the component called `name` is of `world`.
+    pub(crate) fn check(&self, world: &'static World, name: &str) -> Result<(), Error> {
+        self.imports.iter().try_for_each(|import| world.check_import(name, import))?;
+        if world.exported.iter().all(|wanted| self.exports.iter().any(|export| export == wanted)) {
             return Ok(());
         }
         let shown: Vec<&str> = self.exports.iter().take(NAMES_SHOWN_MAX).map(String::as_str).collect();
         let exports = if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") };
-        let why = match shown.iter().find_map(|export| foreign_version(export)) {
-            Some(version) => return Err(wrong_version(policy, version)),
-            None => {
-                format!("it exports {exports}; a policy exports {}: build it for that world", EXPORTED.join(" and "))
-            }
+        if let Some((package, version)) = shown.iter().find_map(|export| world.foreign_version(export)) {
+            return Err(world.wrong_version(name, package, version));
+        }
+        let wanted = world.exported.join(" and ");
+        let why = format!("it exports {exports}; a {} exports {wanted}: build it for that world", world.kind);
+        Err(Error::WrongWorld { subject: world.subject(name), world: world.name, why })
+    }
+}
+
+impl World {
+    /// A component of it, for a message.
+    pub(crate) fn subject(&self, name: &str) -> Subject {
+        Subject { kind: self.kind, name: name.to_owned() }
+    }
+
+    fn check_import(&self, name: &str, import: &str) -> Result<(), Error> {
+        if let Some((package, version)) = self.foreign_version(import) {
+            return Err(self.wrong_version(name, package, version));
+        }
+        if self.item(import).is_some_and(|(_, offered, interface, _)| offered.contains(&interface)) {
+            return Ok(());
+        }
+        let kind = self.kind;
+        let advice = if import.starts_with("wasi:") {
+            format!(
+                "a {kind} has no WASI (no clock, randomness, files or network): leave out what asks for it, or make the component with `gavel policy componentize`, which seals it"
+            )
+        } else if import.starts_with("gavel:") {
+            format!("a {kind} may import only {}: build the component for that world", self.importable)
+        } else {
+            format!("a {kind} may import only {}", self.importable)
         };
-        Err(Error::WrongWorld { policy: policy.to_owned(), why })
+        let (subject, import) = (self.subject(name), import.to_owned());
+        Err(Error::ForbiddenImport { subject, import, world: self.name, advice })
     }
-}
 
-fn check_import(policy: &str, import: &str) -> Result<(), Error> {
-    if let Some(version) = foreign_version(import) {
-        return Err(wrong_version(policy, version));
+    /// What `name` is of the world's packages: the package, what is offered of it, the interface, the version.
+    fn item<'a>(&self, name: &'a str) -> Option<(&'static str, &'static [&'static str], &'a str, &'a str)> {
+        self.offered.iter().find_map(|(package, offered)| {
+            let (interface, version) = name.strip_prefix(package)?.strip_prefix('/')?.split_once('@')?;
+            Some((*package, *offered, interface, version))
+        })
     }
-    if interface(import).is_some_and(|(interface, _)| OFFERED.contains(&interface)) {
-        return Ok(());
+
+    /// The package and version that `name` belongs to, where this sandbox does not speak it.
+    fn foreign_version<'a>(&self, name: &'a str) -> Option<(&'static str, &'a str)> {
+        self.item(name)
+            .filter(|(.., version)| !version.starts_with(VERSIONS))
+            .map(|(package, _, _, version)| (package, version))
     }
-    let advice = if import.starts_with("wasi:") {
-        "a policy has no WASI (no clock, randomness, files or network): leave out what asks for it, or make the component with `gavel policy componentize`, which seals it"
-    } else if import.starts_with("gavel:") {
-        "a policy may import only gavel:policy/log, config and counters: build the component for that world"
-    } else {
-        "a policy may import only gavel:policy/log, config and counters"
-    };
-    Err(Error::ForbiddenImport { policy: policy.to_owned(), import: import.to_owned(), advice })
-}
 
-/// An item of the contract: its interface and its version.
-fn interface(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix(PACKAGE)?.strip_prefix('/')?.split_once('@')
-}
-
-/// The version of the contract that `name` belongs to, where this sandbox does not speak it.
-fn foreign_version(name: &str) -> Option<&str> {
-    interface(name).map(|(_, version)| version).filter(|version| !version.starts_with(VERSIONS))
-}
-
-fn wrong_version(policy: &str, version: &str) -> Error {
-    Error::WrongVersion { policy: policy.to_owned(), version: version.to_owned() }
+    fn wrong_version(&self, name: &str, package: &'static str, version: &str) -> Error {
+        Error::WrongVersion { subject: self.subject(name), package, version: version.to_owned() }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(imports: &[&str], exports: &[&str]) -> String {
+    fn told(world: &'static World, imports: &[&str], exports: &[&str]) -> String {
         let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let surface = Surface { imports: owned(imports), exports: owned(exports) };
-        surface.check("p").map_or_else(|why| why.to_string(), |()| "good".into())
+        surface.check(world, "p").map_or_else(|why| why.to_string(), |()| "good".into())
     }
+
+    const LOG: &str = "gavel:policy/log@0.1.0";
 
     #[test]
     fn each_fault_says_what_mends_it() {
-        let log = "gavel:policy/log@0.1.0";
-        assert_eq!(told(&["gavel:policy/types@0.1.0", log], &EXPORTED), "good");
-        assert_eq!(told(&["gavel:policy/log@0.1.7"], &["describe", "evaluate", "more"]), "good");
+        let exported = POLICY.exported;
+        assert_eq!(told(&POLICY, &["gavel:policy/types@0.1.0", LOG], &exported), "good");
+        assert_eq!(told(&POLICY, &["gavel:policy/log@0.1.7"], &["describe", "evaluate", "more"]), "good");
         for (import, why) in [
             ("gavel:policy/log@0.2.0", "is built against gavel:policy@0.2.0, this sandbox speaks gavel:policy@0.1.0"),
             ("gavel:policy/log", "a policy may import only"),
@@ -105,11 +164,28 @@ mod tests {
             ("wasi:clocks/wall-clock@0.2.6", "`gavel policy componentize`, which seals it"),
             ("env", "imports env, which world gavel:policy/policy@0.1.0 does not offer"),
         ] {
-            let told = told(&[log, import], &EXPORTED);
+            let told = told(&POLICY, &[LOG, import], &exported);
             assert!(told.starts_with("policy p: ") && told.contains(why), "{told}");
         }
-        let tool = told(&[], &["call", "describe"]);
+        let tool = told(&POLICY, &[], &["call", "describe"]);
         assert!(tool.contains("it exports call, describe; a policy exports evaluate and describe"), "{tool}");
-        assert!(told(&[], &[]).contains("it exports nothing"));
+        assert!(told(&POLICY, &[], &[]).contains("it exports nothing"));
+    }
+
+    #[test]
+    fn the_worlds_of_a_growing_layer_offer_less() {
+        let offered = ["gavel:policy/types@0.1.0", LOG, "gavel:policy/config@0.1.0", "gavel:kasmina/types@0.1.0"];
+        assert_eq!(told(&STRATEGY, &offered, &["step", "describe"]), "good");
+        assert_eq!(told(&TAMIYO, &offered, &["decide", "describe"]), "good");
+        let counters = told(&STRATEGY, &["gavel:policy/counters@0.1.0"], &["step", "describe"]);
+        assert_eq!(
+            counters,
+            "strategy p: imports gavel:policy/counters@0.1.0, which world gavel:kasmina/strategy@0.1.0 does not offer; \
+             a strategy may import only gavel:policy/log and config: build the component for that world"
+        );
+        let newer = told(&TAMIYO, &["gavel:kasmina/types@0.2.0"], &["decide", "describe"]);
+        assert!(newer.starts_with("tamiyo p: is built against gavel:kasmina@0.2.0, this sandbox speaks"), "{newer}");
+        let policy = told(&TAMIYO, &[LOG], &["evaluate", "describe"]);
+        assert!(policy.contains("it exports evaluate, describe; a tamiyo exports decide and describe"), "{policy}");
     }
 }

@@ -17,6 +17,7 @@ mod incident;
 mod info;
 mod init;
 mod investigate;
+mod kasmina;
 mod kernel;
 mod key;
 mod output;
@@ -76,6 +77,7 @@ enum Command {
     Rotate(rotate::Args),
     Restart(restart::Args),
     Kernel(kernel::Args),
+    Kasmina(kasmina::Args),
     Incident(incident::Args),
     Recover(incident::RecoverArgs),
     Key(key::Args),
@@ -123,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),
         Command::Kernel(args) => kernel::run(args, json),
+        Command::Kasmina(args) => kasmina::run(args, json),
         Command::Incident(args) => incident::run(args, json),
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::config::{self, File};
 use crate::host::{self, Host, Storage};
 use crate::http::{self, App, Server};
+use crate::kasmina::standalone;
 use crate::service;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 ///
 /// With no configuration: one strict kernel on 127.0.0.1:8080 with a default policy set, its data
 /// under the user's data directory.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   gavel serve
   gavel serve --config gavel.yaml --listen 127.0.0.1:0 --data /var/lib/gavel
@@ -43,6 +44,38 @@ pub(super) struct Args {
     /// introduce it. May be given more than once.
     #[arg(long = "key-lost", value_name = "KERNEL")]
     key_lost: Vec<String>,
+    /// What is served where no file is given.
+    #[arg(skip)]
+    ready_made: ReadyMade,
+}
+
+/// A configuration that is built in.
+#[derive(Debug, Clone, Copy, Default)]
+enum ReadyMade {
+    /// One kernel with a default policy set.
+    #[default]
+    Kernel,
+    /// Layers, and a kernel that governs them.
+    Kasmina,
+}
+
+impl Args {
+    /// The same, for a host of layers.
+    pub(super) fn with_layers(self) -> Self {
+        Self { ready_made: ReadyMade::Kasmina, ..self }
+    }
+
+    fn configuration(&self) -> Result<File> {
+        match (self.ready_made, &self.config) {
+            (ReadyMade::Kernel, path) => Ok(config::read_or_default(path.as_deref())?),
+            (ReadyMade::Kasmina, None) => Ok(standalone::configuration()?),
+            (ReadyMade::Kasmina, Some(path)) => {
+                let mut file = config::read(path)?;
+                file.kasmina.get_or_insert_default();
+                Ok(file)
+            }
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
@@ -82,7 +115,7 @@ fn begin_anew(path: &Path, listen: SocketAddr) -> anyhow::Error {
 }
 
 async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
-    let mut file = config::read_or_default(args.config.as_deref())?;
+    let mut file = args.configuration()?;
     file.listen = args.listen.unwrap_or(file.listen);
     file.lost_keys.clone_from(&args.key_lost);
     let data = match args.data.as_ref().or(file.data.as_ref()) {
@@ -100,7 +133,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let app = host.app();
     let watchdog = tokio::spawn(service::watchdog(Arc::clone(&host), http::router(app.clone())));
     announce(&host, &base, &data, as_json);
-    let ended = until_the_end(&host, server, app, signals, args.config.as_deref()).await;
+    let ended = until_the_end(&host, server, app, signals, args).await;
     host.finish().await;
     watchdog.abort();
     tracing::info!("stopped; every acknowledged record is on disk");
@@ -108,7 +141,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
 }
 
 /// Serve until told otherwise, and until what was in flight is finished.
-async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, config: Option<&Path>) -> Ended {
+async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, args: &Args) -> Ended {
     let Signals { mut terminate, mut interrupt, mut reread } = signals;
     let listen = server.address;
     let (stop, restart) = (CancellationToken::new(), app.restartable());
@@ -134,7 +167,7 @@ async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, 
             }
             _ = reread.recv() => {
                 service::reloading();
-                reconfigure(host, config).await;
+                reconfigure(host, args).await;
                 service::ready();
             }
         }
@@ -167,9 +200,8 @@ async fn first(one: &mut Signal, other: &mut Signal) {
 }
 
 /// What SIGHUP asks for. A configuration that is not accepted changes nothing.
-async fn reconfigure(host: &Host, path: Option<&Path>) {
-    let file = config::read_or_default(path).map_err(anyhow::Error::from);
-    let taken = match file {
+async fn reconfigure(host: &Host, args: &Args) {
+    let taken = match args.configuration() {
         Ok(file) => host.reconfigure(&file).await,
         Err(why) => Err(why),
     };
@@ -204,6 +236,10 @@ fn announcement(host: &Host, base: &str, data: &Path) -> String {
     }
     let (actor, header) = example_caller(file);
     lines.push("try:".into());
+    if file.kasmina.is_some() {
+        lines.push(format!("  curl -s {base}/kasmina/layers {header}-d '{{\"config\": {{\"id\": \"first\"}}}}'"));
+        return lines.join("\n");
+    }
     lines.push(format!(
         "  curl -s {base}/submit {header}-d '{{\"request_id\": \"r1\", \"actor\": \"{actor}\", \"intent\": \"Say hello\", \"tool_call\": {{\"name\": \"echo\", \"params\": {{\"text\": \"hello\"}}}}}}'"
     ));

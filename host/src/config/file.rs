@@ -1,6 +1,7 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
 use super::checkpoints::CheckpointsFile;
+use super::kasmina::{EventsFile, KasminaFile};
 use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
@@ -59,6 +60,12 @@ pub struct File {
     /// How long things are kept.
     #[serde(default)]
     pub retention: RetentionFile,
+    /// What is kept of events, and for how many.
+    #[serde(default)]
+    pub events: EventsFile,
+    /// Serve layers. Default: none.
+    #[serde(default)]
+    pub kasmina: Option<KasminaFile>,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -347,6 +354,8 @@ impl File {
             checkpoints: CheckpointsFile::default(),
             retention: RetentionFile::default(),
             monitoring: MonitoringFile::default(),
+            events: EventsFile::default(),
+            kasmina: None,
             limits: Limits::default(),
         }
     }
@@ -379,6 +388,9 @@ impl File {
         self.monitoring.validate()?;
         self.archive.iter().try_for_each(ArchiveFile::validate)?;
         self.retention.validate(&ids)?;
+        self.events.validate()?;
+        let names: Vec<&str> = self.kernels.iter().map(|kernel| kernel.id.as_str()).collect();
+        self.kasmina.iter().try_for_each(|kasmina| kasmina.validate(&names))?;
         self.limits.validate()
     }
 
@@ -389,6 +401,7 @@ impl File {
         let watched = self.kernels.iter_mut().filter_map(|kernel| kernel.watch.as_mut());
         watched.for_each(|watch| resolve(&mut watch.folder));
         self.tools.workspace.iter_mut().for_each(resolve);
+        self.kasmina.iter_mut().for_each(|kasmina| kasmina.resolve_paths(folder));
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);
             resolve(&mut tls.key);

@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod file;
+mod kasmina;
 mod life;
 mod monitoring;
 mod operations;
@@ -19,6 +20,7 @@ pub use file::{
     ToolLimits, ToolsFile,
 };
 pub(crate) use file::{DIGEST_PREFIX, check_id};
+pub use kasmina::{BackendChoice, EventsFile, KasminaFile};
 pub(crate) use monitoring::MONITORING_HOURS_MAX;
 pub use monitoring::MonitoringFile;
 pub use operations::{AlertFile, OperationsFile, Severity};

@@ -29,7 +29,7 @@ use crate::carry::{Panicked, carry};
 use crate::checkpoints;
 use crate::clock::Clock;
 use crate::config::{CheckpointsFile, File, Limits, MonitoringFile};
-use crate::decide::{Principal, Refused};
+use crate::decide::{Effect, Principal, Refused};
 use crate::host::kernel_dir;
 use crate::incidents::{IncidentError, Incidents};
 use crate::kernel::{Birth, Kernel, Memory, Parts};
@@ -181,7 +181,20 @@ impl Slot {
     /// # Errors
     /// As there.
     pub async fn submit(&self, request: Request, principal: Principal) -> Result<Receipt, Refused> {
-        self.judged(request, principal, Mode::Submit).await
+        self.judged(request, principal, Mode::Submit, None).await
+    }
+
+    /// The same for the host itself, whose request does something else than to run a tool.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn submit_with(
+        &self,
+        request: Request,
+        principal: Principal,
+        effect: Arc<dyn Effect>,
+    ) -> Result<Receipt, Refused> {
+        self.judged(request, principal, Mode::Submit, Some(effect)).await
     }
 
     /// [`Kernel::decide`] by the kernel that answers.
@@ -189,15 +202,21 @@ impl Slot {
     /// # Errors
     /// As there.
     pub async fn decide(&self, request: Request, principal: Principal) -> Result<Receipt, Refused> {
-        self.judged(request, principal, Mode::Decide).await
+        self.judged(request, principal, Mode::Decide, None).await
     }
 
-    async fn judged(&self, request: Request, principal: Principal, mode: Mode) -> Result<Receipt, Refused> {
+    async fn judged(
+        &self,
+        request: Request,
+        principal: Principal,
+        mode: Mode,
+        effect: Option<Arc<dyn Effect>>,
+    ) -> Result<Receipt, Refused> {
         loop {
             let kernel = self.kernel();
             // A gate is closed only after another kernel took the place, so the next look finds that one.
             if let Some(pass) = kernel.gate.enter() {
-                return kernel.carry_in(pass, request, principal, mode).await;
+                return kernel.carry_in(pass, request, principal, mode, effect).await;
             }
         }
     }

@@ -7,19 +7,24 @@
 pub mod auth;
 mod batch;
 mod error;
+mod events;
 mod evidence;
 mod fleet;
 mod guard;
+mod kasmina;
 mod operations;
+mod passes;
 mod policies;
 mod prove;
 mod rate;
 mod records;
+mod rollout;
 mod routes;
 mod serve;
 mod tlog;
 mod tls;
 mod upkeep;
+mod values;
 
 pub use error::ApiError;
 pub use routes::{ROUTES, router};
@@ -28,6 +33,7 @@ pub use serve::{Server, serve};
 use crate::config::Limits;
 use crate::decide::Refused;
 use crate::fleet::{Fleet, Slot};
+use crate::kasmina::Kasmina;
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -36,7 +42,7 @@ use rate::RateLimit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// What the routes serve. Cheap to clone.
@@ -56,6 +62,10 @@ struct Inner {
     stopping: AtomicBool,
     /// The plays of the operator, where there is a data folder for them.
     operations: OnceLock<Operations>,
+    /// The layers, where there are any.
+    kasmina: OnceLock<Arc<Kasmina>>,
+    /// Room for bodies with values, in KiB.
+    bodies: OnceLock<Arc<Semaphore>>,
     /// Tells the process to restart, if it can.
     restart: OnceLock<CancellationToken>,
 }
@@ -73,6 +83,8 @@ impl App {
             metrics,
             stopping: AtomicBool::new(false),
             operations: OnceLock::new(),
+            kasmina: OnceLock::new(),
+            bodies: OnceLock::new(),
             restart: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -84,6 +96,32 @@ impl App {
         // A second one changes nothing.
         let _ = self.inner.operations.set(operations);
         self
+    }
+
+    /// With layers; without, their routes answer 409.
+    #[must_use]
+    pub fn with_kasmina(self, kasmina: Arc<Kasmina>) -> Self {
+        // A second one changes nothing.
+        let _ = self.inner.kasmina.set(kasmina);
+        self
+    }
+
+    fn kasmina(&self) -> Result<&Arc<Kasmina>, ApiError> {
+        let none =
+            "this server serves no layers: give its configuration a section `kasmina`, or use `gavel kasmina serve`";
+        self.inner.kasmina.get().ok_or_else(|| ApiError::Conflict(none.into()))
+    }
+
+    /// Room for a body with values, until it is dropped. Nobody waits for it: whoever waits has sent half of it already.
+    fn room_for(&self, bytes: usize, bytes_max: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        // Of whole KiB, at most what a semaphore can count.
+        let kib = |bytes: usize| u32::try_from(bytes.div_ceil(1024).clamp(1, 1 << 28)).unwrap_or(1 << 28);
+        let all = kib(bytes_max);
+        let bodies = self.inner.bodies.get_or_init(|| Arc::new(Semaphore::new(all as usize)));
+        Arc::clone(bodies).try_acquire_many_owned(kib(bytes).min(all)).map_err(|_| {
+            let why = format!("bodies in flight fill {bytes_max} bytes already (kasmina.bodies_bytes_max); try again");
+            ApiError::Unavailable(why)
+        })
     }
 
     /// The process can restart itself: when this is cancelled, it is asked to.
@@ -131,6 +169,10 @@ impl App {
     /// From now on `/readyz` answers 503.
     pub(crate) fn stop(&self) {
         self.inner.stopping.store(true, Ordering::SeqCst);
+        // Those who listen would hold up the end.
+        if let Some(kasmina) = self.inner.kasmina.get() {
+            kasmina.bus().close();
+        }
     }
 
     /// Wait until the requests in flight are done, at most for as long as the limits grant. Also

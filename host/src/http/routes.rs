@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, batch, evidence, fleet, guard, operations, policies, prove, records, tlog, upkeep};
+use super::{App, batch, evidence, fleet, guard, kasmina, operations, policies, prove, records, rollout, tlog, upkeep};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::evidence::Export;
@@ -114,6 +114,32 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("post", "/kernels/{id}/archive"),
     ("get", "/kernels/{id}/retention"),
     ("post", "/kernels/{id}/retention"),
+    ("get", "/kasmina/layers"),
+    ("post", "/kasmina/layers"),
+    ("get", "/kasmina/layers/{layer}"),
+    ("delete", "/kasmina/layers/{layer}"),
+    ("get", "/kasmina/layers/{layer}/seeds"),
+    ("get", "/kasmina/layers/{layer}/seeds/{seed}"),
+    ("post", "/kasmina/layers/{layer}/forward"),
+    ("post", "/kasmina/layers/{layer}/backward"),
+    ("post", "/kasmina/layers/{layer}/epoch"),
+    ("post", "/kasmina/layers/{layer}/commands"),
+    ("get", "/kasmina/layers/{layer}/telemetry"),
+    ("get", "/kasmina/layers/{layer}/checkpoint"),
+    ("post", "/kasmina/layers/{layer}/checkpoint"),
+    ("get", "/kasmina/blueprints"),
+    ("post", "/kasmina/blueprints"),
+    ("get", "/kasmina/strategies"),
+    ("get", "/kasmina/rollout"),
+    ("put", "/kasmina/rollout"),
+    ("post", "/kasmina/rollout/promote"),
+    ("post", "/kasmina/rollout/revert"),
+    ("get", "/kasmina/models/{model}"),
+    ("post", "/kasmina/models/{model}/forward"),
+    ("post", "/kasmina/models/{model}/metric"),
+    ("get", "/kasmina/events"),
+    ("get", "/kasmina/events/stream"),
+    ("get", "/kasmina/payloads/{digest}"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -149,6 +175,8 @@ pub fn router(app: App) -> Router {
         .route("/kernels", get(list).post(fleet::add))
         .route("/restart", post(operations::restart))
         .merge(fleet::router())
+        .merge(kasmina::router())
+        .merge(rollout::router())
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

@@ -267,15 +267,40 @@ fn path(root: &Path, kind: Kind, digest: &str) -> Result<PathBuf> {
     Ok(root.join(folder).join(format!("{hex}{suffix}")))
 }
 
+/// Why a file was not written, and what lies in its place.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// What lay there before.
+    Untouched(std::io::Error),
+    /// The new file, but it is not sure to be there after a power failure.
+    Unsynced(std::io::Error),
+}
+
+impl From<Unwritten> for std::io::Error {
+    fn from(why: Unwritten) -> Self {
+        let (Unwritten::Untouched(why) | Unwritten::Unsynced(why)) = why;
+        why
+    }
+}
+
 /// Write a file that is whole or absent, and on disk when this returns.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    Ok(replace_whole(path, bytes)?)
+}
+
+/// [`write_whole`] for whoever must know what lies there when it fails.
+pub(crate) fn replace_whole(path: &Path, bytes: &[u8]) -> Result<(), Unwritten> {
     // The parent of a bare name is empty, which is no folder.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut aside = tempfile::NamedTempFile::new_in(folder)?;
-    aside.write_all(bytes)?;
-    aside.as_file().sync_all()?;
-    aside.persist(path).map_err(|why| why.error)?;
-    std::fs::File::open(folder)?.sync_all()
+    let renamed = || -> std::io::Result<()> {
+        let mut aside = tempfile::NamedTempFile::new_in(folder)?;
+        aside.write_all(bytes)?;
+        aside.as_file().sync_all()?;
+        aside.persist(path).map(drop).map_err(|why| why.error)
+    };
+    renamed().map_err(Unwritten::Untouched)?;
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(Unwritten::Unsynced)
 }
 
 #[cfg(test)]

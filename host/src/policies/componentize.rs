@@ -1,11 +1,12 @@
 //! From the core module that a compiler wrote to a component that Gavel loads.
 //!
-//! Compilers for C, Go and Rust write core modules; a policy is a component. What other projects do with an installed
-//! `wasm-tools` is done here, so that an author needs nothing but the compiler and `gavel`.
+//! Compilers for C, Go and Rust write core modules; a policy is a component, and so is what takes part in growing a
+//! layer. What other projects do with an installed `wasm-tools` is done here, so that an author needs nothing but the
+//! compiler and `gavel`.
 //!
-//! What always holds: the result imports nothing but `gavel:policy`. Where a language's runtime asks for WASI preview 1,
-//! a sealed one (`assets/sealed-wasi.wat`) goes into the component and answers there: no clock that moves by itself, no
-//! randomness, no files. The same module gives the same component, byte for byte.
+//! What always holds: the result imports nothing but what its world offers. Where a language's runtime asks for WASI
+//! preview 1, a sealed one (`assets/sealed-wasi.wat`) goes into the component and answers there: no clock that moves by
+//! itself, no randomness, no files. The same module gives the same component, byte for byte.
 //!
 //! What is not done here: nothing is compiled or run, and whether the component is a good policy the sandbox says.
 
@@ -15,8 +16,10 @@ use wasmparser::{Encoding, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The contract that a module is built against when it does not carry its own.
+/// The contract of policies.
 const POLICY_WIT: &str = include_str!("../../../wit/policy.wit");
+/// The contract of components that take part in growing a layer; it refers to that of policies.
+const KASMINA_WIT: &str = include_str!("../../../wit/kasmina/kasmina.wit");
 /// The text of the sealed WASI.
 const SEALED_WASI: &str = include_str!("../../assets/sealed-wasi.wat");
 /// What the sealed WASI imports: it writes what a guest prints to the policy's log.
@@ -28,21 +31,47 @@ const COMPONENT_TYPE: &str = "component-type";
 /// The section number of a custom section.
 const CUSTOM_SECTION: u8 = 0;
 
-/// Make a component of `core`, a core module built against world `gavel:policy/policy`.
+/// What a module is built against when it does not carry that itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contract<'a> {
+    /// World `gavel:policy/policy`.
+    Policy,
+    /// World `gavel:kasmina/strategy`.
+    Strategy,
+    /// World `gavel:kasmina/tamiyo`.
+    Tamiyo,
+    /// A WIT text with a single world.
+    Given(&'a str),
+}
+
+impl<'a> Contract<'a> {
+    /// Its packages, each after those that it refers to, and its world in the last of them.
+    fn parts(self) -> (Vec<(&'static str, &'a str)>, Option<&'static str>) {
+        let kasmina = || vec![("policy.wit", POLICY_WIT), ("kasmina.wit", KASMINA_WIT)];
+        match self {
+            Self::Policy => (vec![("policy.wit", POLICY_WIT)], None),
+            Self::Strategy => (kasmina(), Some("strategy")),
+            Self::Tamiyo => (kasmina(), Some("tamiyo")),
+            Self::Given(wit) => (vec![("policy.wit", wit)], None),
+        }
+    }
+}
+
+/// Make a component of `core`, a core module built against one of Gavel's worlds.
 ///
 /// The world is the one that the module carries in its `component-type` sections (the bindings of C and Rust put it
-/// there), else the one of `wit`, a WIT text with a single world, else Gavel's own. Debug information, names and other
-/// custom sections are left out.
+/// there), else the one of `contract`. Debug information, names and other custom sections are left out.
 ///
 /// # Errors
 /// When `core` is not a core module, lacks what its world demands, or imports what nobody will give it.
-pub fn componentize(core: &[u8], wit: Option<&str>) -> Result<Vec<u8>> {
+pub fn componentize(core: &[u8], contract: Contract<'_>) -> Result<Vec<u8>> {
     let mut module = Module::read(core)?;
     let sealed = module.imports.iter().any(|(from, _)| from == WASI).then(sealed_wasi).transpose()?;
     module.check_exports()?;
     module.check_imports(sealed.as_deref())?;
     if !module.carries_its_world {
-        embed(&mut module.stripped, &[("policy.wit", wit.unwrap_or(POLICY_WIT))])?;
+        let (packages, world) = contract.parts();
+        embed(&mut module.stripped, &packages, world)?;
     }
     let mut encoder = ComponentEncoder::default().validate(true).module(&module.stripped)?;
     if let Some(sealed) = sealed {
@@ -54,19 +83,20 @@ pub fn componentize(core: &[u8], wit: Option<&str>) -> Result<Vec<u8>> {
 /// The sealed WASI as an adapter: a core module that carries its own world.
 fn sealed_wasi() -> Result<Vec<u8>> {
     let mut adapter = wat::parse_str(SEALED_WASI).context("the sealed WASI cannot be assembled")?;
-    embed(&mut adapter, &[("policy.wit", POLICY_WIT), ("sealed-wasi.wit", SEALED_WASI_WIT)])?;
+    embed(&mut adapter, &[("policy.wit", POLICY_WIT), ("sealed-wasi.wit", SEALED_WASI_WIT)], None)?;
     Ok(adapter)
 }
 
-/// Put the one world of the last of `packages` into `module`; the ones before it are what that refers to.
-fn embed(module: &mut Vec<u8>, packages: &[(&str, &str)]) -> Result<()> {
+/// Put `world`, or else the one world, of the last of `packages` into `module`; the ones before it are what that refers
+/// to.
+fn embed(module: &mut Vec<u8>, packages: &[(&str, &str)], world: Option<&str>) -> Result<()> {
     let mut resolve = Resolve::default();
     let mut package = None;
     for (name, wit) in packages {
         package = Some(resolve.push_source(name, wit).with_context(|| format!("{name} is no valid WIT"))?);
     }
     let package = package.context("no WIT is given")?;
-    let world = resolve.select_world(&[package], None).context("the WIT must have exactly one world")?;
+    let world = resolve.select_world(&[package], world).context("the WIT must have exactly one world")?;
     embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
 }
 
@@ -179,7 +209,7 @@ impl Module {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gavel_runtime::{Evaluation, FailedClosed, Level, PolicySource, Request, Sandbox, SandboxOptions};
+    use gavel_runtime::{Evaluation, FailedClosed, Level, Limits, PolicySource, Request, Sandbox, SandboxOptions};
     use gavel_runtime::{Verdict, WindowedCounters};
     use std::time::Duration;
 
@@ -206,10 +236,13 @@ mod tests {
 
     /// What a policy answers in the real sandbox.
     fn asked(imports: &str, called: &str) -> Evaluation {
-        let bytes = componentize(&policy(imports, called), None).unwrap();
+        let bytes = componentize(&policy(imports, called), Contract::Policy).unwrap();
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let sandbox = Sandbox::new(SandboxOptions::default()).unwrap();
-            let policy = sandbox.load(PolicySource::new("sealed", bytes)).await.unwrap();
+            // Time enough, however busy the machine: nothing here is about deadlines.
+            let options = SandboxOptions { decision_deadline_ms: 10_000, ..SandboxOptions::default() };
+            let limits = Limits { deadline_ms: 10_000, ..Limits::default() };
+            let source = PolicySource { limits, ..PolicySource::new("sealed", bytes) };
+            let policy = Sandbox::new(options).unwrap().load(source).await.unwrap();
             let request = Request {
                 id: "r1".into(),
                 now_ms: 1_767_607_200_000,
@@ -221,12 +254,12 @@ mod tests {
                 evidence: Vec::new(),
                 constraints: None,
             };
-            policy.evaluate(request.into(), WindowedCounters::new(1).into(), Duration::from_secs(1)).await
+            policy.evaluate(request.into(), WindowedCounters::new(1).into(), Duration::from_secs(10)).await
         })
     }
 
     fn refusal(core: &[u8]) -> String {
-        format!("{:#}", componentize(core, None).expect_err("it must be refused"))
+        format!("{:#}", componentize(core, Contract::Policy).expect_err("it must be refused"))
     }
 
     /// The interfaces that a component imports, in order of their names.
@@ -252,15 +285,18 @@ mod tests {
 
     #[test]
     fn a_module_without_a_world_gets_the_contract_of_gavel() {
-        let component = componentize(&policy("", ""), None).unwrap();
+        let component = componentize(&policy("", ""), Contract::Policy).unwrap();
         assert_eq!(imports(&component), ["gavel:policy/types@0.1.0"]);
     }
 
     #[test]
     fn a_module_with_a_world_keeps_it() {
         let mut core = policy("", "");
-        embed(&mut core, &[("policy.wit", POLICY_WIT)]).unwrap();
-        assert_eq!(componentize(&core, Some("no WIT")).unwrap(), componentize(&policy("", ""), None).unwrap());
+        embed(&mut core, &[("policy.wit", POLICY_WIT)], None).unwrap();
+        assert_eq!(
+            componentize(&core, Contract::Given("no WIT")).unwrap(),
+            componentize(&policy("", ""), Contract::Policy).unwrap()
+        );
     }
 
     #[test]
@@ -270,7 +306,7 @@ mod tests {
             (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
             (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))"#
         );
-        let component = componentize(&policy(&wasi, ""), None).unwrap();
+        let component = componentize(&policy(&wasi, ""), Contract::Policy).unwrap();
         assert_eq!(imports(&component), ["gavel:policy/log@0.1.0", "gavel:policy/types@0.1.0"]);
     }
 
@@ -368,21 +404,21 @@ mod tests {
     #[test]
     fn the_same_module_gives_the_same_component() {
         let core = policy(FD_WRITE, "");
-        assert_eq!(componentize(&core, None).unwrap(), componentize(&core, None).unwrap());
+        assert_eq!(componentize(&core, Contract::Policy).unwrap(), componentize(&core, Contract::Policy).unwrap());
     }
 
     #[test]
     fn debug_information_is_left_out() {
         let core = policy("", "");
         assert!(core.windows(11).any(|bytes| bytes == b"secret path"));
-        let component = componentize(&core, None).unwrap();
+        let component = componentize(&core, Contract::Policy).unwrap();
         assert!(!component.windows(11).any(|bytes| bytes == b"secret path"));
     }
 
     #[test]
     fn what_is_no_core_module_is_refused() {
         assert!(refusal(b"#!/bin/sh").contains("no WebAssembly"));
-        let component = componentize(&policy("", ""), None).unwrap();
+        let component = componentize(&policy("", ""), Contract::Policy).unwrap();
         assert!(refusal(&component).contains("a component already"));
         let core = policy("", "");
         assert!(refusal(&core[..core.len() / 2]).contains("damaged"));
@@ -411,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_wit_of_ones_own_must_be_one() {
-        let told = format!("{:#}", componentize(&policy("", ""), Some("world {")).unwrap_err());
+        let told = format!("{:#}", componentize(&policy("", ""), Contract::Given("world {")).unwrap_err());
         assert!(told.contains("policy.wit is no valid WIT"), "{told}");
     }
 }

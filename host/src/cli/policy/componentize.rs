@@ -3,7 +3,7 @@
 use super::super::Outcome;
 use super::super::output::{line, print_json};
 use super::subject::{read_package, replace, size};
-use crate::policies::componentize::componentize;
+use crate::policies::componentize::{Contract, componentize};
 use crate::policies::package::digest_of;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -16,7 +16,8 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel policy componentize target/core.wasm -o target/no-deletes.wasm
-  gavel policy componentize core.wasm --wit wit/policy.wit -o no-deletes.wasm")]
+  gavel policy componentize core.wasm --wit wit/policy.wit -o no-deletes.wasm
+  gavel policy componentize core.wasm --world tamiyo -o cautious-tamiyo.wasm")]
 pub(super) struct Args {
     /// The core module.
     core: PathBuf,
@@ -26,13 +27,32 @@ pub(super) struct Args {
     /// The contract that the module is built against (WIT), where the module does not carry it. Default: Gavel's own.
     #[arg(long, value_name = "FILE")]
     wit: Option<PathBuf>,
+    /// The world of Gavel's own that the module is built against, where the module does not carry it.
+    #[arg(long, value_enum, default_value_t = World::Policy, conflicts_with = "wit")]
+    world: World,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum World {
+    /// A policy (wit/policy.wit).
+    Policy,
+    /// A grafting strategy (wit/kasmina/kasmina.wit).
+    Strategy,
+    /// A Tamiyo (wit/kasmina/kasmina.wit).
+    Tamiyo,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let core = read_package(&args.core)?;
     let wit = args.wit.as_ref().map(|path| std::fs::read_to_string(path).with_context(|| path.display().to_string()));
     let wit = wit.transpose()?;
-    let component = componentize(&core, wit.as_deref()).with_context(|| args.core.display().to_string())?;
+    let contract = match (&wit, args.world) {
+        (Some(wit), _) => Contract::Given(wit),
+        (None, World::Policy) => Contract::Policy,
+        (None, World::Strategy) => Contract::Strategy,
+        (None, World::Tamiyo) => Contract::Tamiyo,
+    };
+    let component = componentize(&core, contract).with_context(|| args.core.display().to_string())?;
     let out = args.out.as_ref().unwrap_or(&args.core);
     replace(out, &component)?;
     if as_json {
