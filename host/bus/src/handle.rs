@@ -1,0 +1,85 @@
+//! What a plugin holds of the bus: it may emit and call, within what it was granted.
+
+use crate::bus::{Bus, Inner};
+use crate::error::Error;
+use crate::event::{Answer, Draft, Event, Sender};
+use crate::pattern::{self, Pattern};
+use crate::rate::Bucket;
+use std::sync::{Arc, Weak};
+
+/// A plugin's way back to the bus. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    bus: Weak<Inner>,
+    plugin: Arc<str>,
+    emits: Arc<[Pattern]>,
+    bucket: Arc<Bucket>,
+}
+
+/// What became of an emitted event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emitted {
+    /// Its id.
+    pub event_id: String,
+    /// Plugins in whose mailboxes it lies.
+    pub queued: usize,
+    /// Plugins whose mailboxes were full; they do not hear of it.
+    pub refused: Vec<String>,
+}
+
+impl Handle {
+    pub(crate) fn new(bus: Weak<Inner>, plugin: &str, emits: &[Pattern], per_second: f64) -> Self {
+        Self { bus, plugin: plugin.into(), emits: emits.into(), bucket: Arc::new(Bucket::new(per_second)) }
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn plugin(&self) -> &Arc<str> {
+        &self.plugin
+    }
+
+    /// Tell the bus of an event; nobody is waited for. `cause` is the event that is being handled, if one is.
+    ///
+    /// # Errors
+    /// If it is outside the grant, too often, too deep in a chain, or its owner's mailbox is full.
+    pub async fn emit(&self, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
+        let bus = self.admit(cause, &draft)?;
+        bus.emit_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await
+    }
+
+    /// Ask the bus for the answer to an event.
+    ///
+    /// # Errors
+    /// As [`Self::emit`], and whatever the handler's side says.
+    pub async fn call(&self, cause: Option<&Event>, draft: Draft) -> Result<Answer, Error> {
+        let bus = self.admit(cause, &draft)?;
+        bus.dispatch_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+    }
+
+    fn admit(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {
+        let bus = self.bus.upgrade().map(Bus::from_inner);
+        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
+        if !pattern::any(&self.emits, &draft.name) {
+            let granted: Vec<_> = self.emits.iter().map(Pattern::as_str).collect();
+            let granted = if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") };
+            let text = format!("plugin '{}' may not emit '{}': it is granted {granted}", self.plugin, draft.name);
+            return Err(Error::Forbidden(text));
+        }
+        let depth = cause.map_or(0, |cause| cause.chain.len()) + 1;
+        let depth_max = bus.options().chain_depth_max;
+        if depth > depth_max {
+            let text = format!(
+                "event '{}' would be {depth} deep in its chain, at most {depth_max} are allowed (chain_depth_max)",
+                draft.name
+            );
+            return Err(Error::Forbidden(text));
+        }
+        if !self.bucket.take() {
+            let rate = bus.options().plugin_events_per_second;
+            let text =
+                format!("plugin '{}' emits more than {rate} events a second (plugin_events_per_second)", self.plugin);
+            return Err(Error::RateLimited(text));
+        }
+        Ok(bus)
+    }
+}

@@ -1,0 +1,230 @@
+//! `system:*`: what the bus is, what it has in it, and what happened on it.
+
+use super::{invalid, read, service};
+use crate::bus::Bus;
+use crate::event::Event;
+use crate::handle::Handle;
+use crate::history::Query;
+use crate::pattern::Pattern;
+use crate::plugin::{Fault, Plugin, Registration};
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The longest list of events that one answer gives.
+const EVENTS_LISTED_MAX: usize = 10_000;
+
+/// What the host does when it is asked to end, or to load a plugin anew.
+pub trait About: Send + Sync + 'static {
+    /// The host's version.
+    fn version(&self) -> String;
+
+    /// End the host within so many seconds.
+    ///
+    /// # Errors
+    /// If it does not let itself be ended this way.
+    fn shut_down(&self, reason: &str, grace_seconds: f64) -> Result<(), String>;
+
+    /// Look at a plugin's files again, and put what is there now in its place.
+    fn reload<'a>(&'a self, plugin: &'a str) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// The system service.
+pub struct System {
+    bus: Bus,
+    about: Arc<dyn About>,
+    since: Instant,
+}
+
+#[derive(Deserialize)]
+struct Past {
+    #[serde(default = "hundred")]
+    limit: usize,
+    #[serde(default)]
+    event_patterns: Vec<Pattern>,
+    #[serde(default)]
+    client_id: Option<String>,
+    #[serde(default)]
+    since: Option<f64>,
+    #[serde(default)]
+    until: Option<f64>,
+    #[serde(default = "yes")]
+    reverse: bool,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+struct Shutdown {
+    #[serde(default)]
+    reason: String,
+    #[serde(default = "five")]
+    grace_period: f64,
+}
+
+fn five() -> f64 {
+    5.0
+}
+
+#[derive(Deserialize)]
+struct Reload {
+    #[serde(alias = "module_name", alias = "module")]
+    plugin: String,
+}
+
+impl System {
+    /// The service of this bus.
+    #[must_use]
+    pub fn registration(bus: &Bus, about: Arc<dyn About>) -> Registration {
+        let (bus, since) = (bus.clone(), Instant::now());
+        let make = move || Self { bus: bus.clone(), about: Arc::clone(&about), since };
+        service("system_service", "system", "Says what the bus has in it and what happened on it.", Arc::new(make))
+    }
+
+    async fn answer(&self, event: &Event) -> Result<Value, Fault> {
+        match event.name.as_str() {
+            "system:health" => Ok(self.health()),
+            "system:plugins" => Ok(json!({ "plugins": self.plugins() })),
+            "system:plugin_status" => Ok(self.plugin_status()),
+            "system:event_history" => self.past(event),
+            "system:cleanup" => Ok(
+                json!({ "status": "completed", "cleanup_type": "none", "details": "queues and history are bounded; there is nothing to clean up" }),
+            ),
+            "system:shutdown" => {
+                let Shutdown { reason, grace_period } = read(event)?;
+                self.about.shut_down(&reason, grace_period.clamp(0.0, 3_600.0)).map_err(Fault::refused)?;
+                Ok(json!({ "status": "shutting_down", "reason": reason, "grace_period": grace_period }))
+            }
+            "system:reload_module" => {
+                let Reload { plugin } = read(event)?;
+                self.about.reload(&plugin).await.map_err(Fault::refused)?;
+                Ok(json!({ "status": "reloaded", "module": plugin }))
+            }
+            _ => Err(Fault::Unhandled),
+        }
+    }
+
+    fn health(&self) -> Value {
+        let mut plugins = Map::new();
+        let mut worst = "healthy";
+        for plugin in self.bus.plugins() {
+            if plugin.state == crate::PluginState::CircuitOpen {
+                worst = "degraded";
+            }
+            let about = json!({
+                "version": plugin.metadata.version,
+                "status": plugin.state,
+                "namespaces": plugin.capabilities.event_namespaces,
+            });
+            plugins.insert(plugin.metadata.name, about);
+        }
+        json!({
+            "status": worst,
+            "uptime": self.since.elapsed().as_secs_f64(),
+            "version": self.about.version(),
+            "plugins": plugins,
+        })
+    }
+
+    fn plugins(&self) -> Map<String, Value> {
+        let about = |plugin: crate::PluginStatus| {
+            let said = json!({
+                "version": plugin.metadata.version,
+                "description": plugin.metadata.description,
+                "capabilities": plugin.capabilities,
+            });
+            (plugin.metadata.name, said)
+        };
+        self.bus.plugins().into_iter().map(about).collect()
+    }
+
+    fn plugin_status(&self) -> Value {
+        let status = |plugin: crate::PluginStatus| {
+            let said = json!({
+                "version": plugin.metadata.version,
+                "description": plugin.metadata.description,
+                "capabilities": plugin.capabilities,
+                "state": plugin.state,
+                "priority": plugin.metadata.priority,
+                "restarts": plugin.counts.restarts,
+                "p50_ms": plugin.counts.p50_ms,
+                "p95_ms": plugin.counts.p95_ms,
+                "p99_ms": plugin.counts.p99_ms,
+                "errors": plugin.counts.errors,
+                "events": plugin.counts.events,
+                "queue_depth": plugin.queue_depth,
+                "memory_bytes": plugin.memory_bytes,
+                "last_failure": plugin.last_failure,
+            });
+            (plugin.metadata.name, said)
+        };
+        json!({ "plugins": self.bus.plugins().into_iter().map(status).collect::<Map<_, _>>() })
+    }
+
+    fn past(&self, event: &Event) -> Result<Value, Fault> {
+        let past: Past = read(event)?;
+        if past.limit > EVENTS_LISTED_MAX {
+            return Err(invalid(&format!("limit = {}: at most {EVENTS_LISTED_MAX} events are given", past.limit)));
+        }
+        let query = Query {
+            limit: past.limit,
+            patterns: past.event_patterns,
+            client_id: past.client_id,
+            since_ms: past.since.map(milliseconds),
+            until_ms: past.until.map(milliseconds),
+            newest_first: past.reverse,
+        };
+        let (events, total) = self.bus.history(&query);
+        let shown: Vec<Value> = events
+            .iter()
+            .map(|event| {
+                json!({
+                    "timestamp": seconds(event.timestamp_ms),
+                    "event_name": event.name,
+                    "data": event.data,
+                    "client_id": event.client_id,
+                    "sender": event.sender,
+                    "correlation_id": event.correlation_id,
+                    "event_id": event.event_id,
+                })
+            })
+            .collect();
+        Ok(json!({ "events": shown, "count": shown.len(), "total_events": total, "query": event.data }))
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a time that is no number of milliseconds is cut off"
+)]
+fn milliseconds(seconds: f64) -> u64 {
+    (seconds * 1e3) as u64
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^52")]
+fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1e3
+}
+
+impl Plugin for System {
+    fn startup(&self, _config: Value, _handle: Handle) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<Value, Fault>> {
+        Box::pin(async move { self.answer(&event).await })
+    }
+
+    fn concurrent(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,171 @@
+//! The older daemon's commands: to which event each leads, and how its answer is dressed.
+
+use crate::error::Error;
+use serde_json::{Map, Value, json};
+
+pub(super) const INVALID_JSON: &str = "INVALID_JSON";
+pub(super) const INVALID_COMMAND: &str = "INVALID_COMMAND";
+pub(super) const UNKNOWN_COMMAND: &str = "UNKNOWN_COMMAND";
+pub(super) const INVALID_PARAMETERS: &str = "INVALID_PARAMETERS";
+pub(super) const LEGACY_DISABLED: &str = "LEGACY_DISABLED";
+
+/// Each command, its event, and what it needs.
+const COMMANDS: [(&str, &str, &[&str]); 26] = [
+    ("HEALTH_CHECK", "system:health", &[]),
+    ("GET_AGENTS", "agent:list", &[]),
+    ("REGISTER_AGENT", "agent:register", &["agent_id"]),
+    ("SPAWN_AGENT", "agent:spawn", &[]),
+    ("ROUTE_TASK", "agent:route_task", &["task"]),
+    ("CREATE_IDENTITY", "agent:create_identity", &["agent_id"]),
+    ("UPDATE_IDENTITY", "agent:update_identity", &["agent_id"]),
+    ("GET_IDENTITY", "agent:get_identity", &["agent_id"]),
+    ("REMOVE_IDENTITY", "agent:remove_identity", &["agent_id"]),
+    ("LIST_IDENTITIES", "agent:list_identities", &[]),
+    ("SET_AGENT_KV", "state:set", &["agent_id", "key", "value"]),
+    ("GET_AGENT_KV", "state:get", &["agent_id", "key"]),
+    ("LOAD_STATE", "state:load", &[]),
+    ("COMPLETION", "completion:async", &["prompt"]),
+    ("SEND_MESSAGE", "agent:send_message", &[]),
+    ("PUBLISH", "message:publish", &["event_type"]),
+    ("SUBSCRIBE", "message:subscribe", &["agent_id"]),
+    ("CLEANUP", "system:cleanup", &[]),
+    ("RELOAD_MODULE", "system:reload_module", &[]),
+    ("SHUTDOWN", "system:shutdown", &[]),
+    ("AGENT_CONNECTION", "agent:connection", &["agent_id", "action"]),
+    ("MESSAGE_BUS_STATS", "message:stats", &[]),
+    ("GET_COMMANDS", "system:commands", &[]),
+    ("HELP", "system:commands", &[]),
+    ("GET_PROCESSES", "system:processes", &[]),
+    ("EVENT", "", &["event"]),
+];
+
+/// What a command asks for, as an event.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Order {
+    pub(super) event: String,
+    pub(super) data: Value,
+}
+
+/// Why a command is not carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    pub(super) fn reply(&self, command: &str, now_ms: u64) -> Value {
+        error(command, self.code, &self.message, &Value::Null, now_ms)
+    }
+}
+
+/// The event that a command leads to, if there is such a command.
+pub(super) fn event_of(command: &str) -> Option<&'static str> {
+    COMMANDS.iter().find(|(name, ..)| *name == command).map(|(_, event, _)| *event)
+}
+
+/// Make an event of a command.
+pub(super) fn order(command: &str, parameters: Value) -> Result<Order, Refusal> {
+    let refuse = |code, message: String| Err(Refusal { code, message });
+    let Some((_, event, needed)) = COMMANDS.iter().find(|(name, ..)| *name == command) else {
+        return refuse(
+            UNKNOWN_COMMAND,
+            format!("there is no command {command}; GET_COMMANDS lists those that there are"),
+        );
+    };
+    let Value::Object(mut data) = parameters else {
+        return refuse(INVALID_PARAMETERS, format!("{command}: `parameters` is no object"));
+    };
+    for key in *needed {
+        if data.get(*key).is_none_or(Value::is_null) {
+            return refuse(INVALID_PARAMETERS, format!("{command} needs `{key}`"));
+        }
+    }
+    if matches!(command, "SET_AGENT_KV" | "GET_AGENT_KV") {
+        let agent = data.get("agent_id").and_then(Value::as_str).unwrap_or_default();
+        data.insert("namespace".to_owned(), json!(format!("agent:{agent}")));
+    }
+    Ok(Order { event: (*event).to_owned(), data: Value::Object(data) })
+}
+
+/// The fields that older clients look for, from the answer of the event's handler.
+pub(super) fn result(command: &str, answer: Value) -> Value {
+    let pick = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), answer[*key].clone())).collect::<Map<_, _>>();
+    match command {
+        "HEALTH_CHECK" => {
+            let mut result = pick(&["status", "uptime"]);
+            result.insert("managers".to_owned(), answer["plugins"].clone());
+            Value::Object(result)
+        }
+        "GET_AGENTS" => Value::Object(pick(&["agents"])),
+        "GET_AGENT_KV" => Value::Object(pick(&["key", "value", "found"])),
+        "ROUTE_TASK" if answer["status"] == "routed" => {
+            let routing = pick(&["agent_id", "agent_info", "score"]);
+            json!({ "routing": routing, "task": answer["task"], "delivery": answer["delivery"] })
+        }
+        _ => answer,
+    }
+}
+
+/// A command that was carried out.
+pub(super) fn success(command: &str, result: &Value, now_ms: u64) -> Value {
+    json!({ "status": "success", "command": command, "metadata": { "timestamp": timestamp(now_ms) }, "result": result })
+}
+
+/// A command that the bus, or a plugin, refused.
+pub(super) fn failure(command: &str, why: &Error, now_ms: u64) -> Value {
+    error(command, super::connection::legacy_code(why), &why.to_string(), &Value::Null, now_ms)
+}
+
+pub(super) fn error(command: &str, code: &str, message: &str, details: &Value, now_ms: u64) -> Value {
+    let at = timestamp(now_ms);
+    json!({
+        "status": "error",
+        "command": command,
+        "metadata": { "timestamp": at },
+        "error": { "code": code, "message": message, "timestamp": at, "details": details },
+        "result": null,
+    })
+}
+
+/// What `GET_COMMANDS` lists.
+pub(super) fn commands() -> Value {
+    let about = |(name, event, needed): &(&str, &str, &[&str])| {
+        ((*name).to_owned(), json!({ "event": event, "required": needed }))
+    };
+    let commands: Map<String, Value> = COMMANDS.iter().map(about).collect();
+    json!({ "total": commands.len(), "commands": commands })
+}
+
+/// Milliseconds since 1970 as older clients have a time: ISO 8601, in UTC.
+pub(super) fn timestamp(now_ms: u64) -> Value {
+    let time = i64::try_from(now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or(Value::Null, |time| json!(time.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_values_are_in_its_own_namespace() {
+        let order = order("SET_AGENT_KV", json!({ "agent_id": "a", "key": "k", "value": 1 })).unwrap();
+        assert_eq!((order.event.as_str(), order.data["namespace"].as_str()), ("state:set", Some("agent:a")));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_told_with_its_code() {
+        for (command, parameters, code) in [
+            ("NOTHING", json!({}), UNKNOWN_COMMAND),
+            ("COMPLETION", json!({}), INVALID_PARAMETERS),
+            ("COMPLETION", json!([]), INVALID_PARAMETERS),
+        ] {
+            assert_eq!(order(command, parameters).unwrap_err().code, code);
+        }
+    }
+
+    #[test]
+    fn a_time_is_written_as_iso_8601() {
+        assert_eq!(timestamp(0), json!("1970-01-01T00:00:00Z"));
+    }
+}
