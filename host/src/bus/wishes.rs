@@ -67,12 +67,10 @@ impl About for Wishes {
     }
 
     fn reload<'a>(&'a self, plugin: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        match self.reload.get() {
-            Some(reload) => reload(plugin.to_owned()),
-            None => {
-                let why = format!("plugin '{plugin}' does not come from a folder: there is nothing to load anew");
-                std::future::ready(Err(why)).boxed()
-            }
+        if let Some(reload) = self.reload.get() {
+            return reload(plugin.to_owned());
         }
+        let why = format!("plugin '{plugin}' does not come from a folder: there is nothing to load anew");
+        std::future::ready(Err(why)).boxed()
     }
 }
