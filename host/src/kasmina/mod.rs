@@ -38,10 +38,10 @@ pub use governor::{ACTOR, Bounds, KernelGovernor, RESTORE, TRANSITION};
 pub use serving::Values;
 pub use worker::{Boundary, EpochSignals};
 
-use crate::bus::{Bus, Seen};
 use crate::clock::Clock;
 use crate::config::KasminaFile;
 use crate::fleet::{Fleet, Slot};
+use crate::news::{Bus, Seen};
 use crate::operations::event::Operator;
 use anyhow::{Context, Result};
 use component::ComponentStrategy;
