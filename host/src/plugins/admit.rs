@@ -3,18 +3,20 @@
 //! known already.
 
 use super::folder::{Found, only_ours};
-use super::grants::{Granted, plain};
+use super::grants::{Granted, Grants, plain};
 use super::manifest::{Manifest, Overlay, check_name};
 use super::settings::Settings;
 use super::shelf::Shelf;
 use crate::policies::admit::trusted_signers;
 use crate::policies::package::{Package, digest_of};
+use arc_swap::ArcSwap;
 use anyhow::{Context, Result, bail, ensure};
 use gavel_bus::{Capabilities, Metadata, Pattern};
 use gavel_runtime::Sandbox;
 use gavel_runtime::plugin::Described;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of a plugin's configuration as JSON.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
@@ -59,17 +61,33 @@ impl Candidate {
 }
 
 /// What stands between a file and a plugin.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Admission {
     /// Where components are compiled and asked what they are.
     pub sandbox: Sandbox,
-    /// What the host is told.
-    pub settings: Settings,
     /// What is known already.
     pub shelf: Shelf,
+    settings: ArcSwap<Settings>,
 }
 
 impl Admission {
+    /// By these settings.
+    #[must_use]
+    pub fn new(sandbox: Sandbox, settings: Settings, shelf: Shelf) -> Self {
+        Self { sandbox, shelf, settings: ArcSwap::from_pointee(settings) }
+    }
+
+    /// What the host is told.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// From now on by these.
+    pub(super) fn reconfigure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
     /// Take a plugin from its place. Compiles if the component is not known: not for a thread that serves.
     ///
     /// # Errors
@@ -97,7 +115,7 @@ impl Admission {
 
     fn read(&self, component: &Path) -> Result<Package> {
         only_ours(component).map_err(anyhow::Error::msg)?;
-        let (size, limit) = (std::fs::metadata(component)?.len(), self.settings.component_bytes_max);
+        let (size, limit) = (std::fs::metadata(component)?.len(), self.settings().component_bytes_max);
         let shown = component.display();
         ensure!(size <= limit, "{shown}: {size} bytes, a component may have {limit} (limits.max_component_bytes)");
         let bytes = std::fs::read(component).with_context(|| shown.to_string())?;
@@ -108,14 +126,17 @@ impl Admission {
         if let Some(wanted) = manifest.digest.as_ref().filter(|wanted| **wanted != package.digest) {
             bail!("it is {}, and the manifest wants {wanted}: it is not what was meant to be here", package.digest);
         }
-        let signers = trusted_signers(&self.settings.signatures, package, "plugin_signatures.keys")?;
-        let described = self.described(package)?;
+        let settings = self.settings();
+        let signers = trusted_signers(&settings.signatures, package, "daemon.plugin_signatures.keys")?;
+        let label = place.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let described = self.described(&label, package)?;
         let name = manifest.name.clone().unwrap_or_else(|| described.metadata.name.clone());
         check_name(&name).map_err(anyhow::Error::msg)?;
-        let overlay = Overlay::read(&name, self.settings.plugins.get(&name).unwrap_or(&Value::Null))?;
-        let granted = self.granted(&overlay, manifest, &described)?;
+        let overlay = Overlay::read(&name, settings.plugins.get(&name).unwrap_or(&Value::Null))?;
+        let granted = granted(&overlay, manifest, &described, settings.signatures.required)?;
         let config = overlay.config_over(&manifest.config);
-        check_config(&described, &config)?;
+        check_size(&config)?;
+        self.sandbox.check_plugin(&name, &config, &granted.limits, &described)?;
         self.shelf.keep(&package.digest, &package.component)?;
         Ok(Candidate {
             place: place.to_owned(),
@@ -131,32 +152,31 @@ impl Admission {
     }
 
     /// What the component says of itself: from the shelf, else from the component.
-    fn described(&self, package: &Package) -> Result<Described> {
+    fn described(&self, label: &str, package: &Package) -> Result<Described> {
         if let Some(known) = self.shelf.described(&package.digest) {
             return Ok(known);
         }
-        let described = self.sandbox.describe_plugin(&package.digest, &package.component)?;
+        let described = self.sandbox.describe_plugin(label, &package.component)?;
         self.shelf.note(&package.digest, &described);
         Ok(described)
     }
-
-    /// Where a signature is required, what nobody signed grants nothing: the manifest is not signed.
-    fn granted(&self, overlay: &Overlay, manifest: &Manifest, described: &Described) -> Result<Granted> {
-        let unsigned = self.settings.signatures.required;
-        let below = if unsigned { super::grants::Grants::default() } else { manifest.grants.clone() };
-        let mut granted = overlay.grants_over(&below).grant(&described.capabilities).map_err(anyhow::Error::msg)?;
-        if unsigned && manifest.grants != below {
-            let word = "what the manifest grants: plugin_signatures.required counts only plugins.NAME.grants";
-            granted.withheld.push(word.to_owned());
-        }
-        Ok(granted)
-    }
 }
 
-fn check_config(described: &Described, config: &Value) -> Result<()> {
+/// Where a signature is required, a manifest, which has none, grants nothing.
+fn granted(overlay: &Overlay, manifest: &Manifest, described: &Described, signed_only: bool) -> Result<Granted> {
+    let below = if signed_only { Grants::default() } else { manifest.grants.clone() };
+    let mut granted = overlay.grants_over(&below).grant(&described.capabilities).map_err(anyhow::Error::msg)?;
+    if manifest.grants != below {
+        let word = "what its manifest grants: it is not signed, and daemon.plugin_signatures.required; grant it under plugins.NAME.grants";
+        granted.withheld.push(word.to_owned());
+    }
+    Ok(granted)
+}
+
+fn check_size(config: &Value) -> Result<()> {
     let bytes = config.to_string().len();
     ensure!(bytes <= CONFIG_BYTES_MAX, "its configuration has {bytes} bytes, at most {CONFIG_BYTES_MAX} are allowed");
-    Ok(described.check_config(config)?)
+    Ok(())
 }
 
 fn metadata(name: &str, described: &Described) -> Metadata {

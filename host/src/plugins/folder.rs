@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Plugins that one folder may hold; more are not looked at, and named as broken.
-pub const PLUGINS_MAX: usize = 256;
+const PLUGINS_MAX: usize = 256;
 
 /// The permission of others to write.
 const OTHERS_WRITE: u32 = 0o002;
@@ -81,6 +81,11 @@ impl Seen {
     /// It was dealt with, and is no news until it changes.
     pub(super) fn done(&mut self, place: &Path, stamp: Stamp) {
         self.done.insert(place.to_owned(), stamp);
+    }
+
+    /// Everything that is there is news again; what goes away is still missed.
+    pub(super) fn look_at_all_again(&mut self) {
+        self.done.values_mut().for_each(|stamp| *stamp = [None; 3]);
     }
 
     /// It was dealt with that it is gone.

@@ -96,8 +96,11 @@ impl Plugins {
     /// Look into the folders again and again, until the task is aborted.
     pub fn watch(self: &Arc<Self>) -> JoinHandle<()> {
         let plugins = Arc::clone(self);
-        let every = self.settings().every;
         tokio::spawn(async move {
+            let every = plugins.settings().every;
+            if every.is_zero() {
+                return;
+            }
             let mut tick = tokio::time::interval(every);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -153,10 +156,18 @@ impl Plugins {
         self.shown().facts.remove(plugin).unwrap_or_default()
     }
 
+    /// Take another configuration, and look at all plugins again: what is the same goes on as it is. How often the
+    /// folders are looked at counts from the next start.
+    pub async fn reconfigure(&self, settings: Settings) {
+        self.surroundings.admission.reconfigure(settings);
+        self.changing.lock().await.seen.look_at_all_again();
+        self.look(true).await;
+    }
+
     /// What the host is told about plugins.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.surroundings.admission.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        self.surroundings.admission.settings()
     }
 
     fn shown(&self) -> Shown {

@@ -6,12 +6,17 @@
 
 use super::admit::Candidate;
 use super::component::ComponentFactory;
+use super::grants::plain;
 use super::imports::Surroundings;
 use gavel_bus::services::StateGrants;
 use gavel_bus::{Bus, RegisterError, Registration, namespace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What the host's transport owns, which begins when the plugins are there.
+const RESERVED_NAMESPACES: [&str; 1] = ["transport"];
+const RESERVED_NAMES: [&str; 1] = ["unix_transport"];
 
 /// What identifies the code of a plugin that is part of the host.
 const NATIVE: &str = "native";
@@ -301,15 +306,25 @@ impl Hall {
         format!("plugin '{plugin}' depends on '{needed}', {why}")
     }
 
-    /// A single event of the host's own services is theirs: to own it would be to stand in their place.
+    /// A single event of the host's own services is theirs: to own it would be to stand in their place. So is what belongs
+    /// to a service that begins after the plugins.
     fn clash(&self, candidate: &Candidate) -> Result<(), String> {
+        let name = candidate.name();
+        if RESERVED_NAMES.contains(&name) {
+            return Err(format!("the name '{name}' is the host's: give the plugin another"));
+        }
+        let spaces = candidate.capabilities.event_namespaces.iter().map(|space| plain(space));
+        let names = spaces.chain(candidate.capabilities.commands.iter().map(|command| namespace(command)));
+        if let Some(space) = names.into_iter().find(|space| RESERVED_NAMESPACES.contains(space)) {
+            return Err(format!("plugin '{name}' claims namespace '{space}', which is the host's: let it give it up"));
+        }
         let plugins = self.bus.plugins();
         let native = plugins.iter().filter(|plugin| plugin.digest == NATIVE);
         for plugin in native {
             let spaces = &plugin.capabilities.event_namespaces;
             let own = |command: &&String| spaces.iter().any(|space| space == namespace(command));
             if let Some(command) = candidate.capabilities.commands.iter().find(own) {
-                let (name, native) = (candidate.name(), &plugin.metadata.name);
+                let native = &plugin.metadata.name;
                 return Err(format!(
                     "plugins '{native}' and '{name}' both own event '{command}', and '{native}' is part of the host: let '{name}' give it up"
                 ));

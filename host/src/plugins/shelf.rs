@@ -1,16 +1,17 @@
 //! What a host keeps of plugins, by the digest of their code.
 //!
 //! ```text
-//! DATA/plugins/components/HEX.wasm   the components in service, as they were admitted
-//! DATA/plugins/metadata/HEX.json     what components said of themselves
+//! DATA/bus/plugins/components/HEX.wasm   the components in service, as they were admitted
+//! DATA/bus/plugins/metadata/HEX.json     what components said of themselves
 //! ```
 //!
 //! The metadata are why listing plugins, and starting with known ones, compiles nothing. The components are why a plugin
 //! in service goes on when its file in the folder is replaced by a broken one. A file is whole or absent, and what is
 //! read is checked against its name; what cannot be read is as if it were not there.
 
+use crate::host::user_cache;
 use crate::policies::catalogue::write_whole;
-use crate::policies::package::digest_of;
+use crate::policies::package::{Package, digest_of};
 use anyhow::{Context, Result, ensure};
 use gavel_runtime::plugin::Described;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,8 @@ const CONTRACT: &str = "gavel:plugin@0.1.0";
 /// A folder of what is known.
 #[derive(Debug, Clone)]
 pub struct Shelf {
-    root: Option<PathBuf>,
+    metadata: Option<PathBuf>,
+    components: Option<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,23 +45,26 @@ impl Shelf {
     /// # Errors
     /// When it cannot be made.
     pub fn open(root: &Path) -> Result<Self> {
-        for folder in ["components", "metadata"] {
-            let folder = root.join(folder);
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let [metadata, components] = ["metadata", "components"].map(|folder| root.join(folder));
+        for folder in [&metadata, &components] {
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
-        Ok(Self { root: Some(root.to_owned()) })
+        Ok(Self { metadata: Some(metadata), components: Some(components) })
     }
 
-    /// Nowhere: every component is asked again, and read from where it lies.
+    /// The metadata only, in this user's cache: components are read from where they lie. Without a home directory every
+    /// component is asked again.
     #[must_use]
-    pub fn none() -> Self {
-        Self { root: None }
+    pub fn of_user() -> Self {
+        let metadata = user_cache().map(|cache| cache.join("plugins"));
+        let made = metadata.filter(|folder| std::fs::create_dir_all(folder).is_ok());
+        Self { metadata: made, components: None }
     }
 
     /// What the component of this digest said of itself, if it was asked before.
     #[must_use]
     pub fn described(&self, digest: &str) -> Option<Described> {
-        let text = std::fs::read(self.path("metadata", digest, "json")?).ok()?;
+        let text = std::fs::read(path(self.metadata.as_deref(), digest, "json")?).ok()?;
         let noted: Noted = serde_json::from_slice(&text).ok()?;
         let known = noted.contract == CONTRACT && noted.gavel == env!("CARGO_PKG_VERSION") && noted.digest == digest;
         known.then_some(noted.described)
@@ -67,7 +72,7 @@ impl Shelf {
 
     /// Keep what a component said. Where that fails it is asked again after the next start.
     pub fn note(&self, digest: &str, described: &Described) {
-        let Some(path) = self.path("metadata", digest, "json") else { return };
+        let Some(path) = path(self.metadata.as_deref(), digest, "json") else { return };
         let noted = Noted {
             contract: CONTRACT.to_owned(),
             gavel: env!("CARGO_PKG_VERSION").to_owned(),
@@ -85,7 +90,7 @@ impl Shelf {
     /// # Errors
     /// When it cannot be written.
     pub fn keep(&self, digest: &str, component: &[u8]) -> Result<()> {
-        let Some(path) = self.path("components", digest, "wasm") else { return Ok(()) };
+        let Some(path) = path(self.components.as_deref(), digest, "wasm") else { return Ok(()) };
         if path.is_file() {
             return Ok(());
         }
@@ -97,10 +102,11 @@ impl Shelf {
     /// # Errors
     /// When it is not there, or is not what its digest says.
     pub fn component(&self, digest: &str, place: &Path) -> Result<Vec<u8>> {
-        let path = self.path("components", digest, "wasm").unwrap_or_else(|| place.to_owned());
+        let path = path(self.components.as_deref(), digest, "wasm").unwrap_or_else(|| place.to_owned());
         let mut bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        if self.root.is_none() {
-            bytes = crate::policies::package::Package::read(&bytes)?.component;
+        if self.components.is_none() {
+            // Where it lies its signatures are part of the file.
+            bytes = Package::read(&bytes).with_context(|| path.display().to_string())?.component;
         }
         let found = digest_of(&bytes);
         ensure!(found == digest, "{} is {found}, not {digest}: it was changed", path.display());
@@ -109,26 +115,24 @@ impl Shelf {
 
     /// Forget all components but those in service, and the oldest metadata where there are too many.
     pub fn tidy(&self, in_service: &BTreeSet<String>) {
-        let Some(root) = &self.root else { return };
-        for (path, hex) in files(&root.join("components")) {
+        for (path, hex) in self.components.iter().flat_map(|folder| files(folder)) {
             if !in_service.contains(&format!("sha256:{hex}")) {
                 remove(&path);
             }
         }
-        let mut notes: Vec<_> = files(&root.join("metadata")).collect();
+        let mut notes: Vec<_> = self.metadata.iter().flat_map(|folder| files(folder)).collect();
         if notes.len() > METADATA_MAX {
             notes.sort_by_key(|(path, _)| std::fs::metadata(path).and_then(|found| found.modified()).ok());
             notes[..notes.len() - METADATA_MAX].iter().for_each(|(path, _)| remove(path));
         }
     }
+}
 
-    /// Where a digest's file lies. What is no digest has none.
-    fn path(&self, folder: &str, digest: &str, ending: &str) -> Option<PathBuf> {
-        let hex = digest.strip_prefix("sha256:")?;
-        let plain = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let root = self.root.as_ref().filter(|_| plain)?;
-        Some(root.join(folder).join(format!("{hex}.{ending}")))
-    }
+/// Where a digest's file lies. What is no digest has none.
+fn path(folder: Option<&Path>, digest: &str, ending: &str) -> Option<PathBuf> {
+    let hex = digest.strip_prefix("sha256:")?;
+    let plain = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    Some(folder.filter(|_| plain)?.join(format!("{hex}.{ending}")))
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> {
