@@ -116,7 +116,10 @@ impl Host {
         let changed = [
             ("kasmina", self.file.kasmina != file.kasmina),
             ("events", self.file.events != file.events),
-            ("bus", self.file.bus.as_ref().map(BusFile::without_plugins) != file.bus.as_ref().map(BusFile::without_plugins)),
+            (
+                "bus",
+                self.file.bus.as_ref().map(BusFile::without_plugins) != file.bus.as_ref().map(BusFile::without_plugins),
+            ),
         ];
         for (section, _) in changed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(section, "this section of the configuration was changed: it counts from the next start");
@@ -217,7 +220,8 @@ async fn event_bus(
         Storage::Folder(data) => Some(data.as_path()),
         Storage::Volatile => None,
     };
-    let parts = bus::Parts { fleet, data, clock, sandbox: &sandbox, component_bytes_max: file.limits.max_component_bytes };
+    let parts =
+        bus::Parts { fleet, data, clock, sandbox: &sandbox, component_bytes_max: file.limits.max_component_bytes };
     Ok(Some(Arc::new(BusHost::open(section, parts).await?)))
 }
 

@@ -89,13 +89,8 @@ impl BusHost {
         let grants = StateGrants::default();
         register_services(file, &bus, (&store, &grants), &wishes)?;
         let admission = admission(file, parts)?;
-        let found = PluginParts {
-            admission,
-            bus: bus.clone(),
-            store: store.clone(),
-            grants,
-            kernel: Some(Arc::clone(&tools)),
-        };
+        let found =
+            PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
         let plugins = Plugins::open(found).await;
         wishes.plugins_are(&plugins);
         // A host that keeps nothing is looked at, not served: a configuration can be checked while its host runs.

@@ -8,10 +8,10 @@
 
 use super::admit::Candidate;
 use super::imports::{Desk, Surroundings};
+use futures_util::future::BoxFuture;
 use gavel_bus::{Before, Event, Factory, Fault, Handle, Plugin};
 use gavel_runtime::FailedClosed;
 use gavel_runtime::plugin::{Before as Seen, Component, Event as Told, Instance, Refusal, Source};
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

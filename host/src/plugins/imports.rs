@@ -175,7 +175,9 @@ impl Desk {
         if !self.tools.contains(&tool) {
             let granted = if self.tools.is_empty() { "none".to_owned() } else { self.tools.join(", ") };
             let name = &self.name;
-            return Err(forbidden(&format!("plugin '{name}' may not ask for the tool '{tool}': it is granted {granted}")));
+            return Err(forbidden(&format!(
+                "plugin '{name}' may not ask for the tool '{tool}': it is granted {granted}"
+            )));
         }
         let Some(kernel) = &self.surroundings.kernel else {
             return Err(forbidden("this host has no kernel that could judge a tool call"));

@@ -161,7 +161,10 @@ mod tests {
     fn a_mistake_is_told_with_the_key() {
         for (text, why) in [
             ("component: a.wasm\nconfg: {}\n", "the nearest known key is `config`"),
-            ("component: a.wasm\ngrants: {emit: []}\n", "unknown key `emit` in grants; the nearest known key is `emits`"),
+            (
+                "component: a.wasm\ngrants: {emit: []}\n",
+                "unknown key `emit` in grants; the nearest known key is `emits`",
+            ),
             ("component: a.wasm\ngrants: {emits: ['st*:x']}\n", "a star stands for a whole half"),
             ("component: ../a.wasm\n", "in the plugin's own folder"),
             ("component: /etc/a.wasm\n", "in the plugin's own folder"),

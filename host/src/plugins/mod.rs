@@ -212,11 +212,13 @@ impl Plugins {
     fn show(&self, state: &State, look: &Look) {
         let mut broken = state.hall.broken();
         broken.extend(look.broken.iter().map(|(place, why)| (place.display().to_string(), why.clone())));
-        let facts = state.hall.in_service().map(|candidate| (candidate.name().to_owned(), facts(candidate))).collect();
+        let facts: BTreeMap<String, Map<String, Value>> =
+            state.hall.in_service().map(|candidate| (candidate.name().to_owned(), facts(candidate))).collect();
         let digests: BTreeSet<String> = state.hall.in_service().map(|candidate| candidate.digest.clone()).collect();
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for (plugin, why) in broken.iter().filter(|(plugin, why)| shown.broken.get(*plugin) != Some(why)) {
-            tracing::error!(plugin, "left out: {why}");
+            let what = if facts.contains_key(plugin) { "it goes on as it is" } else { "left out" };
+            tracing::error!(plugin, "{what}: {why}");
         }
         let changed = shown.facts != facts;
         *shown = Shown { broken, facts };

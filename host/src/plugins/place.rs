@@ -232,7 +232,7 @@ impl Hall {
     /// Register those that are new. True if one was.
     fn register(&mut self) -> bool {
         let mut some = false;
-        for place in self.waiting.keys().cloned().collect::<Vec<_>>() {
+        for place in self.in_the_order_of_folders() {
             let Some(waiting) = self.waiting.get(&place) else { continue };
             let name = waiting.candidate.name().to_owned();
             if let Some(standing) = self.standing.get(&name) {
@@ -252,6 +252,15 @@ impl Hall {
             }
         }
         some
+    }
+
+    /// The places of those that wait, those in the first folder first.
+    fn in_the_order_of_folders(&self) -> Vec<PathBuf> {
+        let settings = self.surroundings.admission.settings();
+        let folder = |place: &PathBuf| settings.folders.iter().position(|folder| place.parent() == Some(folder));
+        let mut places: Vec<PathBuf> = self.waiting.keys().cloned().collect();
+        places.sort_by_key(|place| folder(place).unwrap_or(usize::MAX));
+        places
     }
 
     /// Register a plugin with those that it needs and that wait too.

@@ -203,7 +203,8 @@ pub(crate) fn trusted_signers(signatures: &SignaturesFile, package: &Package, ke
     }
     let by: Vec<String> = package.signatures.iter().map(|signature| signature.key.to_string()).collect();
     let trusted: Vec<&str> = signatures.keys.keys().map(String::as_str).collect();
-    let found = if by.is_empty() { "it is not signed".to_owned() } else { format!("it is signed by {}", by.join(", ")) };
+    let found =
+        if by.is_empty() { "it is not signed".to_owned() } else { format!("it is signed by {}", by.join(", ")) };
     bail!(
         "signatures are required and {found}, which is none of the trusted keys ({}): sign it with `gavel policy sign FILE --key KEY`, or add the key under `{keys}`",
         trusted.join(", ")
