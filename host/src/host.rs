@@ -76,7 +76,10 @@ impl Host {
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
         let kasmina = layers(&file, storage, (&fleet, sandbox.clone()), &clock, &metrics).await?;
-        let bus = event_bus(&file, storage, (&fleet, sandbox), &clock).await?;
+        let bus = Box::pin(event_bus(&file, storage, (&fleet, sandbox), &clock)).await?;
+        if let (Some(bus), Some(kasmina)) = (&bus, &kasmina) {
+            bus.hear_news(kasmina.news());
+        }
         let operations = match storage {
             Storage::Folder(data) => {
                 let operations = Operations::new(&file, data, clock);

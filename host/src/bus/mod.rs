@@ -6,8 +6,10 @@
 //! - A plugin that cannot be taken is left out, and told; the host serves all the same.
 //! - What a client asks of the host itself (to end, to load a plugin anew) goes through [`Wishes`]; the bus does nothing of
 //!   it by itself.
+//! - News of the host, as of Kasmina's layers, are events of the bus too; nobody can answer for the host ([`news`]).
 
 mod audit;
+mod news;
 pub mod provider;
 mod wishes;
 
@@ -158,6 +160,11 @@ impl BusHost {
     #[must_use]
     pub fn socket_dir(&self) -> Option<&Path> {
         self.socket_dir.as_deref()
+    }
+
+    /// Tell on the bus what is news on the host, until the news end.
+    pub fn hear_news(&self, news: &crate::news::Bus) {
+        news::tell(news, &self.bus);
     }
 
     /// Close the sockets, let what is under way end, and shut the plugins down, each within its grace.

@@ -117,6 +117,12 @@ pub struct Posted {
 type Done<T> = Result<T, KasminaError>;
 
 impl Kasmina {
+    /// Where the layers' news are told.
+    #[must_use]
+    pub fn news(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Take up the layers that lie in the data folder. One that cannot be taken up is out of service, and the others
     /// serve.
     ///

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What the host's transport owns, which begins when the plugins are there.
-const RESERVED_NAMESPACES: [&str; 1] = ["transport"];
+/// What belongs to the host without a plugin of its own, or with one that begins when the others are there.
+const RESERVED_NAMESPACES: [&str; 2] = ["news", "transport"];
 const RESERVED_NAMES: [&str; 1] = ["unix_transport"];
 
 /// What identifies the code of a plugin that is part of the host.
