@@ -287,10 +287,8 @@ impl BusFile {
     pub fn plugin_settings(&self, data: Option<&Path>, component_bytes_max: u64) -> Settings {
         let daemon = &self.daemon;
         let default = || data.map(|data| data.join("plugins")).filter(|folder| folder.is_dir());
-        let folders = match daemon.plugin_dirs.is_empty() {
-            true => default().into_iter().collect(),
-            false => daemon.plugin_dirs.clone(),
-        };
+        let named = daemon.plugin_dirs.clone();
+        let folders = if named.is_empty() { default().into_iter().collect() } else { named };
         Settings {
             folders,
             plugins: self.plugins.clone(),

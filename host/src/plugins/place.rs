@@ -272,7 +272,9 @@ impl Hall {
             self.grants.grant(candidate.name(), candidate.granted.state.clone());
         }
         if let Err(why) = self.bus.register(registrations) {
-            group.iter().for_each(|candidate| self.grants.revoke(candidate.name()));
+            for candidate in &group {
+                self.grants.revoke(candidate.name());
+            }
             return Err(why.to_string());
         }
         for candidate in group {

@@ -82,7 +82,7 @@ fn answer(tool: &str, receipt: Receipt) -> Result<String, Refusal> {
     match receipt.status {
         Status::Accepted => Ok(receipt.tool_result.unwrap_or(Value::Null).to_string()),
         Status::Failed => Err(coded(&format!("the tool '{tool}' failed: {}", why(&receipt)), "TOOL_FAILED")),
-        _ => Err(coded(&why(&receipt), DENIED)),
+        Status::Rejected => Err(coded(&why(&receipt), DENIED)),
     }
 }
 
