@@ -56,15 +56,30 @@ impl Handle {
         bus.dispatch_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
     }
 
+    /// Ask a service of the host for what the plugin was granted another way, for example a namespace of the state. What
+    /// it may emit is not asked; the service knows who asks, and checks what it may.
+    ///
+    /// # Errors
+    /// As [`Self::call`], but for what it may emit.
+    pub async fn ask_service(&self, cause: Option<&Event>, draft: Draft) -> Result<Answer, Error> {
+        let bus = self.bounded(cause, &draft)?;
+        bus.dispatch_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+    }
+
     fn admit(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {
-        let bus = self.bus.upgrade().map(Bus::from_inner);
-        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
         if !pattern::any(&self.emits, &draft.name) {
             let granted: Vec<_> = self.emits.iter().map(Pattern::as_str).collect();
             let granted = if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") };
             let text = format!("plugin '{}' may not emit '{}': it is granted {granted}", self.plugin, draft.name);
             return Err(Error::Forbidden(text));
         }
+        self.bounded(cause, draft)
+    }
+
+    /// The bus, unless the chain is too deep or the plugin asks too often.
+    fn bounded(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {
+        let bus = self.bus.upgrade().map(Bus::from_inner);
+        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
         let depth = cause.map_or(0, |cause| cause.chain.len()) + 1;
         let depth_max = bus.options().chain_depth_max;
         if depth > depth_max {

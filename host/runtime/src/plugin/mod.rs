@@ -151,6 +151,23 @@ impl Sandbox {
         Ok(described)
     }
 
+    /// Whether a plugin that says this of itself can be loaded with this configuration and these limits. Nothing is
+    /// compiled.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Description`], [`Error::Configuration`].
+    pub fn check_plugin(
+        &self,
+        name: &str,
+        config: &Value,
+        limits: &Limits,
+        described: &Described,
+    ) -> Result<(), Error> {
+        limits.check(name, &self.inner.options)?;
+        described.check(name)?;
+        check_configuration(&PLUGIN, name, config, described.metadata.config_schema.as_deref())
+    }
+
     /// Make a plugin ready to be instantiated: check its limits, imports and exports, check its configuration against the
     /// schema in `described`, and compile it, unless it was described just now or lies in the cache. No code of it runs.
     ///
@@ -160,10 +177,7 @@ impl Sandbox {
     /// # Errors
     /// Everything in [`Error`] but [`Error::Describe`].
     pub fn load_plugin(&self, source: Source, described: &Described) -> Result<Component, Error> {
-        source.limits.check(&source.name, &self.inner.options)?;
-        described.check(&source.name)?;
-        let schema = described.metadata.config_schema.as_deref();
-        check_configuration(&PLUGIN, &source.name, &source.config, schema)?;
+        self.check_plugin(&source.name, &source.config, &source.limits, described)?;
         let home = self.plugins()?;
         let digest = digest_of(&source.bytes);
         let pre = match home.take(&digest) {
