@@ -180,7 +180,9 @@ pub(crate) fn bytes_of(value: &Value) -> usize {
         // As its digits: integers of any size are kept as they came.
         Value::Number(number) => number.as_str().len(),
         Value::Array(items) => items.iter().map(bytes_of).sum(),
-        Value::Object(members) => members.iter().map(|(key, item)| size_of::<String>() + key.len() + bytes_of(item)).sum(),
+        Value::Object(members) => {
+            members.iter().map(|(key, item)| size_of::<String>() + key.len() + bytes_of(item)).sum()
+        }
         Value::Null | Value::Bool(_) => 0,
     };
     size_of::<Value>() + inside

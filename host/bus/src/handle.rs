@@ -34,7 +34,9 @@ impl Handle {
     pub(crate) fn new(bus: Weak<Inner>, plugin: &str, emits: &[Pattern], per_second: f64) -> Self {
         Self {
             bus,
-            plugin: plugin.into(), emits: emits.into(), bucket: Arc::new(Bucket::new(per_second)),
+            plugin: plugin.into(),
+            emits: emits.into(),
+            bucket: Arc::new(Bucket::new(per_second)),
             revoked: Arc::default(),
         }
     }

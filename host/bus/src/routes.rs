@@ -150,7 +150,9 @@ fn check(slot: &Slot) -> Result<(), RegisterError> {
     for space in &capabilities.event_namespaces {
         let plain = plain_namespace(space);
         if name_problem(plain).is_some() || plain.contains(':') {
-            return invalid(format!("the namespace {space:?} has letters, digits, and _ - . / only, and no colon in it"));
+            return invalid(format!(
+                "the namespace {space:?} has letters, digits, and _ - . / only, and no colon in it"
+            ));
         }
     }
     Ok(())

@@ -211,12 +211,7 @@ impl Slot {
     }
 
     /// What an answer means for the caller, and whether the instance must not be used again.
-    fn conclude<T>(
-        &self,
-        answered: Answered<T>,
-        took: Duration,
-        late: impl Fn() -> Error,
-    ) -> (Result<T, Error>, bool) {
+    fn conclude<T>(&self, answered: Answered<T>, took: Duration, late: impl Fn() -> Error) -> (Result<T, Error>, bool) {
         let why = match answered {
             Ok(Ok(Ok(answer))) => {
                 self.succeeded();

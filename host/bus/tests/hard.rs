@@ -226,8 +226,10 @@ async fn no_event_meets_a_plugin_that_has_ended() {
     }
     until("every letter was told", || made.heard() == sent).await;
     bus.shutdown().await;
-    let counts = || (made.seen.made.load(Ordering::SeqCst), made.seen.ended.load(Ordering::SeqCst));
-    until("each that was made has ended", || counts() == (201, 201)).await;
+    // The first one may have been replaced before an event needed it.
+    let all_made = made.seen.made.load(Ordering::SeqCst);
+    assert!((200..=201).contains(&all_made), "{all_made} were made: none for an event that came late");
+    until("each that was made has ended", || made.seen.ended.load(Ordering::SeqCst) == all_made).await;
     assert_eq!(made.seen.answered.load(Ordering::SeqCst), sent as u64);
 }
 
@@ -361,12 +363,8 @@ async fn two_that_hear_of_one_event_are_no_circle() {
     let (meet, called) = (Arc::new(tokio::sync::Barrier::new(2)), Arc::new(Mutex::new(Vec::new())));
     let caller = |name: &'static str, other: &'static str| {
         let (meet, called) = (Arc::clone(&meet), Arc::clone(&called));
-        let make = move || Caller {
-            other,
-            handle: Mutex::default(),
-            meet: Arc::clone(&meet),
-            called: Arc::clone(&called),
-        };
+        let make =
+            move || Caller { other, handle: Mutex::default(), meet: Arc::clone(&meet), called: Arc::clone(&called) };
         Registration { factory: Arc::new(make), ..Made::ready(name).registration(&[name], &["n:*"]) }
     };
     let bus = bus(Options::default(), vec![caller("a", "b:x"), caller("b", "")]);

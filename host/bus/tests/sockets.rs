@@ -201,7 +201,10 @@ async fn one_client_too_many_is_told_so_and_has_its_place_when_another_goes() {
     two.ask(json!({ "event": "echo:x" })).await;
     let mut three = served.client().await;
     let told = three.hear().await;
-    assert_eq!((&told["code"], told["error"].as_str().unwrap().contains("connections_max")), (&json!("RATE_LIMITED"), true));
+    assert_eq!(
+        (&told["code"], told["error"].as_str().unwrap().contains("connections_max")),
+        (&json!("RATE_LIMITED"), true)
+    );
     three.ends().await;
     drop(one);
     let mut answer = json!({ "code": "RATE_LIMITED" });

@@ -107,9 +107,7 @@ impl Serving {
                 // Which kind of frame it was to be cannot be read; both kinds of client find their word in this.
                 let code = legacy::INVALID_JSON;
                 let message = format!("Invalid JSON: {why}");
-                return self
-                    .say(&json!({ "status": "error", "error": { "code": code, "message": message } }))
-                    .await;
+                return self.say(&json!({ "status": "error", "error": { "code": code, "message": message } })).await;
             }
         };
         drop(text);

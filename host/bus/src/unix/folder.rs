@@ -54,7 +54,8 @@ impl Folder {
         let failed = |why| UnixError::Socket { path: path.clone(), why };
         let bytes = path.as_os_str().len();
         if bytes > PATH_BYTES_MAX {
-            let text = format!("its path has {bytes} bytes, at most {PATH_BYTES_MAX} are possible: name a shorter socket_dir");
+            let text =
+                format!("its path has {bytes} bytes, at most {PATH_BYTES_MAX} are possible: name a shorter socket_dir");
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
         may_be_replaced(&path).await?;

@@ -117,10 +117,10 @@ impl Outlet {
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => line.len() + 1,
         };
-        if let Some(rest) = line.as_bytes().get(written..) {
-            if let Ok(Ok(())) = tokio::time::timeout(self.write_timeout, writing.write_all(rest)).await {
-                return true;
-            }
+        if let Some(rest) = line.as_bytes().get(written..)
+            && let Ok(Ok(())) = tokio::time::timeout(self.write_timeout, writing.write_all(rest)).await
+        {
+            return true;
         }
         *half = None;
         self.cut.notify_one();
