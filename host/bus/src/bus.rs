@@ -18,8 +18,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::sync::broadcast;
+use std::time::Duration;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
+
+/// After so long a plugin that is told of a letter makes place for another: one that hangs holds nobody up.
+const TURN: Duration = Duration::from_millis(50);
 
 /// The bus. Cheap to clone; all clones are the same bus.
 #[derive(Clone)]
@@ -34,6 +38,8 @@ pub(crate) struct Inner {
     /// Held while the routes are built anew.
     changing: Mutex<()>,
     ended: AtomicBool,
+    /// Taken by who tells a plugin what is in its mailbox.
+    turns: Semaphore,
     history: History,
     waits: Arc<Waits>,
     /// Random, so that ids of two runs differ.
@@ -85,14 +91,15 @@ impl Bus {
         }
         let inner = Inner {
             history: History::new(options.history_events_max, options.history_data_bytes_max),
-            options: Arc::new(options),
             clock: Box::new(clock),
             routes: ArcSwap::default(),
             changing: Mutex::default(),
             ended: AtomicBool::new(false),
+            turns: Semaphore::new(options.deliveries_max.clamp(1, Semaphore::MAX_PERMITS)),
             waits: Arc::default(),
             run: hex::encode(random),
             numbers: AtomicU64::new(1),
+            options: Arc::new(options),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -518,7 +525,15 @@ async fn deliver(bus: Weak<Inner>, slot: Weak<Slot>, mail: Arc<Mail>, options: A
         let Some(bus) = bus.upgrade().map(Bus::from_inner) else { return };
         // It may have been given to a successor meanwhile.
         let Some(letter) = mail.take() else { continue };
-        if let Err(why) = bus.deliver(&slot, &letter).await {
+        let Ok(turn) = bus.inner.turns.acquire().await else { return };
+        let mut telling = std::pin::pin!(bus.deliver(&slot, &letter));
+        let told = if let Ok(told) = tokio::time::timeout(TURN, telling.as_mut()).await {
+            told
+        } else {
+            drop(turn);
+            telling.await
+        };
+        if let Err(why) = told {
             let event = &letter.event().name;
             tracing::debug!(plugin = %slot.name, event = %event, "nobody waited for this failure: {why}");
         }

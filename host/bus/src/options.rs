@@ -1,7 +1,4 @@
 //! The limits of a bus, all of them named. Defaults are those of the older daemon where it had one.
-//!
-//! Its `worker_threads` is no limit of the bus: a plugin has a task of its own, and how many run at the same time is for
-//! the runtime that the host makes.
 
 use std::time::Duration;
 
@@ -25,6 +22,9 @@ pub struct Options {
     /// have come, or when this time is up. What comes to a quiet mailbox is told at once, and so is, always, an event
     /// that the plugin owns. An answer never waits for this: what somebody waits for goes past the mailboxes.
     pub batch_timeout: Duration,
+    /// How many plugins are told from their mailboxes at the same time (`worker_threads`). One that takes longer than a
+    /// moment for an event makes place for the next, so that none waits for another that hangs.
+    pub deliveries_max: usize,
     /// Whether every event is logged, at `info`, with its id, sender and correlation id (`log_events`).
     pub log_events: bool,
     /// How deep a chain of events may be, each made while the one before it was handled.
@@ -50,6 +50,7 @@ impl Default for Options {
             queue_events_max: 10_000,
             queue_bytes_max: 64 << 20,
             batch_timeout: Duration::from_millis(100),
+            deliveries_max: 4,
             log_events: false,
             chain_depth_max: 8,
             plugin_events_per_second: 10_000.0,

@@ -326,6 +326,20 @@ async fn what_comes_while_a_plugin_rests_is_not_lost() {
     assert_eq!(bus.plugins()[0].counts.errors, 1);
 }
 
+#[tokio::test]
+async fn plugins_that_hang_while_they_are_told_keep_no_other_from_it() {
+    let hang = ["h1", "h2", "h3"].map(Made::waiting);
+    let ear = Made::ready("z");
+    let mut all: Vec<_> = hang.iter().map(|made| made.registration(&[], &["n:*"])).collect();
+    all.push(ear.registration(&[], &["n:*"]));
+    let bus = bus(Options { deliveries_max: 1, ..Options::default() }, all);
+    for number in 0..3 {
+        assert_eq!(tell(&bus, "n:x", json!(number)).await.queued, 4);
+    }
+    until("the one that does not hang heard all", || ear.heard() == 3).await;
+    assert!(hang.iter().all(|made| made.heard() == 0));
+}
+
 /// Calls another plugin when it hears or handles, and says what came of it.
 struct Caller {
     other: &'static str,
@@ -361,13 +375,13 @@ impl Plugin for Caller {
 #[tokio::test]
 async fn two_that_hear_of_one_event_are_no_circle() {
     let (meet, called) = (Arc::new(tokio::sync::Barrier::new(2)), Arc::new(Mutex::new(Vec::new())));
-    let caller = |name: &'static str, other: &'static str| {
+    let plugin = |name: &'static str, other: &'static str| {
         let (meet, called) = (Arc::clone(&meet), Arc::clone(&called));
         let make =
             move || Caller { other, handle: Mutex::default(), meet: Arc::clone(&meet), called: Arc::clone(&called) };
         Registration { factory: Arc::new(make), ..Made::ready(name).registration(&[name], &["n:*"]) }
     };
-    let bus = bus(Options::default(), vec![caller("a", "b:x"), caller("b", "")]);
+    let bus = bus(Options::default(), vec![plugin("a", "b:x"), plugin("b", "")]);
     tell(&bus, "n:x", json!(1)).await;
     until("it was called", || !called.lock().unwrap().is_empty()).await;
     assert_eq!(*called.lock().unwrap(), [true], "the other is busy with the same event, and not waiting for it");
