@@ -279,6 +279,10 @@ impl BusFile {
             backoff_first: seconds(daemon.backoff_first),
             backoff_max: seconds(daemon.backoff_max),
             shutdown_grace: seconds(daemon.shutdown_grace),
+            deliveries_max: daemon.worker_threads,
+            batch_timeout: seconds(daemon.batch_timeout),
+            log_events: daemon.log_events,
+            ..Options::default()
         }
     }
 
@@ -320,6 +324,7 @@ impl BusFile {
             lines_waiting_max: unix.max_lines_waiting,
             undelivered_max: unix.max_undelivered,
             permissions: unix.permissions,
+            ..UnixOptions::in_folder("")
         }
     }
 
