@@ -1,6 +1,6 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
-use super::hub::{Hub, Out};
+use super::hub::{Hub, Out, connecting_agent};
 use super::{Mode, legacy};
 use crate::error::Error;
 use crate::event::{Draft, Sender};
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(super) struct Connection {
     stream: UnixStream,
+    socket: &'static str,
     number: u64,
     hub: Arc<Hub>,
 }
@@ -34,6 +35,7 @@ enum Line {
 /// The reading half, with the way to the client.
 struct Serving {
     hub: Arc<Hub>,
+    socket: &'static str,
     number: u64,
     sender: Sender,
     out: mpsc::Sender<Out>,
@@ -42,19 +44,19 @@ struct Serving {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, number: u64, hub: Arc<Hub>) -> Self {
-        Self { stream, number, hub }
+    pub(super) fn new(stream: UnixStream, socket: &'static str, number: u64, hub: Arc<Hub>) -> Self {
+        Self { stream, socket, number, hub }
     }
 
     /// Serve it until the client ends it, or must be cut off. What was answered is flushed before it is closed.
     pub(super) async fn serve(self) {
-        let Self { stream, number, hub } = self;
+        let Self { stream, socket, number, hub } = self;
         let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
         let (reading, writing) = stream.into_split();
         let (out, lines) = mpsc::channel(hub.options().lines_waiting_max.max(1));
         let writer = tokio::spawn(write(writing, lines));
         let sender = Sender::Client(format!("unix:{user}/{number}").into());
-        let mut serving = Serving { hub, number, sender, out, agent: None };
+        let mut serving = Serving { hub, socket, number, sender, out, agent: None };
         serving.read(BufReader::new(reading)).await;
         if let Some(agent) = serving.agent.take() {
             serving.hub.left(&agent, number);
@@ -95,10 +97,7 @@ impl Serving {
         let frame: Value = match serde_json::from_slice(text) {
             Ok(frame) => frame,
             Err(why) => {
-                // Which kind of frame it was to be cannot be read; both kinds of client find their word in this.
-                let code = legacy::INVALID_JSON;
-                let message = format!("Invalid JSON: {why}");
-                self.say(&json!({ "status": "error", "error": { "code": code, "message": message } })).await;
+                self.say(&self.unreadable(text, &why)).await;
                 return Then::GoOn;
             }
         };
@@ -112,6 +111,23 @@ impl Serving {
         }
     }
 
+    /// Which kind of frame it was to be can only be guessed: by the word in it, else by whose socket this is.
+    fn unreadable(&self, text: &[u8], why: &serde_json::Error) -> Value {
+        let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        let code = legacy::INVALID_JSON;
+        let message = format!("Invalid JSON: {why}");
+        let event = match (has(b"\"event\""), has(b"\"command\"")) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => self.socket == "events" || self.hub.options().mode == Mode::Pure,
+        };
+        if event {
+            json!({ "error": message, "code": code })
+        } else {
+            json!({ "status": "error", "error": { "code": code, "message": message } })
+        }
+    }
+
     async fn event(&mut self, mut frame: Map<String, Value>) -> Then {
         let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
         let correlation_id = text(frame.remove("correlation_id"));
@@ -122,10 +138,10 @@ impl Serving {
             client_id: text(frame.remove("client_id")),
             fan_out: frame.remove("fan_out") == Some(Value::Bool(true)),
         };
-        if draft.name == "transport:connection" {
-            self.connect(&draft.data);
-        }
-        let mut answer = match self.hub.bus().dispatch(self.sender.clone(), draft).await {
+        let connecting = (draft.name == "transport:connection").then(|| draft.data.clone());
+        let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
+        let connecting = connecting.filter(|_| answered.is_ok());
+        let mut answer = match answered {
             Ok(reply) => {
                 let mut answer = reply.answer;
                 answer.insert("correlation_id".to_owned(), Value::from(reply.correlation_id));
@@ -137,6 +153,9 @@ impl Serving {
             answer.insert("correlation_id".to_owned(), Value::from(id));
         }
         self.say(&Value::Object(answer)).await;
+        if let Some(data) = connecting {
+            self.connect(&data);
+        }
         Then::GoOn
     }
 
@@ -160,7 +179,7 @@ impl Serving {
         let client = parameters.get("client_id").or_else(|| parameters.get("agent_id")).and_then(Value::as_str);
         let mode = self.hub.options().mode;
         if mode != Mode::Compatibility {
-            self.hub.count(command, client.unwrap_or(&self.sender.to_string()));
+            self.hub.count(command, client.unwrap_or(self.user()));
         }
         let order = match legacy::order(command, parameters) {
             Ok(order) => order,
@@ -170,8 +189,12 @@ impl Serving {
             }
         };
         if mode == Mode::Pure {
-            let message = format!("commands are switched off: send the event '{}' instead of {command}", order.event);
-            let details = json!({ "event": order.event, "data": order.data });
+            let event = legacy::event_of(command);
+            let message = format!(
+                "commands are switched off: send the event '{}' instead of {command}",
+                event.unwrap_or_default()
+            );
+            let details = json!({ "event": event, "data": order.data });
             self.say(&legacy::error(command, legacy::LEGACY_DISABLED, &message, &details, self.hub.now_ms())).await;
             return Then::Close;
         }
@@ -179,7 +202,12 @@ impl Serving {
     }
 
     async fn carry_out(&mut self, command: &str, order: legacy::Order) -> Then {
-        let stays = command == "AGENT_CONNECTION" && order.data["action"] == "connect";
+        if let Some(refused) = self.absent(command, &order) {
+            self.say(&refused).await;
+            return Then::Close;
+        }
+        let connection = command == "AGENT_CONNECTION";
+        let stays = connection && order.data["action"] == "connect";
         let awaited = (command == "COMPLETION").then(|| self.hub.expect(order.data["client_id"].as_str()));
         let draft = Draft {
             correlation_id: awaited.clone(),
@@ -189,7 +217,9 @@ impl Serving {
         let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
         let now_ms = self.hub.now_ms();
         let reply = match answered {
-            Ok(reply) => legacy::success(command, &legacy::result(command, Value::Object(reply.answer)), now_ms),
+            Ok(reply) => {
+                legacy::success(command, &legacy::result(command, &order.data, Value::Object(reply.answer)), now_ms)
+            }
             Err(why) => legacy::failure(command, &why, now_ms),
         };
         let agreed = reply["status"] == "success";
@@ -198,11 +228,26 @@ impl Serving {
             // The acknowledgement is out: now what came of it may follow.
             self.hub.acknowledged(&awaited, agreed);
         }
-        if stays && agreed {
+        if connection && agreed {
             self.connect(&order.data);
-            return Then::GoOn;
         }
-        Then::Close
+        if stays && agreed { Then::GoOn } else { Then::Close }
+    }
+
+    /// The older daemon let only agents subscribe that were connected.
+    fn absent(&self, command: &str, order: &legacy::Order) -> Option<Value> {
+        let agent = order.data["agent_id"].as_str().filter(|_| command == "SUBSCRIBE")?;
+        let message = format!("agent '{agent}' is not connected: AGENT_CONNECTION with `connect` comes first");
+        let error = || legacy::error(command, legacy::AGENT_NOT_CONNECTED, &message, &Value::Null, self.hub.now_ms());
+        (!self.hub.is_present(agent)).then(error)
+    }
+
+    /// The client, whatever its connection.
+    fn user(&self) -> &str {
+        match &self.sender {
+            Sender::Client(name) => name.split_once('/').map_or(name, |(user, _)| user),
+            _ => "unknown",
+        }
     }
 
     async fn wrapped_event(&mut self, parameters: &Value) -> Then {
@@ -223,10 +268,11 @@ impl Serving {
     /// This connection is an agent's from now on: what waits for it comes, after what was answered.
     fn connect(&mut self, data: &Value) {
         let action = data["action"].as_str().unwrap_or("connect");
-        let Some(agent) = data["agent_id"].as_str().or_else(|| data["client_id"].as_str()) else { return };
+        let Some(agent) = connecting_agent(data) else { return };
         if action != "connect" {
-            self.hub.left(agent, self.number);
-            self.agent = None;
+            // As a rule on another connection than the agent's: a command has one of its own.
+            self.hub.disconnected(agent);
+            self.agent.take_if(|own| own == agent);
             return;
         }
         if let Some(before) = self.agent.replace(agent.to_owned()).filter(|before| before != agent) {

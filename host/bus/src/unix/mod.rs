@@ -7,6 +7,9 @@ mod connection;
 mod hub;
 mod legacy;
 
+pub use hub::EVENTS;
+pub(crate) use legacy::timestamp;
+
 use crate::bus::Bus;
 use crate::error::RegisterError;
 use connection::Connection;
@@ -112,13 +115,13 @@ impl Unix {
         let mut listeners = Vec::new();
         for name in SOCKETS {
             let path = options.socket_dir.join(format!("{name}.sock"));
-            listeners.push(listen(&path, options.permissions).await?);
+            listeners.push((name, listen(&path, options.permissions).await?));
             served.paths.push(path);
         }
         bus.register(vec![Hub::registration(&hub)])?;
         let slots = Arc::new(Semaphore::new(options.connections_max));
-        for listener in listeners {
-            served.tasks.spawn(accept(listener, Arc::clone(&hub), Arc::clone(&slots)));
+        for (name, listener) in listeners {
+            served.tasks.spawn(accept(name, listener, Arc::clone(&hub), Arc::clone(&slots)));
         }
         Ok(served)
     }
@@ -161,7 +164,7 @@ async fn listen(path: &Path, permissions: u32) -> Result<UnixListener, UnixError
 /// Numbers connections over all sockets of the process.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-async fn accept(listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>) {
+async fn accept(socket: &'static str, listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -171,7 +174,7 @@ async fn accept(listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>) {
                 let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
                 let hub = Arc::clone(&hub);
                 connections.spawn(async move {
-                    Connection::new(stream, number, hub).serve().await;
+                    Connection::new(stream, socket, number, hub).serve().await;
                     drop(slot);
                 });
             }
