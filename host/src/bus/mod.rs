@@ -9,6 +9,7 @@
 
 mod audit;
 mod news;
+mod profiles;
 pub mod provider;
 mod wishes;
 
@@ -23,9 +24,12 @@ use crate::config::{
 use crate::fleet::{Fleet, Slot};
 use anyhow::{Context, Result};
 use audit::LedgerAudit;
-use gavel_bus::services::{Agents, Completions, Messages, State, System};
+use gavel_bus::services::{
+    Agents, Completions, Imported, Messages, Profile, ProfileSource, State, System, import_identities,
+};
 use gavel_bus::unix::Unix;
 use gavel_bus::{Bus, Store};
+use profiles::Folder;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,10 +75,12 @@ impl BusHost {
             None => fleet.first(),
         };
         let store = open_store(file, data, audited_by, clock).await?;
+        let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
+        take_over_identities(&agents, &store).await?;
         let now = clock.clone();
         let bus = Bus::new(file.options(), move || now.now_ms());
         let wishes = Arc::new(Wishes::default());
-        register_services(file, &bus, &store, &wishes)?;
+        register_services(file, &agents, (&bus, &store), &wishes)?;
         let socket_dir = file.transports.unix.enabled.then(|| socket_dir(file, data)).flatten();
         let unix = match &socket_dir {
             Some(dir) => Some(Unix::start(&bus, file.unix_options(dir.clone())).await?),
@@ -140,17 +146,34 @@ async fn open_store(file: &BusFile, data: Option<&Path>, kernel: Arc<Slot>, cloc
     Ok(Store::open(path.as_deref(), service.limits(), audit).await?)
 }
 
-fn register_services(file: &BusFile, bus: &Bus, store: &Store, wishes: &Arc<Wishes>) -> Result<()> {
-    let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
+/// The identities of the older daemon, at the first start that names their file.
+async fn take_over_identities(agents: &AgentServiceFile, store: &Store) -> Result<()> {
+    let Some(file) = &agents.identities_file else { return Ok(()) };
+    let imported = import_identities(store, file).await;
+    match imported.map_err(|why| anyhow::anyhow!("plugins.agent_service.{why}"))? {
+        Imported::Now { taken, known } => {
+            tracing::info!(file = %file.display(), taken, known, "identities were taken over into the state");
+        }
+        Imported::Before => tracing::debug!(file = %file.display(), "its identities were taken over before"),
+    }
+    Ok(())
+}
+
+fn register_services(
+    file: &BusFile,
+    agents: &AgentServiceFile,
+    (bus, store): (&Bus, &Store),
+    wishes: &Arc<Wishes>,
+) -> Result<()> {
     let completion: CompletionServiceFile = file.service(COMPLETION_SERVICE).map_err(anyhow::Error::msg)?;
     let (provider, limits) = provider::of(&completion)?;
-    let profiles = match &agents.profiles_dir {
-        Some(folder) => provider::profiles(folder)?,
-        None => BTreeMap::new(),
+    let profiles: Arc<dyn ProfileSource> = match &agents.profiles_dir {
+        Some(folder) => Arc::new(Folder::open(folder)?),
+        None => Arc::new(BTreeMap::<String, Profile>::new()),
     };
     bus.register(vec![
         State::registration(store, BTreeMap::new()),
-        Agents::registration(store, profiles),
+        Agents::with_profiles(store, profiles),
         Messages::registration(),
         Completions::registration(provider, limits),
         System::registration(bus, wishes.clone()),

@@ -1,7 +1,7 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
 use super::hub::{Hub, Out, connecting_agent};
-use super::{Mode, legacy};
+use super::{Mode, legacy, stopped};
 use crate::error::Error;
 use crate::event::{Draft, Sender};
 use serde_json::{Map, Value, json};
@@ -70,8 +70,13 @@ impl Connection {
 impl Serving {
     async fn read(&mut self, mut reading: BufReader<OwnedReadHalf>) {
         let most = self.hub.options().line_bytes_max;
+        let mut stopping = self.hub.stopping();
         loop {
-            let line = match next_line(&mut reading, most).await {
+            let line = tokio::select! {
+                line = next_line(&mut reading, most) => line,
+                () = stopped(&mut stopping) => return,
+            };
+            let line = match line {
                 Ok(line) => line,
                 Err(why) => {
                     tracing::debug!(connection = self.number, "reading ended: {why}");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What `unix_transport` answers.
 pub const EVENTS: [&str; 6] = [
@@ -42,6 +42,7 @@ pub(super) struct Hub {
     options: Arc<UnixOptions>,
     state: Mutex<State>,
     numbers: AtomicU64,
+    stopping: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -63,7 +64,7 @@ struct Awaited {
 
 impl Hub {
     pub(super) fn new(bus: Bus, options: Arc<UnixOptions>) -> Self {
-        Self { bus, options, state: Mutex::default(), numbers: AtomicU64::new(1) }
+        Self { bus, options, state: Mutex::default(), numbers: AtomicU64::new(1), stopping: watch::Sender::new(false) }
     }
 
     pub(super) fn bus(&self) -> &Bus {
@@ -102,6 +103,16 @@ impl Hub {
             digest: "native".to_owned(),
             factory: Arc::new(move || Transport { hub: Arc::clone(&hub), handle: std::sync::OnceLock::new() }),
         }
+    }
+
+    /// No more frames are read from now on.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Tells when no more frames are read.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
     }
 
     /// Whether an agent is there.

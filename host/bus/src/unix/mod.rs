@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// The sockets, all alike: `control` and `events` of the newer clients, the others of the older ones.
@@ -99,7 +99,11 @@ pub enum UnixError {
 pub struct Unix {
     tasks: JoinSet<()>,
     paths: Vec<PathBuf>,
+    hub: Arc<Hub>,
 }
+
+/// How long a connection has, at the end, for the frame that it is at.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 impl Unix {
     /// Serve a bus on the sockets of a folder, and register the plugin that owns `transport:*`.
@@ -109,7 +113,7 @@ impl Unix {
     pub async fn start(bus: &Bus, options: UnixOptions) -> Result<Self, UnixError> {
         let options = Arc::new(options);
         let hub = Arc::new(Hub::new(bus.clone(), Arc::clone(&options)));
-        let mut served = Self { tasks: JoinSet::new(), paths: Vec::new() };
+        let mut served = Self { tasks: JoinSet::new(), paths: Vec::new(), hub: Arc::clone(&hub) };
         let dir_error = |why| UnixError::Socket { path: options.socket_dir.clone(), why };
         std::fs::create_dir_all(&options.socket_dir).map_err(dir_error)?;
         let mut listeners = Vec::new();
@@ -126,9 +130,15 @@ impl Unix {
         Ok(served)
     }
 
-    /// Take no more connections, end those that there are, and remove the sockets.
+    /// Take no more connections, end those that there are, and remove the sockets. Each connection ends once the frame
+    /// that it is at is answered, or after [`STOP_GRACE`].
     pub async fn stop(mut self) {
-        self.tasks.shutdown().await;
+        self.hub.stop();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+            tracing::warn!("some connections did not end in {STOP_GRACE:?}: they are cut off");
+            self.tasks.shutdown().await;
+        }
     }
 }
 
@@ -166,11 +176,20 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 async fn accept(socket: &'static str, listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
+    let mut stopping = hub.stopping();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        let accepted = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+            Some((slot, listener.accept().await))
+        };
+        let accepted = tokio::select! {
+            accepted = accepted => accepted,
+            () = stopped(&mut stopping) => None,
+        };
+        match accepted {
+            None => break,
+            Some((slot, Ok((stream, _)))) => {
                 let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
                 let hub = Arc::clone(&hub);
                 connections.spawn(async move {
@@ -178,11 +197,18 @@ async fn accept(socket: &'static str, listener: UnixListener, hub: Arc<Hub>, slo
                     drop(slot);
                 });
             }
-            Err(why) => {
+            Some((_, Err(why))) => {
                 // As a rule no more descriptors: those that are open will be closed.
                 tracing::warn!("a connection could not be accepted: {why}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Completes when the sockets are closed.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // Whoever could say it is gone: that says it too.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }

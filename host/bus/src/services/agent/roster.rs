@@ -42,11 +42,13 @@ pub(super) struct Roster {
     agents: Mutex<BTreeMap<String, Agent>>,
     /// Completions that ended before their agent was known to have begun, with its status.
     early: Mutex<VecDeque<(String, &'static str)>>,
+    /// Held while an agent's work begins or ends on record, or the agent goes: what has gone does not come back.
+    work: tokio::sync::Mutex<()>,
 }
 
 impl Roster {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, agents: Mutex::default(), early: Mutex::default() }
+        Self { store, agents: Mutex::default(), early: Mutex::default(), work: tokio::sync::Mutex::default() }
     }
 
     /// Take up what the store knows. No completion outlives the host: agents whose work was one are `stopped`.
@@ -85,6 +87,7 @@ impl Roster {
 
     /// An agent's completion has begun. It may have ended already: then its status is given.
     pub(super) async fn begun(&self, event: &Event, id: &str, agent: &Agent) -> Result<Option<String>, Fault> {
+        let _alone = self.work.lock().await;
         self.put(event, id, agent.clone()).await?;
         let process = agent.process_id.as_deref().unwrap_or_default();
         let ended = self.take_early(process);
@@ -101,6 +104,7 @@ impl Roster {
         let of = |(id, agent): (&String, &Agent)| {
             (agent.process_id.as_deref() == Some(process)).then(|| (id.clone(), agent.clone()))
         };
+        let _alone = self.work.lock().await;
         // Remembered first, looked for second: an agent that begins in between finds it, or is found.
         {
             let mut early = self.early();
@@ -118,6 +122,7 @@ impl Roster {
     }
 
     pub(super) async fn remove(&self, event: &Event, id: &str) -> Result<(), Fault> {
+        let _alone = self.work.lock().await;
         self.find(id)?;
         let change = Change::Delete { namespace: NAMESPACE.to_owned(), key: id.to_owned() };
         self.store.change(&event.event_id, &event.sender, change).await.map_err(refused)?;
