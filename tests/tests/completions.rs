@@ -102,7 +102,11 @@ async fn what_goes_wrong_is_an_error_with_its_code() {
         (Script::answer(200, r#"{"choices": []}"#, &[]), "PROVIDER_ERROR", "`choices` is empty"),
         (Script::answer(200, r#"{"choices": [{"message": {"content": null}}]}"#, &[]), "PROVIDER_ERROR", "content"),
         (Script::answer(200, &large, &[]), "RESPONSE_TOO_LARGE", "4096 bytes (max_response_bytes)"),
-        (Script::SayAndClose(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec()), "PROVIDER_ERROR", "did not answer"),
+        (
+            Script::SayAndClose(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec()),
+            "PROVIDER_ERROR",
+            "did not answer",
+        ),
         (Script::SayAndClose(Vec::new()), "PROVIDER_ERROR", "did not answer"),
     ] {
         let server = FakeServer::start(std::slice::from_ref(&script));
@@ -126,7 +130,8 @@ async fn an_endpoint_that_is_slow_or_not_there() {
 
 #[tokio::test]
 async fn the_stub_says_it_back_counts_and_fails_when_told_to() {
-    let stub = CompletionServiceFile { provider: ProviderKind::Stub, stub_fail_every: 3, ..CompletionServiceFile::default() };
+    let stub =
+        CompletionServiceFile { provider: ProviderKind::Stub, stub_fail_every: 3, ..CompletionServiceFile::default() };
     let stub = made(&stub);
     for number in 1..=6 {
         let answered = ask(&stub, "two words").await;

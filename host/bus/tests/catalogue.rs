@@ -7,9 +7,10 @@ mod served;
 use gavel_bus::unix::Mode;
 use gavel_bus::*;
 use serde_json::{Value, json};
-use served::{ask, check, fits, refusal, serve, until};
+use served::{ask, check, fits, refusal, serve, serve_with, until};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 #[tokio::test]
 async fn state() {
@@ -225,6 +226,18 @@ async fn completions() {
     );
     let news = json!({ "request_id": ids[5], "client_id": "c1", "provider": "echo", "result": cancelled });
     assert_eq!(told[0].last().unwrap().data, news);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_ended_and_nobody_works_on_for_it() {
+    let options = Options { event_timeout: Duration::from_millis(300), ..Options::default() };
+    let served = serve_with(Mode::Compatibility, options).await;
+    let late = ask(&served, "completion:request", json!({ "prompt": "hi" })).await;
+    assert!(fits(&refusal("TIMEOUT"), &late) && late["error"].as_str().unwrap().contains("completion:async"), "{late}");
+    let none = json!({ "status": "ready", "provider": "echo", "running": 0, "waiting": 0, "finished": 1 });
+    assert_eq!(ask(&served, "completion:status", json!({})).await, none);
+    let query = Query { limit: 9, patterns: vec![Pattern::parse("completion:error").unwrap()], ..Query::default() };
+    assert_eq!(served.bus.history(&query).0[0].data["result"]["code"], "TIMEOUT");
 }
 
 #[tokio::test]

@@ -182,14 +182,13 @@ impl Completions {
         let (ended, wait) = oneshot::channel();
         let (id, _) = self.begin(event, Some(ended))?;
         let left = event.until.saturating_duration_since(Instant::now());
-        let outcome = match timeout_at(event.until - left / 20, wait).await {
-            Ok(outcome) => outcome.unwrap_or_else(|_| Err((CANCELLED.to_owned(), "the service ended".to_owned()))),
-            Err(_) => {
-                let why = "no answer before the event's time was up (daemon.event_timeout): ask with completion:async";
-                let outcome = Err(("TIMEOUT".to_owned(), why.to_owned()));
-                self.inner.conclude(&id, outcome.clone(), "failed").await;
-                outcome
-            }
+        let outcome = if let Ok(ended) = timeout_at(event.until - left / 20, wait).await {
+            ended.unwrap_or_else(|_| Err((CANCELLED.to_owned(), "the service ended".to_owned())))
+        } else {
+            let why = "no answer before the event's time was up (daemon.event_timeout): ask with completion:async";
+            let outcome = Err(("TIMEOUT".to_owned(), why.to_owned()));
+            self.inner.conclude(&id, outcome.clone(), "failed").await;
+            outcome
         };
         match outcome {
             Ok(mut result) => {

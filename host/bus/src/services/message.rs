@@ -70,7 +70,7 @@ impl Messages {
 
     async fn answer(&self, event: &Event) -> Result<Value, Fault> {
         match event.name.as_str() {
-            "message:subscribe" => self.subscribe(read(event)?),
+            "message:subscribe" => self.subscribe(&read(event)?),
             "message:unsubscribe" => Ok(self.unsubscribe(&read(event)?)),
             "message:subscriptions" => Ok(json!({ "subscriptions": *self.subscriptions() })),
             "message:publish" => self.publish(event, read(event)?).await,
@@ -79,7 +79,7 @@ impl Messages {
         }
     }
 
-    fn subscribe(&self, wish: Wish) -> Result<Value, Fault> {
+    fn subscribe(&self, wish: &Wish) -> Result<Value, Fault> {
         if wish.agent_id.is_empty() || wish.event_types.is_empty() {
             return Err(invalid("message:subscribe needs `agent_id` and `event_types`"));
         }

@@ -92,10 +92,14 @@ impl ProfileSource for Team {
 
 /// A bus at half past noon, with everything on it.
 pub async fn serve(mode: Mode) -> Served {
+    serve_with(mode, Options::default()).await
+}
+
+pub async fn serve_with(mode: Mode, options: Options) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicU64::new(45_000_000));
     let clock = Arc::clone(&now);
-    let bus = Bus::new(Options::default(), move || clock.load(Ordering::SeqCst));
+    let bus = Bus::new(options, move || clock.load(Ordering::SeqCst));
     let store = Store::open(None, StoreLimits::default(), Arc::new(NoAudit)).await.unwrap();
     let go = Arc::new(Semaphore::new(0));
     bus.register(vec![
@@ -129,14 +133,14 @@ impl Client {
     /// The next line.
     pub async fn hear(&mut self) -> Value {
         let mut line = String::new();
-        tokio::time::timeout(Duration::from_secs(60), self.0.read_line(&mut line)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_mins(1), self.0.read_line(&mut line)).await.unwrap().unwrap();
         serde_json::from_str(&line).unwrap_or_else(|why| panic!("{line:?}: {why}"))
     }
 
     /// Whatever comes until the server closes.
     pub async fn rest(mut self) -> String {
         let mut rest = String::new();
-        tokio::time::timeout(Duration::from_secs(60), self.0.read_to_string(&mut rest)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_mins(1), self.0.read_to_string(&mut rest)).await.unwrap().unwrap();
         rest
     }
 }

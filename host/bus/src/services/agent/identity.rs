@@ -198,7 +198,10 @@ async fn set(store: &Store, namespace: &str, key: &str, value: Value) -> Result<
     store.change("identities_file", &Sender::Host, change).await
 }
 
-fn read_file(file: &Path) -> Result<Vec<(String, Map<String, Value>)>, String> {
+/// Agents, each with what is known of it.
+type Known = Vec<(String, Map<String, Value>)>;
+
+fn read_file(file: &Path) -> Result<Known, String> {
     let bytes = std::fs::metadata(file).map_err(|why| why.to_string())?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(format!("{bytes} bytes are more than {FILE_BYTES_MAX}"));

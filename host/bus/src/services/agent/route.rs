@@ -89,7 +89,7 @@ impl Agents {
             (wish.prefer_agent_id.as_ref() == Some(id), wish.score(agent), std::cmp::Reverse(id.clone()))
         };
         let Some((agent_id, agent)) = available.max_by_key(|(id, agent)| rank((id, agent))) else {
-            return Ok(nobody(&wish, suitable.iter().map(|(id, _)| id.as_str()).collect(), agents.len()));
+            return Ok(nobody(&wish, &suitable.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), agents.len()));
         };
         let message =
             json!({ "task": wish.task, "context": wish.context, "required_capabilities": wish.required_capabilities });
@@ -172,7 +172,7 @@ impl Agents {
 }
 
 /// Nobody has the capabilities, or nobody who has them is at work.
-fn nobody(wish: &Routing, suitable: Vec<&str>, agents: usize) -> Value {
+fn nobody(wish: &Routing, suitable: &[&str], agents: usize) -> Value {
     let (status, reason) = if suitable.is_empty() {
         ("no_suitable_agent", "no agent has all required capabilities")
     } else {
