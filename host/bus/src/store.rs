@@ -208,6 +208,34 @@ impl Store {
         Ok((found, more))
     }
 
+    /// All keys of a namespace with their values, at most `most` of them; the flag tells that there are more. For
+    /// services that must know all they have written, however few a client may list.
+    ///
+    /// # Errors
+    /// If the name cannot be one, or the file cannot be read.
+    pub fn entries(&self, namespace: &str, most: usize) -> Result<(Vec<(String, Value)>, bool), StoreError> {
+        self.check_names(namespace, "")?;
+        let mut found = Vec::new();
+        let mut read = || -> Result<bool, redb::Error> {
+            let values = self.database.begin_read()?.open_table(VALUES)?;
+            for entry in values.range((namespace, "")..)? {
+                let (place, text) = entry?;
+                let (space, key) = place.value();
+                if space != namespace {
+                    break;
+                }
+                if found.len() == most {
+                    return Ok(true);
+                }
+                found.push((key.to_owned(), text.value().to_owned()));
+            }
+            Ok(false)
+        };
+        let more = read().map_err(|why| failed(&why))?;
+        let parsed = found.into_iter().map(|(key, text)| Ok((key, serde_json::from_str(&text)?)));
+        Ok((parsed.collect::<Result<_, serde_json::Error>>().map_err(|why| failed(&why))?, more))
+    }
+
     /// Make a change: audited, then durable. Gives how many keys there were of what it names.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 
 mod audit;
 mod news;
+mod profiles;
 pub mod provider;
 mod wishes;
 
@@ -27,10 +28,13 @@ use crate::plugins::shelf::Shelf;
 use crate::plugins::{Parts as PluginParts, Plugins};
 use anyhow::{Context, Result};
 use audit::LedgerAudit;
-use gavel_bus::services::{Agents, Completions, Messages, State, StateGrants, System};
+use gavel_bus::services::{
+    Agents, Completions, Imported, Messages, Profile, ProfileSource, State, StateGrants, System, import_identities,
+};
 use gavel_bus::unix::Unix;
 use gavel_bus::{Bus, Store};
 use gavel_runtime::Sandbox;
+use profiles::Folder;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,11 +89,13 @@ impl BusHost {
             None => fleet.first(),
         };
         let store = open_store(file, data, audited_by, clock).await?;
+        let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
+        take_over_identities(&agents, &store).await?;
         let now = clock.clone();
         let bus = Bus::new(file.options(), move || now.now_ms());
         let wishes = Arc::new(Wishes::default());
         let grants = StateGrants::default();
-        register_services(file, &bus, (&store, &grants), &wishes)?;
+        register_services(file, &agents, (&bus, &store, &grants), &wishes)?;
         let admission = admission(file, parts)?;
         let found =
             PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
@@ -201,22 +207,34 @@ fn admission(file: &BusFile, parts: Parts<'_>) -> Result<Admission> {
     Ok(Admission::new(parts.sandbox.clone(), file.plugin_settings(parts.data, parts.component_bytes_max), shelf))
 }
 
+/// The identities of the older daemon, at the first start that names their file.
+async fn take_over_identities(agents: &AgentServiceFile, store: &Store) -> Result<()> {
+    let Some(file) = &agents.identities_file else { return Ok(()) };
+    let imported = import_identities(store, file).await;
+    match imported.map_err(|why| anyhow::anyhow!("plugins.agent_service.{why}"))? {
+        Imported::Now { taken, known } => {
+            tracing::info!(file = %file.display(), taken, known, "identities were taken over into the state");
+        }
+        Imported::Before => tracing::debug!(file = %file.display(), "its identities were taken over before"),
+    }
+    Ok(())
+}
+
 fn register_services(
     file: &BusFile,
-    bus: &Bus,
-    (store, grants): (&Store, &StateGrants),
+    agents: &AgentServiceFile,
+    (bus, store, grants): (&Bus, &Store, &StateGrants),
     wishes: &Arc<Wishes>,
 ) -> Result<()> {
-    let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
     let completion: CompletionServiceFile = file.service(COMPLETION_SERVICE).map_err(anyhow::Error::msg)?;
     let (provider, limits) = provider::of(&completion)?;
-    let profiles = match &agents.profiles_dir {
-        Some(folder) => provider::profiles(folder)?,
-        None => BTreeMap::new(),
+    let profiles: Arc<dyn ProfileSource> = match &agents.profiles_dir {
+        Some(folder) => Arc::new(Folder::open(folder)?),
+        None => Arc::new(BTreeMap::<String, Profile>::new()),
     };
     bus.register(vec![
         State::registration(store, grants.clone()),
-        Agents::registration(store, profiles),
+        Agents::with_profiles(store, profiles),
         Messages::registration(),
         Completions::registration(provider, limits),
         System::registration(bus, wishes.clone()),

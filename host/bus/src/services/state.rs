@@ -3,7 +3,7 @@
 //! Namespaces that begin with `plugin/` are the plugins' own: only the plugin of that name, and those that were granted
 //! it, may use one.
 
-use super::{invalid, read, service};
+use super::{invalid, present, read, service};
 use crate::event::{Draft, Event, Sender};
 use crate::handle::Handle;
 use crate::pattern::Pattern;
@@ -14,6 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// What it answers.
+pub(super) const EVENTS: [&str; 6] =
+    ["state:set", "state:get", "state:delete", "state:list", "state:clear", "state:load"];
 
 /// Where a plugin's own namespace begins.
 const PLUGINS_OWN: &str = "plugin/";
@@ -57,7 +61,7 @@ struct Place {
     #[serde(default = "global")]
     namespace: String,
     key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     value: Option<Value>,
 }
 
@@ -67,6 +71,12 @@ struct Whole {
     namespace: String,
     #[serde(default = "everything")]
     pattern: String,
+}
+
+/// What is removed is named, always.
+#[derive(Deserialize)]
+struct Clearing {
+    namespace: String,
     #[serde(default)]
     confirm: bool,
 }
@@ -112,13 +122,13 @@ impl State {
                 Ok(json!({ "status": if there > 0 { "deleted" } else { "not_found" } }))
             }
             "state:list" => {
-                let Whole { namespace, pattern, .. } = read(event)?;
+                let Whole { namespace, pattern } = read(event)?;
                 self.may(event, &namespace)?;
                 let (keys, more) = self.store.keys(&namespace, &pattern).map_err(refused)?;
                 Ok(json!({ "namespace": namespace, "count": keys.len(), "keys": keys, "more": more }))
             }
             "state:clear" => {
-                let Whole { namespace, confirm, .. } = read(event)?;
+                let Clearing { namespace, confirm } = read(event)?;
                 if !confirm {
                     return Err(invalid("state:clear removes all of a namespace: say `\"confirm\": true`"));
                 }
@@ -126,7 +136,9 @@ impl State {
                 Ok(json!({ "status": "cleared", "cleared": cleared }))
             }
             "state:load" => {
-                let (keys, more) = self.store.keys("global", "*").map_err(refused)?;
+                let Whole { namespace, pattern } = read(event)?;
+                self.may(event, &namespace)?;
+                let (keys, more) = self.store.keys(&namespace, &pattern).map_err(refused)?;
                 Ok(
                     json!({ "status": "loaded", "message": "state is durable and always loaded", "state_keys": keys, "more": more }),
                 )

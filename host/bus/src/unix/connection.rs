@@ -1,6 +1,6 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
-use super::hub::Hub;
+use super::hub::{Hub, connecting_agent};
 use super::wire::{Line, Lines, Outlet};
 use super::{Mode, legacy};
 use crate::error::Error;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 pub(super) struct Connection {
     stream: UnixStream,
+    socket: &'static str,
     number: u64,
     hub: Arc<Hub>,
     stop: watch::Receiver<bool>,
@@ -28,6 +29,7 @@ enum Then {
 /// Serves the lines that come in.
 struct Serving {
     hub: Arc<Hub>,
+    socket: &'static str,
     number: u64,
     sender: Sender,
     outlet: Arc<Outlet>,
@@ -44,20 +46,26 @@ struct Agent {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, number: u64, hub: Arc<Hub>, stop: watch::Receiver<bool>) -> Self {
-        Self { stream, number, hub, stop }
+    pub(super) fn new(
+        stream: UnixStream,
+        socket: &'static str,
+        number: u64,
+        hub: Arc<Hub>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { stream, socket, number, hub, stop }
     }
 
     /// Serve it until the client ends it, must be cut off, or the host stops. What was answered is written before it is
     /// closed.
     pub(super) async fn serve(self) {
-        let Self { stream, number, hub, mut stop } = self;
+        let Self { stream, socket, number, hub, mut stop } = self;
         let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
         let (reading, writing) = stream.into_split();
         let outlet = Arc::new(Outlet::new(writing, hub.options().write_timeout));
         let mut lines = Lines::new(reading, hub.options().line_bytes_max);
         let sender = Sender::Client(format!("unix:{user}/{number}").into());
-        let mut serving = Serving { hub, number, sender, outlet, agent: None };
+        let mut serving = Serving { hub, socket, number, sender, outlet, agent: None };
         serving.read(&mut lines, &mut stop).await;
         serving.leave().await;
         serving.outlet.end().await;
@@ -104,10 +112,7 @@ impl Serving {
         let frame: Value = match serde_json::from_slice(&text) {
             Ok(frame) => frame,
             Err(why) => {
-                // Which kind of frame it was to be cannot be read; both kinds of client find their word in this.
-                let code = legacy::INVALID_JSON;
-                let message = format!("Invalid JSON: {why}");
-                return self.say(&json!({ "status": "error", "error": { "code": code, "message": message } })).await;
+                return self.say(&self.unreadable(&text, &why)).await;
             }
         };
         drop(text);
@@ -115,6 +120,23 @@ impl Serving {
             Value::Object(frame) if frame.contains_key("event") => self.event(frame).await,
             Value::Object(frame) if frame.contains_key("command") => self.command(frame).await,
             _ => self.say(&json!({ "error": "Missing event name" })).await,
+        }
+    }
+
+    /// Which kind of frame it was to be can only be guessed: by the word in it, else by whose socket this is.
+    fn unreadable(&self, text: &[u8], why: &serde_json::Error) -> Value {
+        let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        let code = legacy::INVALID_JSON;
+        let message = format!("Invalid JSON: {why}");
+        let event = match (has(b"\"event\""), has(b"\"command\"")) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => self.socket == "events" || self.hub.options().mode == Mode::Pure,
+        };
+        if event {
+            json!({ "error": message, "code": code })
+        } else {
+            json!({ "status": "error", "error": { "code": code, "message": message } })
         }
     }
 
@@ -132,9 +154,9 @@ impl Serving {
             client_id: text(frame.remove("client_id")),
             fan_out: frame.remove("fan_out") == Some(Value::Bool(true)),
         };
-        let connection = (draft.name == "transport:connection").then(|| draft.data.clone());
+        let connecting = (draft.name == "transport:connection").then(|| draft.data.clone());
         let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
-        let agreed = answered.is_ok();
+        let connecting = connecting.filter(|_| answered.is_ok());
         let mut answer = match answered {
             Ok(reply) => {
                 let mut answer = reply.answer;
@@ -148,7 +170,7 @@ impl Serving {
             answer.insert("correlation_id".to_owned(), id);
         }
         let then = self.say(&Value::Object(answer)).await;
-        if let Some(data) = connection.filter(|_| agreed) {
+        if let Some(data) = connecting {
             self.connect(&data).await;
         }
         then
@@ -169,7 +191,7 @@ impl Serving {
         let client = parameters.get("client_id").or_else(|| parameters.get("agent_id")).and_then(Value::as_str);
         let mode = self.hub.options().mode;
         if mode != Mode::Compatibility {
-            self.hub.count(command, client.unwrap_or(&self.sender.to_string()));
+            self.hub.count(command, client.unwrap_or(self.user()));
         }
         let order = match legacy::order(command, parameters) {
             Ok(order) => order,
@@ -179,8 +201,12 @@ impl Serving {
             }
         };
         if mode == Mode::Pure {
-            let message = format!("commands are switched off: send the event '{}' instead of {command}", order.event);
-            let details = json!({ "event": order.event, "data": order.data });
+            let event = legacy::event_of(command);
+            let message = format!(
+                "commands are switched off: send the event '{}' instead of {command}",
+                event.unwrap_or_default()
+            );
+            let details = json!({ "event": event, "data": order.data });
             self.say(&legacy::error(command, legacy::LEGACY_DISABLED, &message, &details, self.hub.now_ms())).await;
             return Then::Close;
         }
@@ -188,7 +214,12 @@ impl Serving {
     }
 
     async fn carry_out(&mut self, command: &str, order: legacy::Order) -> Then {
-        let stays = command == "AGENT_CONNECTION" && order.data["action"] == "connect";
+        if let Some(refused) = self.absent(command, &order) {
+            self.say(&refused).await;
+            return Then::Close;
+        }
+        let connection = command == "AGENT_CONNECTION";
+        let stays = connection && order.data["action"] == "connect";
         let awaited = (command == "COMPLETION").then(|| self.hub.expect(order.data["client_id"].as_str()));
         let draft = Draft {
             correlation_id: awaited.clone(),
@@ -198,7 +229,9 @@ impl Serving {
         let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
         let now_ms = self.hub.now_ms();
         let reply = match answered {
-            Ok(reply) => legacy::success(command, &legacy::result(command, Value::Object(reply.answer)), now_ms),
+            Ok(reply) => {
+                legacy::success(command, &legacy::result(command, &order.data, Value::Object(reply.answer)), now_ms)
+            }
             Err(why) => legacy::failure(command, &why, now_ms),
         };
         let agreed = reply["status"] == "success";
@@ -207,11 +240,26 @@ impl Serving {
             // The acknowledgement is out: now what came of it may follow.
             self.hub.acknowledged(&awaited, agreed);
         }
-        if stays && agreed {
+        if connection && agreed {
             self.connect(&order.data).await;
-            return Then::GoOn;
         }
-        Then::Close
+        if stays && agreed { Then::GoOn } else { Then::Close }
+    }
+
+    /// The older daemon let only agents subscribe that were connected.
+    fn absent(&self, command: &str, order: &legacy::Order) -> Option<Value> {
+        let agent = order.data["agent_id"].as_str().filter(|_| command == "SUBSCRIBE")?;
+        let message = format!("agent '{agent}' is not connected: AGENT_CONNECTION with `connect` comes first");
+        let error = || legacy::error(command, legacy::AGENT_NOT_CONNECTED, &message, &Value::Null, self.hub.now_ms());
+        (!self.hub.is_present(agent)).then(error)
+    }
+
+    /// The client, whatever its connection.
+    fn user(&self) -> &str {
+        match &self.sender {
+            Sender::Client(name) => name.split_once('/').map_or(name, |(user, _)| user),
+            _ => "unknown",
+        }
     }
 
     async fn wrapped_event(&mut self, parameters: &Value) -> Then {
@@ -232,8 +280,10 @@ impl Serving {
     /// This connection is an agent's from now on: what waits for it comes, after what was answered.
     async fn connect(&mut self, data: &Value) {
         let action = data["action"].as_str().unwrap_or("connect");
-        let Some(name) = data["agent_id"].as_str().or_else(|| data["client_id"].as_str()) else { return };
+        let Some(name) = connecting_agent(data) else { return };
         if action != "connect" {
+            // As a rule on another connection than the agent's: a command has one of its own.
+            self.hub.disconnected(name);
             if self.agent.as_ref().is_some_and(|agent| agent.name == name) {
                 self.leave().await;
             }

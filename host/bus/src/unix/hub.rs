@@ -13,6 +13,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
+/// What `unix_transport` answers.
+pub const EVENTS: [&str; 6] = [
+    "transport:connection",
+    "transport:send",
+    "transport:broadcast",
+    "transport:status",
+    "system:commands",
+    "system:processes",
+];
+
 /// The most pairs of command and client whose uses are counted apart.
 const USES_MAX: usize = 10_000;
 /// The most agents for whom messages are kept.
@@ -94,6 +104,11 @@ impl Hub {
         }
     }
 
+    /// Whether an agent is there.
+    pub(super) fn is_present(&self, agent: &str) -> bool {
+        self.state().present.contains_key(agent)
+    }
+
     /// An agent is there, on this connection. What waited for it goes out.
     pub(super) fn came(&self, agent: &str, number: u64, out: mpsc::Sender<Value>) {
         let mut state = self.state();
@@ -126,6 +141,11 @@ impl Hub {
             drop(state);
             self.came(agent, number, out);
         }
+    }
+
+    /// An agent has gone, wherever it was: what is sent to it waits from now on.
+    pub(super) fn disconnected(&self, agent: &str) {
+        self.state().present.remove(agent);
     }
 
     /// Push a message to an agent, or keep it until it comes. Says which.
@@ -286,6 +306,42 @@ fn frame(event: &Event, kind: &str, from: Value, message: &Value) -> Value {
     Value::Object(frame)
 }
 
+/// A push, with what the host knows of who is behind it. A client speaks in its own name; services speak in that of
+/// whom they serve, and say who that was.
+fn push_of(event: &Event, kind: &str) -> Value {
+    let (from, sender) = match &event.sender {
+        Sender::Plugin(_) | Sender::Host => {
+            let of = event.data.get("sender").cloned().unwrap_or_else(|| json!(event.sender));
+            (event.data["from"].clone(), of)
+        }
+        other => (json!(other), json!(other)),
+    };
+    let mut push = frame(event, kind, from, &event.data["message"]);
+    push["sender"] = sender;
+    push
+}
+
+/// The connection itself does what is asked; this says whether it can.
+fn connection(event: &Event) -> Result<Value, Fault> {
+    let action = event.data["action"].as_str().unwrap_or("connect");
+    let agent = connecting_agent(&event.data).ok_or_else(|| invalid("transport:connection needs `agent_id`"))?;
+    let status = match action {
+        "connect" => "connected",
+        "disconnect" => "disconnected",
+        _ => return Err(invalid(&format!("action '{action}': it is `connect` or `disconnect`"))),
+    };
+    Ok(json!({ "status": status, "agent_id": agent, "action": action }))
+}
+
+/// Which agent a connection is to be.
+pub(super) fn connecting_agent(data: &Value) -> Option<&str> {
+    data["agent_id"].as_str().or_else(|| data["client_id"].as_str()).filter(|agent| !agent.is_empty())
+}
+
+fn invalid(message: &str) -> Fault {
+    Fault::Refused { message: message.to_owned(), code: Some(legacy::INVALID_PARAMETERS.to_owned()) }
+}
+
 struct Transport {
     hub: Arc<Hub>,
     handle: std::sync::OnceLock<Handle>,
@@ -295,29 +351,21 @@ impl Transport {
     async fn answer(&self, event: &Event) -> Result<Value, Fault> {
         match event.name.as_str() {
             "transport:send" => {
-                let to = event.data["to"].as_str().ok_or_else(|| Fault::refused("transport:send needs `to`"))?;
+                let to = event.data["to"].as_str().filter(|to| !to.is_empty());
+                let to = to.ok_or_else(|| invalid("transport:send needs `to`"))?;
                 let kind = event.data["type"].as_str().unwrap_or("MESSAGE");
-                // A client speaks in its own name; services speak in that of whom they serve.
-                let from = match &event.sender {
-                    Sender::Plugin(_) | Sender::Host => event.data["from"].clone(),
-                    other => json!(other),
-                };
-                let push = frame(event, kind, from, &event.data["message"]);
-                Ok(json!({ "to": to, "status": self.hub.push(to, push) }))
+                Ok(json!({ "to": to, "status": self.hub.push(to, push_of(event, kind)) }))
             }
             "transport:broadcast" => {
-                let all: Vec<String> = self.hub.state().present.keys().cloned().collect();
+                let mut all: Vec<String> = self.hub.state().present.keys().cloned().collect();
+                all.sort();
                 let kind = event.data["type"].as_str().unwrap_or("BROADCAST");
                 for agent in &all {
-                    self.hub.push(agent, frame(event, kind, json!(event.sender), &event.data["message"]));
+                    self.hub.push(agent, push_of(event, kind));
                 }
-                Ok(json!({ "status": "sent", "count": all.len() }))
+                Ok(json!({ "status": "sent", "count": all.len(), "to": all }))
             }
-            "transport:connection" => {
-                Ok(json!({ "status": event.data["action"].as_str().map_or("connected", |action| {
-                if action == "connect" { "connected" } else { "disconnected" }
-            }) }))
-            }
+            "transport:connection" => connection(event),
             "transport:status" => Ok(self.hub.status()),
             "system:commands" => Ok(legacy::commands()),
             "system:processes" => self.processes(event).await,
@@ -329,11 +377,12 @@ impl Transport {
     async fn processes(&self, event: &Event) -> Result<Value, Fault> {
         let handle = self.handle.get().ok_or_else(|| Fault::Broken("it was not started".to_owned()))?;
         let listed = handle.call(Some(event), Draft::new("agent:list", json!({}))).await;
-        let listed = listed.map_err(|why| Fault::refused(why.to_string()))?;
+        let listed =
+            listed.map_err(|why| Fault::Refused { message: why.to_string(), code: why.code().map(str::to_owned) })?;
         let agents = listed.get("agents").and_then(Value::as_object).cloned().unwrap_or_default();
         let running: Vec<Value> = agents
             .iter()
-            .filter(|(_, agent)| agent["process_id"].is_string())
+            .filter(|(_, agent)| agent["process_id"].is_string() && agent["status"] == "active")
             .map(|(id, agent)| json!({ "process_id": agent["process_id"], "agent_id": id, "type": "completion", "status": agent["status"] }))
             .collect();
         Ok(json!({ "total": running.len(), "processes": running }))

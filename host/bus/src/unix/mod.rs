@@ -9,6 +9,9 @@ mod hub;
 mod legacy;
 mod wire;
 
+pub use hub::EVENTS;
+pub(crate) use legacy::timestamp;
+
 use crate::bus::Bus;
 use crate::error::RegisterError;
 use connection::Connection;
@@ -120,14 +123,14 @@ impl Unix {
         let mut folder = Folder::open(&options.socket_dir, options.permissions)?;
         let mut listeners = Vec::new();
         for name in SOCKETS {
-            listeners.push(folder.listen(name).await?);
+            listeners.push((name, folder.listen(name).await?));
         }
         bus.register(vec![Hub::registration(&hub)])?;
         let slots = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for listener in listeners {
-            tasks.spawn(accept(listener, Arc::clone(&hub), Arc::clone(&slots), stopped.clone()));
+        for (name, listener) in listeners {
+            tasks.spawn(accept((name, listener), Arc::clone(&hub), Arc::clone(&slots), stopped.clone()));
         }
         Ok(Self { tasks, stop, grace: bus.options().shutdown_grace, _folder: folder })
     }
@@ -148,7 +151,12 @@ impl Unix {
 /// Numbers connections over all sockets of the process.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-async fn accept(listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    (socket, listener): (&'static str, UnixListener),
+    hub: Arc<Hub>,
+    slots: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -173,7 +181,7 @@ async fn accept(listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>, mu
         let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let (hub, stop) = (Arc::clone(&hub), stop.clone());
         connections.spawn(async move {
-            Connection::new(stream, number, hub, stop).serve().await;
+            Connection::new(stream, socket, number, hub, stop).serve().await;
             drop(slot);
         });
     }
