@@ -84,7 +84,7 @@ impl Client {
 
     async fn hear(&mut self) -> Value {
         let mut line = String::new();
-        tokio::time::timeout(Duration::from_secs(60), self.0.read_line(&mut line)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_mins(1), self.0.read_line(&mut line)).await.unwrap().unwrap();
         serde_json::from_str(&line).unwrap_or_else(|why| panic!("{line:?}: {why}"))
     }
 
@@ -96,7 +96,7 @@ impl Client {
     /// The server closed, and took nothing back by it.
     async fn ends(&mut self) {
         let mut rest = String::new();
-        tokio::time::timeout(Duration::from_secs(60), self.0.read_to_string(&mut rest)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_mins(1), self.0.read_to_string(&mut rest)).await.unwrap().unwrap();
         assert_eq!(rest, "");
     }
 }
@@ -243,7 +243,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_its_messages_wait_for_it() {
     assert!((1..MESSAGES).contains(&waiting), "{waiting} wait, the others lie in its socket");
     // It reads what was written, sees the end, and comes again for the others.
     let mut lines = String::new();
-    tokio::time::timeout(Duration::from_secs(60), deaf.0.read_to_string(&mut lines)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_mins(1), deaf.0.read_to_string(&mut lines)).await.unwrap().unwrap();
     let whole = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let read = whole.map(|push| push["number"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(read, (0..MESSAGES - waiting).collect::<Vec<_>>());
