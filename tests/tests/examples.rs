@@ -16,7 +16,7 @@ const LANGUAGES: [&str; 6] = ["c", "cpp", "go", "js", "python", "rust"];
 fn there_is_one_project_for_each_language() {
     let entries = fs::read_dir(root().join("guest-examples")).unwrap().map(Result::unwrap);
     let folders: BTreeSet<_> = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect();
-    let expected: BTreeSet<_> = LANGUAGES.into_iter().chain(["kasmina"]).map(Into::into).collect();
+    let expected: BTreeSet<_> = LANGUAGES.into_iter().chain(["kasmina", "plugins"]).map(Into::into).collect();
     assert_eq!(folders, expected);
 }
 

@@ -20,6 +20,7 @@ mod investigate;
 mod kasmina;
 mod kernel;
 mod key;
+mod migrate;
 mod output;
 mod policy;
 mod preserve;
@@ -81,6 +82,7 @@ enum Command {
     Incident(incident::Args),
     Recover(incident::RecoverArgs),
     Key(key::Args),
+    Migrate(migrate::Args),
     Policy(policy::Args),
     Archive(upkeep::ArchiveArgs),
     Restore(restore::Args),
@@ -129,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Incident(args) => incident::run(args, json),
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
+        Command::Migrate(args) => migrate::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Archive(args) => upkeep::archive(args, json),
         Command::Restore(args) => restore::run(args, json),
