@@ -342,7 +342,11 @@ fn report_asks_a_running_host_who_still_uses_commands() {
     host(sockets.path(), [("transport:status", status), ("system:plugins", json!({"plugins": plugins}))].into());
     let args = ["report", "--from", path(&from), "--socket-dir", path(sockets.path())];
     let report = migrate(&[&args[..], &["--json"]].concat()).code(1).json();
-    assert_eq!(report["left"], json!({"unanswered": 1, "legacy_uses": 2, "problems": 0}), "agent:spawn has no owner there");
+    assert_eq!(
+        report["left"],
+        json!({"unanswered": 1, "legacy_uses": 2, "problems": 0}),
+        "agent:spawn has no owner there"
+    );
     assert_eq!(report["host"]["mode"], json!("hybrid"));
     assert_eq!(report["host"]["legacy_uses"][0]["client"], json!("unix:1000/2"), "the most frequent first");
     let text = migrate(&args).code(1).stdout;

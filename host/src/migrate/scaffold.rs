@@ -1,5 +1,6 @@
 //! A plugin to begin with, for each handler of the older daemon: it builds as it stands, owns the handler's events, and
-//! refuses each until its function is written. So nobody takes for done what is not.
+//! refuses each until its function is written. So nobody takes for done what is not. An event that a service of Gavel's
+//! answers has its function too, but is not owned unless it was asked for by name: loading a scaffold takes nothing away.
 //!
 //! The glue, the contract, the build command and the pinned packages are those of the examples in
 //! `guest-examples/plugins`, embedded; what is written here is what differs from plugin to plugin.
@@ -102,6 +103,22 @@ fn events(handler: &Handler) -> Vec<Named<'_>> {
     named.collect()
 }
 
+/// The events that the plugin owns, and those whose function is written for when it shall.
+fn owned<'a>(handler: &Handler, events: &'a [Named<'_>]) -> (Vec<&'a str>, Vec<&'a str>) {
+    let owns = |named: &&Named<'_>| handler.file.is_none() || named.command.answered_by.is_none();
+    let (owned, left): (Vec<&Named<'_>>, Vec<&Named<'_>>) = events.iter().partition(owns);
+    let names = |of: Vec<&'a Named<'_>>| of.into_iter().map(|named| named.command.event.as_str()).collect();
+    (names(owned), names(left))
+}
+
+/// The comment on the events that are not owned, in front of those that are; empty if there are none.
+fn left_out(left: &[&str], indent: &str) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    format!("{indent}// Gavel's services answer these; add one to take it over: {}\n", left.join(", "))
+}
+
 /// Where it comes from, in words.
 fn origin(handler: &Handler) -> String {
     let name = handler.file.as_deref().and_then(|file| file.file_name()).map(|name| plain(&name.to_string_lossy()));
@@ -133,7 +150,8 @@ fn comment(named: &Named<'_>) -> Vec<String> {
 }
 
 fn rust_lib(handler: &Handler, events: &[Named<'_>]) -> String {
-    let quoted: Vec<String> = events.iter().map(|named| format!("{:?}", named.command.event)).collect();
+    let (owned, left) = owned(handler, events);
+    let quoted: Vec<String> = owned.iter().map(|event| format!("{event:?}")).collect();
     let mut arms = String::new();
     for named in events {
         let _ = writeln!(
@@ -146,6 +164,7 @@ fn rust_lib(handler: &Handler, events: &[Named<'_>]) -> String {
         r#"//! {name}: what answers the events of {origin}. The handlers are in `handlers.rs`.
 
 mod handlers;
+#[allow(unused_imports, reason = "no plugin needs all of it")]
 mod plugin;
 
 use plugin::{{Answer, Capabilities, Event, Metadata, Plugin, Value}};
@@ -157,7 +176,7 @@ impl Plugin for Migrated {{
         let metadata =
             Metadata {{ description: "Answers the events of {origin}.".into(), ..plugin::metadata() }};
         let capabilities = Capabilities {{
-            commands: plugin::texts(&[{events}]),
+{left}            commands: plugin::texts(&[{events}]),
             ..plugin::capabilities()
         }};
         (metadata, capabilities)
@@ -174,6 +193,7 @@ plugin::export_plugin!(Migrated);
 "#,
         name = handler.plugin,
         origin = origin(handler),
+        left = left_out(&left, "            "),
         events = quoted.join(", "),
     )
 }
@@ -196,7 +216,8 @@ fn rust_handlers(events: &[Named<'_>]) -> String {
 }
 
 fn javascript_handlers(handler: &Handler, events: &[Named<'_>]) -> String {
-    let quoted: Vec<String> = events.iter().map(|named| format!("'{}'", named.command.event)).collect();
+    let (owned, left) = owned(handler, events);
+    let quoted: Vec<String> = owned.iter().map(|event| format!("'{event}'")).collect();
     let mut text = format!(
         r"// {name}: what answers the events of {origin}.
 // This is the file to edit: an event that is not written is refused.
@@ -218,7 +239,7 @@ const ANSWERS = {{
 export function describe() {{
   return [
     {{ name: '{name}', version: '0.1.0', description: 'Answers the events of {origin}.' }},
-    {{ commands: [{events}] }},
+{left}    {{ commands: [{events}] }},
   ];
 }}
 
@@ -228,6 +249,7 @@ export function handle(host, event, data) {{
 ",
         name = handler.plugin,
         origin = origin(handler).replace('\'', "\\'"),
+        left = left_out(&left, "    "),
         events = quoted.join(", "),
     );
     for named in events {
@@ -259,10 +281,8 @@ fn readme(handler: &Handler, events: &[Named<'_>], language: Language) -> String
     for named in events {
         let Command { command, event, answered_by, .. } = named.command;
         let today = match answered_by {
-            Some(service) => {
-                format!("`{service}` has this namespace: write a handler only to put another in its place")
-            }
-            None => "nobody: clients need this handler".to_owned(),
+            Some(service) => format!("`{service}`, which has this namespace"),
+            None => "nobody".to_owned(),
         };
         let _ = writeln!(rows, "| {command} | `{event}` | {today} |");
     }
@@ -279,8 +299,9 @@ A plugin that answers the events of {origin}.
 - **Grant** in `plugin.yaml` what the handlers come to need: events, namespaces of the state, tools.
 - **Load**: put this folder, or a copy with `plugin.yaml` and `{name}.wasm` alone, into one of `plugin_dirs`.
 
-An event belongs to the plugin that names it, before the one that has its namespace. Two that name the same are refused
-when they are loaded. `wit/plugin.wit` is the contract.
+An event belongs to the plugin that names it in `commands`, before the one that has its namespace. What a service answers is
+not named there unless it was asked for: add it to put your handler in the service's place. Two that name the same are
+refused when they are loaded. `wit/plugin.wit` is the contract.
 ",
         name = handler.plugin,
         origin = origin(handler),
@@ -325,6 +346,20 @@ mod tests {
             assert!(line.ends_with("It said of itself: ends / rm fn evil() {}"), "{line}");
         }
         assert!(text(&files(&handler, Language::Javascript), "src/handlers.js").contains("a\\'b/.py."));
+    }
+
+    #[test]
+    fn what_a_service_answers_is_taken_over_only_when_it_is_asked_for_by_name() {
+        let mut handler = named("SPAWN_AGENT").unwrap();
+        handler.commands.extend(named("COMPOSE").unwrap().commands);
+        let rust = |handler: &Handler| text(&files(handler, Language::Rust), "src/lib.rs");
+        assert!(rust(&handler).contains(r#"&["agent:spawn", "legacy:compose"]"#), "{}", rust(&handler));
+        handler.file = Some("spawn_agent.py".into());
+        assert!(rust(&handler).contains(r#"&["legacy:compose"]"#), "{}", rust(&handler));
+        assert!(rust(&handler).contains("add one to take it over: agent:spawn\n"), "{}", rust(&handler));
+        let javascript = text(&files(&handler, Language::Javascript), "src/handlers.js");
+        assert!(javascript.contains("{ commands: ['legacy:compose'] }"), "{javascript}");
+        assert!(javascript.contains("'agent:spawn': on_agent_spawn"), "{javascript}");
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         line(&format!("{verb} {}: {} files for {}", folder.display(), files.len(), events.join(", ")))?;
         for command in &handler.commands {
             if let Some(service) = &command.answered_by {
-                line(&format!("  {}: {service} has this namespace already", command.event))?;
+                let end = if handler.file.is_none() { "this plugin takes it over" } else { "and keeps it" };
+                line(&format!("  {}: {service} answers it, {end}", command.event))?;
             }
         }
     }
