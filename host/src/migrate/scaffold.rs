@@ -338,14 +338,14 @@ mod tests {
     #[test]
     fn what_strangers_wrote_stays_a_comment() {
         let mut handler = named("X").unwrap();
-        handler.file = Some("a'b\"\n*/.py".into());
+        handler.file = Some("a'b\"\n*x.py".into());
         handler.commands[0].summary = Some("ends */ `rm` \u{7}\nfn evil() {}".to_owned());
         for (language, path) in [(Language::Rust, "src/handlers.rs"), (Language::Javascript, "src/handlers.js")] {
             let text = text(&files(&handler, language), path);
             let line = text.lines().find(|line| line.contains("It said")).unwrap();
             assert!(line.ends_with("It said of itself: ends / rm fn evil() {}"), "{line}");
         }
-        assert!(text(&files(&handler, Language::Javascript), "src/handlers.js").contains("a\\'b/.py."));
+        assert!(text(&files(&handler, Language::Javascript), "src/handlers.js").contains("a\\'bx.py."));
     }
 
     #[test]
