@@ -157,7 +157,7 @@ fn declared(marker: &str, rest: &str) -> Option<String> {
 fn quoted(text: &str) -> Option<String> {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let inner = &text[1..];
-    let end = inner.find(|c| c == quote || c == '\n')?;
+    let end = inner.find([quote, '\n'])?;
     (inner[end..].starts_with(quote) && end > 0).then(|| inner[..end].to_owned())
 }
 

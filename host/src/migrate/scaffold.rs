@@ -17,7 +17,7 @@ use std::fmt::Write;
 pub enum Language {
     /// Rust, for wasm32-unknown-unknown.
     Rust,
-    /// JavaScript, in QuickJS.
+    /// JavaScript.
     Javascript,
 }
 
@@ -136,8 +136,8 @@ fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\' | '`' | '*')).collect()
 }
 
-/// Each line of the comment on a function.
-fn comment(named: &Named<'_>) -> Vec<String> {
+/// The comment on a function, in lines that begin with a sign.
+fn comment(named: &Named<'_>, sign: &str) -> String {
     let Command { command, event, summary, parameters, .. } = named.command;
     let mut lines = vec![format!("`{event}`, once the command {command}.")];
     if let Some(summary) = summary {
@@ -146,7 +146,7 @@ fn comment(named: &Named<'_>) -> Vec<String> {
     if !parameters.is_empty() {
         lines.push(format!("It read of the parameters: {}.", parameters.join(", ")));
     }
-    lines
+    lines.into_iter().map(|line| [sign, " ", &line, "\n"].concat()).collect()
 }
 
 fn rust_lib(handler: &Handler, events: &[Named<'_>]) -> String {
@@ -204,7 +204,7 @@ fn rust_handlers(events: &[Named<'_>]) -> String {
          use crate::plugin::{Event, Refusal, Value, refusal};\n",
     );
     for named in events {
-        let lines: String = comment(named).iter().map(|line| format!("/// {line}\n")).collect();
+        let lines = comment(named, "///");
         let _ = write!(
             text,
             "\n{lines}pub(crate) fn {}(event: &Event, _data: &Value) -> Result<Value, Refusal> {{\n    \
@@ -253,7 +253,7 @@ export function handle(host, event, data) {{
         events = quoted.join(", "),
     );
     for named in events {
-        let lines: String = comment(named).iter().map(|line| format!("// {line}\n")).collect();
+        let lines = comment(named, "//");
         let _ = write!(
             text,
             "\n{lines}function {}(host, event, data) {{\n  \

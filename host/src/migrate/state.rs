@@ -299,9 +299,14 @@ fn run_id() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
+/// The JSON that is kept.
+fn text_of(value: &Value) -> String {
+    value.to_string()
+}
+
 fn verify(item: &Item, store: &Store) -> Result<()> {
     let there = store.get(item.namespace, &item.key)?;
-    let alike = there.is_some_and(|there| there == item.value && there.to_string() == item.value.to_string());
+    let alike = there.is_some_and(|there| there == item.value && text_of(&there) == text_of(&item.value));
     ensure!(
         alike,
         "key '{}' of namespace '{}' does not hold what {} says: restore the state from its backup, and report this",

@@ -18,9 +18,9 @@ const SHOWN_CHARS_MAX: usize = 200;
 
 /// Write a plugin scaffold for each handler of the older daemon, or for each command or event that is named.
 ///
-/// A handler is a Python file with `@command_handler("NAME")`, or a class of CommandHandler; it is read as text and never
+/// A handler is a Python file with `@command_handler("NAME")`, or a class of `CommandHandler`; it is read as text and never
 /// run. Each scaffold is a folder that builds as it stands: contract, code with one function for each event, manifest,
-/// build command, README. An event whose function is not written is refused with NOT_MIGRATED.
+/// build command, README. An event whose function is not written is refused with `NOT_MIGRATED`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel migrate plugins --handlers-dir ksi_daemon/commands --output-dir plugins --dry-run
