@@ -21,6 +21,7 @@ mod kasmina;
 mod kernel;
 mod key;
 mod log;
+mod migrate;
 mod output;
 mod plugin;
 mod policy;
@@ -82,6 +83,7 @@ enum Command {
     Recover(incident::RecoverArgs),
     Key(key::Args),
     Plugin(plugin::Args),
+    Migrate(migrate::Args),
     Policy(policy::Args),
     Archive(upkeep::ArchiveArgs),
     Restore(restore::Args),
@@ -131,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
         Command::Plugin(args) => plugin::run(args, json),
+        Command::Migrate(args) => migrate::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Archive(args) => upkeep::archive(args, json),
         Command::Restore(args) => restore::run(args, json),

@@ -29,6 +29,13 @@ use tokio::task::JoinSet;
 /// The sockets, all alike: `control` and `events` of the newer clients, the others of the older ones.
 pub const SOCKETS: [&str; 8] = ["control", "events", "admin", "agents", "messaging", "state", "completion", "daemon"];
 
+/// The event that a command of the older daemon leads to, if there is such a command. `EVENT` leads to whichever event it
+/// names: the text is empty.
+#[must_use]
+pub fn legacy_event(command: &str) -> Option<&'static str> {
+    legacy::event_of(command)
+}
+
 /// Which frames are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,7 +17,8 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   gavel policy componentize target/core.wasm -o target/no-deletes.wasm
   gavel policy componentize core.wasm --wit wit/policy.wit -o no-deletes.wasm
-  gavel policy componentize core.wasm --world tamiyo -o cautious-tamiyo.wasm")]
+  gavel policy componentize core.wasm --world tamiyo -o cautious-tamiyo.wasm
+  gavel policy componentize core.wasm --world plugin -o prompt-guard.wasm")]
 pub(super) struct Args {
     /// The core module.
     core: PathBuf,
