@@ -10,6 +10,7 @@ use crate::plugin::{Before, Capabilities, Metadata, Registration};
 use crate::routes::{Moment, Routes};
 use crate::slot::{PluginState, Slot};
 use crate::stats::Counts;
+use crate::traffic::Traffic;
 use crate::waits::Waits;
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     /// Held while the routes are built anew.
     changing: Mutex<()>,
     history: History,
+    traffic: Traffic,
+    started: Instant,
     waits: Arc<Waits>,
     /// Random, so that ids of two runs differ.
     run: String,
@@ -86,6 +89,8 @@ impl Bus {
             options: Arc::new(options),
             clock: Box::new(clock),
             routes: ArcSwap::default(),
+            traffic: Traffic::default(),
+            started: Instant::now(),
             changing: Mutex::default(),
             waits: Arc::default(),
             run: hex::encode(random),
@@ -181,7 +186,7 @@ impl Bus {
     /// # Errors
     /// Always with an answer for the wire; see [`Error::answer`].
     pub async fn dispatch(&self, sender: Sender, draft: Draft) -> Result<Reply, Error> {
-        self.dispatch_in(sender, None, draft).await
+        self.dispatch_counted(sender, None, draft).await
     }
 
     /// Tell of an event; nobody is waited for.
@@ -189,7 +194,7 @@ impl Bus {
     /// # Errors
     /// If its name cannot be one, a plugin before it cancels it, or its owner's mailbox is full.
     pub async fn emit(&self, sender: Sender, draft: Draft) -> Result<Emitted, Error> {
-        self.emit_in(sender, None, draft).await
+        self.emit_counted(sender, None, draft).await
     }
 
     /// What there is of a query in the history, and how many events there were in all.
@@ -230,12 +235,49 @@ impl Bus {
 
     // --- inside ---
 
-    pub(crate) async fn dispatch_in(
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.inner.started
+    }
+
+    pub(crate) fn history_events(&self) -> usize {
+        self.inner.history.depth()
+    }
+
+    pub(crate) fn watchers(&self) -> usize {
+        self.inner.history.watchers()
+    }
+
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.inner.routes.load().slots.values().cloned().collect()
+    }
+
+    pub(crate) async fn dispatch_counted(
         &self,
         sender: Sender,
         cause: Option<&Event>,
         draft: Draft,
     ) -> Result<Reply, Error> {
+        let answered = self.dispatch_in(sender, cause, draft).await;
+        self.inner.traffic.answered(answered.as_ref().err());
+        answered
+    }
+
+    pub(crate) async fn emit_counted(
+        &self,
+        sender: Sender,
+        cause: Option<&Event>,
+        draft: Draft,
+    ) -> Result<Emitted, Error> {
+        let emitted = self.emit_in(sender, cause, draft).await;
+        self.inner.traffic.emitted(emitted.as_ref().err());
+        emitted
+    }
+
+    async fn dispatch_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
         let routes = self.inner.routes.load_full();
@@ -248,7 +290,7 @@ impl Bus {
         Ok(Reply { answer, correlation_id: event.correlation_id.clone(), event_id: event.event_id.clone() })
     }
 
-    pub(crate) async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
+    async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
         let event = self.stamp(sender, cause, draft)?;
         let routes = self.inner.routes.load_full();
         let event = self.show_before(&routes, event).await?;
@@ -281,6 +323,7 @@ impl Bus {
         if let Some(problem) = name_problem(&draft.name) {
             return Err(Error::Invalid(problem));
         }
+        self.inner.traffic.event(&draft.name);
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
         let event_id = format!("{}-{number:x}", self.inner.run);
         let mut chain = cause.map(|cause| cause.chain.clone()).unwrap_or_default();
@@ -399,7 +442,9 @@ impl Bus {
         let _alone = self.inner.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slots = self.inner.routes.load().slots.clone();
         change(&mut slots)?;
-        self.inner.routes.store(Arc::new(Routes::build(slots)?));
+        let routes = Routes::build(slots)?;
+        self.inner.traffic.learn(routes.slots.values().map(|slot| &slot.registration.capabilities));
+        self.inner.routes.store(Arc::new(routes));
         Ok(())
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::bus::{Bus, Inner};
 use crate::error::Error;
-use crate::event::{Answer, Draft, Event, Sender};
+use crate::event::{Answer, Draft, Event, Sender, answer_of};
 use crate::pattern::{self, Pattern};
 use crate::rate::Bucket;
+use crate::traffic::Traffic;
+use serde_json::json;
 use std::sync::{Arc, Weak};
 
 /// A plugin's way back to the bus. Cheap to clone.
@@ -27,6 +29,15 @@ pub struct Emitted {
     pub refused: Vec<String>,
 }
 
+impl Emitted {
+    /// As an answer on the wire.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let Self { event_id, queued, refused } = self;
+        answer_of(json!({ "status": "queued", "event_id": event_id, "queued": queued, "refused": refused }))
+    }
+}
+
 impl Handle {
     pub(crate) fn new(bus: Weak<Inner>, plugin: &str, emits: &[Pattern], per_second: f64) -> Self {
         Self { bus, plugin: plugin.into(), emits: emits.into(), bucket: Arc::new(Bucket::new(per_second)) }
@@ -43,8 +54,9 @@ impl Handle {
     /// # Errors
     /// If it is outside the grant, too often, too deep in a chain, or its owner's mailbox is full.
     pub async fn emit(&self, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
-        let bus = self.admit(cause, &draft)?;
-        bus.emit_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await
+        let admitted = self.admit(cause, &draft);
+        let bus = admitted.inspect_err(|why| self.count(|traffic| traffic.emitted(Some(why))))?;
+        bus.emit_counted(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await
     }
 
     /// Ask the bus for the answer to an event.
@@ -52,8 +64,15 @@ impl Handle {
     /// # Errors
     /// As [`Self::emit`], and whatever the handler's side says.
     pub async fn call(&self, cause: Option<&Event>, draft: Draft) -> Result<Answer, Error> {
-        let bus = self.admit(cause, &draft)?;
-        bus.dispatch_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+        let admitted = self.admit(cause, &draft);
+        let bus = admitted.inspect_err(|why| self.count(|traffic| traffic.answered(Some(why))))?;
+        bus.dispatch_counted(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+    }
+
+    fn count(&self, count: impl FnOnce(&Traffic)) {
+        if let Some(bus) = self.bus.upgrade().map(Bus::from_inner) {
+            count(bus.traffic());
+        }
     }
 
     fn admit(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {

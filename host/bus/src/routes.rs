@@ -70,7 +70,7 @@ fn patterns(slot: &Slot, moment: Moment) -> &[Pattern] {
 }
 
 /// Older plugins wrote `/namespace`.
-fn plain_namespace(text: &str) -> &str {
+pub(crate) fn plain_namespace(text: &str) -> &str {
     text.trim_start_matches('/').trim_end_matches([':', '*'])
 }
 

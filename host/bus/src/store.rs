@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 const VALUES: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("values");
@@ -130,6 +131,27 @@ pub struct Store {
     database: Arc<Database>,
     limits: StoreLimits,
     writer: mpsc::Sender<Job>,
+    tally: Arc<Tally>,
+}
+
+/// What came of changes since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct StoreCounts {
+    /// Changes that were made.
+    pub changes: u64,
+    /// Changes that were not made because the audit did not take them.
+    pub audit_failures: u64,
+    /// Changes that were not made because the file could not be written.
+    pub write_failures: u64,
+    /// Changes that wait now.
+    pub waiting: usize,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    changes: AtomicU64,
+    audit_failures: AtomicU64,
+    write_failures: AtomicU64,
 }
 
 struct Job {
@@ -161,8 +183,21 @@ impl Store {
             make(&database, &left).map_err(|why| named(&why))?;
         }
         let (writer, jobs) = mpsc::channel(limits.waiting_max.max(1));
-        tokio::spawn(write(Arc::clone(&database), audit, jobs));
-        Ok(Self { database, limits, writer })
+        let tally = Arc::new(Tally::default());
+        tokio::spawn(write(Arc::clone(&database), audit, jobs, Arc::clone(&tally)));
+        Ok(Self { database, limits, writer, tally })
+    }
+
+    /// What came of changes so far.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreCounts {
+            changes: get(&self.tally.changes),
+            audit_failures: get(&self.tally.audit_failures),
+            write_failures: get(&self.tally.write_failures),
+            waiting: self.writer.max_capacity() - self.writer.capacity(),
+        }
     }
 
     /// The value under a key.
@@ -270,13 +305,13 @@ fn prepare(database: &Database) -> Result<Vec<Audited>, redb::Error> {
 }
 
 /// Write changes, as many together as wait: one sync to intend them, one record, one sync to make them.
-async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::Receiver<Job>) {
+async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::Receiver<Job>, tally: Arc<Tally>) {
     /// So many changes share their syncs at most.
     const TOGETHER_MAX: usize = 256;
     let mut waiting = Vec::new();
     while jobs.recv_many(&mut waiting, TOGETHER_MAX).await > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) = waiting.drain(..).map(|job| (job.change, job.done)).unzip();
-        let answers = carry_out(&database, audit.as_ref(), changes).await;
+        let answers = carry_out(&database, audit.as_ref(), changes, &tally).await;
         for (at, done) in replies.into_iter().enumerate() {
             let answer = match &answers {
                 Ok(counts) => Ok(counts[at]),
@@ -292,14 +327,21 @@ async fn carry_out(
     database: &Arc<Database>,
     audit: &dyn Audit,
     changes: Vec<Audited>,
+    tally: &Tally,
 ) -> Result<Vec<usize>, StoreError> {
+    let number = changes.len() as u64;
+    let count = |counter: &AtomicU64| _ = counter.fetch_add(number, Ordering::Relaxed);
+    let unwritten = |_: &StoreError| count(&tally.write_failures);
     let changes = Arc::new(changes);
-    in_thread(database, &changes, intend).await?;
+    in_thread(database, &changes, intend).await.inspect_err(unwritten)?;
     if let Err(why) = audit.record(changes.to_vec()).await {
+        count(&tally.audit_failures);
         in_thread(database, &changes, give_up).await?;
         return Err(StoreError::Failed(why));
     }
-    in_thread(database, &changes, make).await
+    let made = in_thread(database, &changes, make).await.inspect_err(unwritten)?;
+    count(&tally.changes);
+    Ok(made)
 }
 
 async fn in_thread<T: Send + 'static>(
@@ -429,6 +471,7 @@ mod tests {
         let why = store.change("e", &Sender::Host, set("a", "b", json!(1))).await.unwrap_err();
         assert_eq!(why.to_string(), "the state was not changed: the ledger is full");
         assert_eq!(store.get("a", "b").unwrap(), None);
+        assert_eq!((store.counts().audit_failures, store.counts().changes), (1, 0));
         *audit.1.lock().unwrap() = false;
         assert_eq!(prepare(&store.database).unwrap(), []);
     }

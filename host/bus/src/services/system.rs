@@ -160,6 +160,8 @@ impl System {
                 "p99_ms": plugin.counts.p99_ms,
                 "errors": plugin.counts.errors,
                 "events": plugin.counts.events,
+                "refusals": plugin.counts.refusals,
+                "turned_away": plugin.counts.turned_away,
                 "queue_depth": plugin.queue_depth,
                 "memory_bytes": plugin.memory_bytes,
                 "last_failure": plugin.last_failure,
@@ -183,20 +185,7 @@ impl System {
             newest_first: past.reverse,
         };
         let (events, total) = self.bus.history(&query);
-        let shown: Vec<Value> = events
-            .iter()
-            .map(|event| {
-                json!({
-                    "timestamp": seconds(event.timestamp_ms),
-                    "event_name": event.name,
-                    "data": event.data,
-                    "client_id": event.client_id,
-                    "sender": event.sender,
-                    "correlation_id": event.correlation_id,
-                    "event_id": event.event_id,
-                })
-            })
-            .collect();
+        let shown: Vec<Value> = events.iter().map(|event| event.shown()).collect();
         Ok(json!({ "events": shown, "count": shown.len(), "total_events": total, "query": event.data }))
     }
 }
@@ -208,11 +197,6 @@ impl System {
 )]
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1e3) as u64
-}
-
-#[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^52")]
-fn seconds(milliseconds: u64) -> f64 {
-    milliseconds as f64 / 1e3
 }
 
 impl Plugin for System {

@@ -1,6 +1,7 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
 use super::hub::{Hub, Out};
+use super::watching::Watching;
 use super::{Mode, legacy};
 use crate::error::Error;
 use crate::event::{Draft, Sender};
@@ -39,6 +40,8 @@ struct Serving {
     out: mpsc::Sender<Out>,
     /// The agent that this connection is, once it said so.
     agent: Option<String>,
+    /// The events that are pushed to it, once it asked for them.
+    watching: Option<Watching>,
 }
 
 impl Connection {
@@ -50,11 +53,13 @@ impl Connection {
     pub(super) async fn serve(self) {
         let Self { stream, number, hub } = self;
         let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
+        let counted = Arc::clone(&hub);
+        let _open = counted.opened();
         let (reading, writing) = stream.into_split();
         let (out, lines) = mpsc::channel(hub.options().lines_waiting_max.max(1));
         let writer = tokio::spawn(write(writing, lines));
         let sender = Sender::Client(format!("unix:{user}/{number}").into());
-        let mut serving = Serving { hub, number, sender, out, agent: None };
+        let mut serving = Serving { hub, number, sender, out, agent: None, watching: None };
         serving.read(BufReader::new(reading)).await;
         if let Some(agent) = serving.agent.take() {
             serving.hub.left(&agent, number);
@@ -125,12 +130,34 @@ impl Serving {
         if draft.name == "transport:connection" {
             self.connect(&draft.data);
         }
+        if frame.remove("wait") == Some(Value::Bool(false)) {
+            return self.emit(draft, correlation_id).await;
+        }
+        let name = draft.name.clone();
         let mut answer = match self.hub.bus().dispatch(self.sender.clone(), draft).await {
             Ok(reply) => {
                 let mut answer = reply.answer;
                 answer.insert("correlation_id".to_owned(), Value::from(reply.correlation_id));
                 answer
             }
+            Err(why) => why.answer(),
+        };
+        if let Some(id) = correlation_id {
+            answer.insert("correlation_id".to_owned(), Value::from(id));
+        }
+        // From here on nothing is missed; what is pushed comes after the answer.
+        let wish = Watching::wish(&name, &answer, self.hub.bus());
+        self.say(&Value::Object(answer)).await;
+        if let Some(wish) = wish {
+            self.watching = wish.map(|wish| Watching::start(wish, &self.hub, self.out.clone()));
+        }
+        Then::GoOn
+    }
+
+    /// An event for whose handling the client does not wait: it is told that it was queued.
+    async fn emit(&self, draft: Draft, correlation_id: Option<String>) -> Then {
+        let mut answer = match self.hub.bus().emit(self.sender.clone(), draft).await {
+            Ok(emitted) => emitted.answer(),
             Err(why) => why.answer(),
         };
         if let Some(id) = correlation_id {
@@ -155,10 +182,12 @@ impl Serving {
         };
         let parameters = frame.get("parameters").cloned().unwrap_or_else(|| json!({}));
         if command == "EVENT" {
+            self.hub.tally().count_legacy(command);
             return self.wrapped_event(&parameters).await;
         }
         let client = parameters.get("client_id").or_else(|| parameters.get("agent_id")).and_then(Value::as_str);
         let mode = self.hub.options().mode;
+        self.hub.tally().count_legacy(command);
         if mode != Mode::Compatibility {
             self.hub.count(command, client.unwrap_or(&self.sender.to_string()));
         }

@@ -6,6 +6,10 @@
 mod connection;
 mod hub;
 mod legacy;
+mod view;
+mod watching;
+
+pub use view::{UnixCounts, UnixView};
 
 use crate::bus::Bus;
 use crate::error::RegisterError;
@@ -94,6 +98,7 @@ pub enum UnixError {
 
 /// Sockets that are served until [`Self::stop`].
 pub struct Unix {
+    hub: Arc<Hub>,
     tasks: JoinSet<()>,
     paths: Vec<PathBuf>,
 }
@@ -106,7 +111,7 @@ impl Unix {
     pub async fn start(bus: &Bus, options: UnixOptions) -> Result<Self, UnixError> {
         let options = Arc::new(options);
         let hub = Arc::new(Hub::new(bus.clone(), Arc::clone(&options)));
-        let mut served = Self { tasks: JoinSet::new(), paths: Vec::new() };
+        let mut served = Self { hub: Arc::clone(&hub), tasks: JoinSet::new(), paths: Vec::new() };
         let dir_error = |why| UnixError::Socket { path: options.socket_dir.clone(), why };
         std::fs::create_dir_all(&options.socket_dir).map_err(dir_error)?;
         let mut listeners = Vec::new();
@@ -121,6 +126,12 @@ impl Unix {
             served.tasks.spawn(accept(listener, Arc::clone(&hub), Arc::clone(&slots)));
         }
         Ok(served)
+    }
+
+    /// What an operator sees of it, while it is served and after.
+    #[must_use]
+    pub fn view(&self) -> UnixView {
+        UnixView::new(&self.hub)
     }
 
     /// Take no more connections, end those that there are, and remove the sockets.
