@@ -96,8 +96,8 @@ pub struct Audited {
 
 /// Where changes are put on record before they are made.
 pub trait Audit: Send + Sync + 'static {
-    /// Record these, in their order; durable when it is done.
-    fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Result<(), String>>;
+    /// Record these, in their order; durable when it is done. For each, whether it may be made, or why not.
+    fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>>;
 }
 
 /// No record: for a bus without a ledger.
@@ -105,8 +105,8 @@ pub trait Audit: Send + Sync + 'static {
 pub struct NoAudit;
 
 impl Audit for NoAudit {
-    fn record(&self, _changes: Vec<Audited>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
+        Box::pin(std::future::ready(vec![Ok(()); changes.len()]))
     }
 }
 
@@ -139,8 +139,8 @@ pub struct Store {
 pub struct StoreCounts {
     /// Changes that were made.
     pub changes: u64,
-    /// Changes that were not made because the audit did not take them.
-    pub audit_failures: u64,
+    /// Changes that were not made because the audit refused them or could not record them.
+    pub audit_refusals: u64,
     /// Changes that were not made because the file could not be written.
     pub write_failures: u64,
     /// Changes that wait now.
@@ -150,7 +150,7 @@ pub struct StoreCounts {
 #[derive(Debug, Default)]
 struct Tally {
     changes: AtomicU64,
-    audit_failures: AtomicU64,
+    audit_refusals: AtomicU64,
     write_failures: AtomicU64,
 }
 
@@ -159,11 +159,24 @@ struct Job {
     done: oneshot::Sender<Result<usize, StoreError>>,
 }
 
+impl Tally {
+    /// What came of so many changes that were written together.
+    fn count(&self, answers: &Result<Vec<Result<usize, StoreError>>, StoreError>, changes: usize) {
+        let Ok(answers) = answers else {
+            self.write_failures.fetch_add(changes as u64, Ordering::Relaxed);
+            return;
+        };
+        let made = answers.iter().filter(|answer| answer.is_ok()).count();
+        self.changes.fetch_add(made as u64, Ordering::Relaxed);
+        self.audit_refusals.fetch_add((changes - made) as u64, Ordering::Relaxed);
+    }
+}
+
 impl Store {
     /// Open the store in this file, make it if there is none, and finish what a crash left half done. `None`: in memory.
     ///
     /// # Errors
-    /// If the file cannot be opened or read, or the audit fails for a change that was under way.
+    /// If the file cannot be opened or read.
     pub async fn open(file: Option<&Path>, limits: StoreLimits, audit: Arc<dyn Audit>) -> Result<Self, StoreError> {
         let opened = match file {
             Some(file) => Database::create(file),
@@ -179,8 +192,9 @@ impl Store {
         let left = prepare(&database).map_err(|why| named(&why))?;
         if !left.is_empty() {
             tracing::warn!(changes = left.len(), "changes of state that a crash interrupted are made now");
-            audit.record(left.clone()).await.map_err(StoreError::Failed)?;
-            make(&database, &left).map_err(|why| named(&why))?;
+            let ruled = audit.record(left.clone()).await;
+            let allowed: Vec<Audited> = allowed(&left, &ruled).cloned().collect();
+            make(&database, &allowed).map_err(|why| named(&why))?;
         }
         let (writer, jobs) = mpsc::channel(limits.waiting_max.max(1));
         let tally = Arc::new(Tally::default());
@@ -194,7 +208,7 @@ impl Store {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreCounts {
             changes: get(&self.tally.changes),
-            audit_failures: get(&self.tally.audit_failures),
+            audit_refusals: get(&self.tally.audit_refusals),
             write_failures: get(&self.tally.write_failures),
             waiting: self.writer.max_capacity() - self.writer.capacity(),
         }
@@ -311,10 +325,11 @@ async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::R
     let mut waiting = Vec::new();
     while jobs.recv_many(&mut waiting, TOGETHER_MAX).await > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) = waiting.drain(..).map(|job| (job.change, job.done)).unzip();
-        let answers = carry_out(&database, audit.as_ref(), changes, &tally).await;
+        let answers = carry_out(&database, audit.as_ref(), changes).await;
+        tally.count(&answers, replies.len());
         for (at, done) in replies.into_iter().enumerate() {
             let answer = match &answers {
-                Ok(counts) => Ok(counts[at]),
+                Ok(counts) => counts[at].clone(),
                 Err(why) => Err(why.clone()),
             };
             // Whoever asked may have gone; the change is made all the same.
@@ -323,25 +338,26 @@ async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::R
     }
 }
 
+/// For each change, how many keys it found, or why it was not made.
 async fn carry_out(
     database: &Arc<Database>,
     audit: &dyn Audit,
     changes: Vec<Audited>,
-    tally: &Tally,
-) -> Result<Vec<usize>, StoreError> {
-    let number = changes.len() as u64;
-    let count = |counter: &AtomicU64| _ = counter.fetch_add(number, Ordering::Relaxed);
-    let unwritten = |_: &StoreError| count(&tally.write_failures);
+) -> Result<Vec<Result<usize, StoreError>>, StoreError> {
     let changes = Arc::new(changes);
-    in_thread(database, &changes, intend).await.inspect_err(unwritten)?;
-    if let Err(why) = audit.record(changes.to_vec()).await {
-        count(&tally.audit_failures);
-        in_thread(database, &changes, give_up).await?;
-        return Err(StoreError::Failed(why));
-    }
-    let made = in_thread(database, &changes, make).await.inspect_err(unwritten)?;
-    count(&tally.changes);
-    Ok(made)
+    in_thread(database, &changes, intend).await?;
+    let ruled = audit.record(changes.to_vec()).await;
+    let to_make: Arc<Vec<Audited>> = Arc::new(allowed(&changes, &ruled).cloned().collect());
+    // Also when none is to be made: they are no longer intended then.
+    let mut counts = in_thread(database, &to_make, make).await?.into_iter();
+    let answer =
+        |ruled: Result<(), String>| ruled.map(|()| counts.next().unwrap_or_default()).map_err(StoreError::Failed);
+    Ok(ruled.into_iter().map(answer).collect())
+}
+
+/// The changes that may be made.
+fn allowed<'a>(changes: &'a [Audited], ruled: &'a [Result<(), String>]) -> impl Iterator<Item = &'a Audited> {
+    changes.iter().zip(ruled).filter(|(_, ruled)| ruled.is_ok()).map(|(change, _)| change)
 }
 
 async fn in_thread<T: Send + 'static>(
@@ -363,12 +379,6 @@ fn intend(database: &Database, changes: &[Audited]) -> Result<(), redb::Error> {
             intended.insert(at, text.as_str())?;
         }
     }
-    Ok(transaction.commit()?)
-}
-
-fn give_up(database: &Database, _changes: &[Audited]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.delete_table(INTENDED)?;
     Ok(transaction.commit()?)
 }
 
@@ -433,12 +443,14 @@ mod tests {
     struct Kept(Mutex<Vec<Audited>>, Mutex<bool>);
 
     impl Audit for Kept {
-        fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Result<(), String>> {
+        fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
             let fails = *self.1.lock().unwrap();
+            let ruling = if fails { Err("the ledger is full".to_owned()) } else { Ok(()) };
+            let rulings = vec![ruling; changes.len()];
             if !fails {
                 self.0.lock().unwrap().extend(changes);
             }
-            Box::pin(std::future::ready(if fails { Err("the ledger is full".to_owned()) } else { Ok(()) }))
+            Box::pin(std::future::ready(rulings))
         }
     }
 
@@ -471,7 +483,7 @@ mod tests {
         let why = store.change("e", &Sender::Host, set("a", "b", json!(1))).await.unwrap_err();
         assert_eq!(why.to_string(), "the state was not changed: the ledger is full");
         assert_eq!(store.get("a", "b").unwrap(), None);
-        assert_eq!((store.counts().audit_failures, store.counts().changes), (1, 0));
+        assert_eq!((store.counts().audit_refusals, store.counts().changes), (1, 0));
         *audit.1.lock().unwrap() = false;
         assert_eq!(prepare(&store.database).unwrap(), []);
     }

@@ -147,27 +147,7 @@ impl System {
     }
 
     fn plugin_status(&self) -> Value {
-        let status = |plugin: crate::PluginStatus| {
-            let said = json!({
-                "version": plugin.metadata.version,
-                "description": plugin.metadata.description,
-                "capabilities": plugin.capabilities,
-                "state": plugin.state,
-                "priority": plugin.metadata.priority,
-                "restarts": plugin.counts.restarts,
-                "p50_ms": plugin.counts.p50_ms,
-                "p95_ms": plugin.counts.p95_ms,
-                "p99_ms": plugin.counts.p99_ms,
-                "errors": plugin.counts.errors,
-                "events": plugin.counts.events,
-                "refusals": plugin.counts.refusals,
-                "turned_away": plugin.counts.turned_away,
-                "queue_depth": plugin.queue_depth,
-                "memory_bytes": plugin.memory_bytes,
-                "last_failure": plugin.last_failure,
-            });
-            (plugin.metadata.name, said)
-        };
+        let status = |plugin: crate::PluginStatus| (plugin.metadata.name.clone(), plugin.shown());
         json!({ "plugins": self.bus.plugins().into_iter().map(status).collect::<Map<_, _>>() })
     }
 
