@@ -77,6 +77,9 @@ impl Host {
         let fleet = Fleet::open(&file, storage, means).await?;
         let kasmina = layers(&file, storage, (&fleet, sandbox.clone()), &clock, &metrics).await?;
         let bus = Box::pin(event_bus(&file, storage, (&fleet, sandbox), &clock)).await?;
+        if let Some(bus) = &bus {
+            bus.count_in(&metrics);
+        }
         if let (Some(bus), Some(kasmina)) = (&bus, &kasmina) {
             bus.hear_news(kasmina.news());
         }
@@ -138,6 +141,10 @@ impl Host {
     pub fn app(&self) -> App {
         let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
         let app = App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone());
+        let app = match &self.bus {
+            Some(bus) => app.with_bus(Arc::clone(bus)),
+            None => app,
+        };
         let app = match &self.operations {
             Some(operations) => app.with_operations(operations.clone()),
             None => app,

@@ -33,6 +33,13 @@ fn the_routes_are_these() {
         / GET
         /archive GET *
         /archive POST *
+        /bus/events POST
+        /bus/history GET
+        /bus/plugins GET
+        /bus/plugins/{name} GET
+        /bus/plugins/{name}/reload POST
+        /bus/status GET
+        /bus/tail GET
         /checkpoint GET *
         /checkpoint/key GET *
         /checkpoint/rotate POST *
@@ -129,8 +136,9 @@ fn every_route_is_served() {
             "/archive",
             "/retention",
             "/checkpoint/rotate",
-            // This server has no layers.
+            // This server has neither layers nor an event bus.
             "/kasmina/",
+            "/bus/",
         ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
         // Those of proofs want to know of what.

@@ -11,6 +11,7 @@ use crate::routes::{Moment, Plan, Routes};
 use crate::slot::{Entry, Inside, PluginState, Slot};
 use crate::stats::Counts;
 use crate::to_the_end::ToTheEnd;
+use crate::traffic::Traffic;
 use crate::waits::Waits;
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -41,6 +42,8 @@ pub(crate) struct Inner {
     /// Taken by who tells a plugin what is in its mailbox.
     turns: Semaphore,
     history: History,
+    traffic: Traffic,
+    started: Instant,
     waits: Arc<Waits>,
     /// Random, so that ids of two runs differ.
     run: String,
@@ -93,6 +96,8 @@ impl Bus {
             history: History::new(options.history_events_max, options.history_data_bytes_max),
             clock: Box::new(clock),
             routes: ArcSwap::default(),
+            traffic: Traffic::default(),
+            started: Instant::now(),
             changing: Mutex::default(),
             ended: AtomicBool::new(false),
             turns: Semaphore::new(options.deliveries_max.clamp(1, Semaphore::MAX_PERMITS)),
@@ -207,7 +212,7 @@ impl Bus {
     /// # Errors
     /// Always with an answer for the wire; see [`Error::answer`].
     pub async fn dispatch(&self, sender: Sender, draft: Draft) -> Result<Reply, Error> {
-        self.dispatch_in(sender, None, draft).await
+        self.dispatch_counted(sender, None, draft).await
     }
 
     /// Tell of an event; nobody is waited for.
@@ -215,7 +220,7 @@ impl Bus {
     /// # Errors
     /// If its name cannot be one, a plugin before it cancels it, or its owner's mailbox is full.
     pub async fn emit(&self, sender: Sender, draft: Draft) -> Result<Emitted, Error> {
-        self.emit_in(sender, None, draft).await
+        self.emit_counted(sender, None, draft).await
     }
 
     /// What there is of a query in the history, and how many events there were in all.
@@ -256,12 +261,49 @@ impl Bus {
 
     // --- inside ---
 
-    pub(crate) async fn dispatch_in(
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.inner.started
+    }
+
+    pub(crate) fn history_events(&self) -> usize {
+        self.inner.history.depth()
+    }
+
+    pub(crate) fn watchers(&self) -> usize {
+        self.inner.history.watchers()
+    }
+
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.inner.routes.load().slots.values().cloned().collect()
+    }
+
+    pub(crate) async fn dispatch_counted(
         &self,
         sender: Sender,
         cause: Option<&Event>,
         draft: Draft,
     ) -> Result<Reply, Error> {
+        let answered = self.dispatch_in(sender, cause, draft).await;
+        self.inner.traffic.answered(answered.as_ref().err());
+        answered
+    }
+
+    pub(crate) async fn emit_counted(
+        &self,
+        sender: Sender,
+        cause: Option<&Event>,
+        draft: Draft,
+    ) -> Result<Emitted, Error> {
+        let emitted = self.emit_in(sender, cause, draft).await;
+        self.inner.traffic.emitted(emitted.as_ref().err());
+        emitted
+    }
+
+    async fn dispatch_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
         ToTheEnd::new(self.clone().answer(event, fan_out)).await
@@ -282,7 +324,7 @@ impl Bus {
         Ok(Reply { answer, correlation_id: event.correlation_id.clone(), event_id: event.event_id.clone() })
     }
 
-    pub(crate) async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
+    async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
         let event = self.stamp(sender, cause, draft)?;
         ToTheEnd::new(self.clone().spread(event)).await
     }
@@ -354,6 +396,7 @@ impl Bus {
             let text = format!("the host is shutting down: send '{}' again when it is back", draft.name);
             return Err(Error::Forbidden(text));
         }
+        self.inner.traffic.event(&draft.name);
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
         let event_id = format!("{}-{number:x}", self.inner.run);
         let mut chain = cause.map(|cause| cause.chain.clone()).unwrap_or_default();
@@ -497,7 +540,9 @@ impl Bus {
         }
         let mut slots = self.inner.routes.load().slots.clone();
         change(&mut slots)?;
-        self.inner.routes.store(Arc::new(Routes::build(slots)?));
+        let routes = Routes::build(slots)?;
+        self.inner.traffic.learn(routes.slots.values().map(|slot| &slot.registration.capabilities));
+        self.inner.routes.store(Arc::new(routes));
         Ok(())
     }
 }

@@ -144,6 +144,22 @@ impl Event {
         Self { stamped: Arc::clone(&self.stamped), until, root }
     }
 
+    /// As it is told to those who look back or watch.
+    #[must_use]
+    pub fn shown(&self) -> Value {
+        #[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^52")]
+        let seconds = self.timestamp_ms as f64 / 1e3;
+        serde_json::json!({
+            "timestamp": seconds,
+            "event_name": self.name,
+            "data": self.data,
+            "client_id": self.client_id,
+            "sender": self.sender,
+            "correlation_id": self.correlation_id,
+            "event_id": self.event_id,
+        })
+    }
+
     /// Its namespace: what is before the first colon, or all of it.
     #[must_use]
     pub fn namespace(&self) -> &str {

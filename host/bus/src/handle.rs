@@ -2,9 +2,11 @@
 
 use crate::bus::{Bus, Inner};
 use crate::error::Error;
-use crate::event::{Answer, Draft, Event, Sender};
+use crate::event::{Answer, Draft, Event, Sender, answer_of};
 use crate::pattern::{self, Pattern};
 use crate::rate::Bucket;
+use crate::traffic::Traffic;
+use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -28,6 +30,15 @@ pub struct Emitted {
     pub queued: usize,
     /// Plugins whose mailboxes were full; they do not hear of it.
     pub refused: Vec<String>,
+}
+
+impl Emitted {
+    /// As an answer on the wire.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let Self { event_id, queued, refused } = self;
+        answer_of(json!({ "status": "queued", "event_id": event_id, "queued": queued, "refused": refused }))
+    }
 }
 
 impl Handle {
@@ -57,8 +68,9 @@ impl Handle {
     /// # Errors
     /// If it is outside the grant, too often, too deep in a chain, or its owner's mailbox is full.
     pub async fn emit(&self, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
-        let bus = self.admit(cause, &draft)?;
-        bus.emit_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await
+        let admitted = self.admit(cause, &draft);
+        let bus = admitted.inspect_err(|why| self.count(|traffic| traffic.emitted(Some(why))))?;
+        bus.emit_counted(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await
     }
 
     /// Ask the bus for the answer to an event.
@@ -66,8 +78,15 @@ impl Handle {
     /// # Errors
     /// As [`Self::emit`], and whatever the handler's side says.
     pub async fn call(&self, cause: Option<&Event>, draft: Draft) -> Result<Answer, Error> {
-        let bus = self.admit(cause, &draft)?;
-        bus.dispatch_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+        let admitted = self.admit(cause, &draft);
+        let bus = admitted.inspect_err(|why| self.count(|traffic| traffic.answered(Some(why))))?;
+        bus.dispatch_counted(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+    }
+
+    fn count(&self, count: impl FnOnce(&Traffic)) {
+        if let Some(bus) = self.bus.upgrade().map(Bus::from_inner) {
+            count(bus.traffic());
+        }
     }
 
     /// Ask a service of the host for what the plugin was granted another way, for example a namespace of the state. What
@@ -77,7 +96,7 @@ impl Handle {
     /// As [`Self::call`], but for what it may emit.
     pub async fn ask_service(&self, cause: Option<&Event>, draft: Draft) -> Result<Answer, Error> {
         let bus = self.bounded(cause, &draft)?;
-        bus.dispatch_in(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+        bus.dispatch_counted(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
     }
 
     fn admit(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {

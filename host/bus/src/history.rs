@@ -90,6 +90,15 @@ impl History {
         self.live.subscribe()
     }
 
+    /// How many events it holds now.
+    pub(crate) fn depth(&self) -> usize {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).kept.len()
+    }
+
+    pub(crate) fn watchers(&self) -> usize {
+        self.live.receiver_count()
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).total
     }

@@ -37,6 +37,7 @@ mod slot;
 mod stats;
 mod store;
 mod to_the_end;
+mod traffic;
 pub mod unix;
 mod waits;
 
@@ -49,5 +50,6 @@ pub use options::Options;
 pub use pattern::{Pattern, any as any_pattern};
 pub use plugin::{Before, Capabilities, Factory, Fault, Metadata, Plugin, Registration};
 pub use slot::PluginState;
-pub use stats::Counts;
-pub use store::{Audit, Audited, Change, NoAudit, Store, StoreError, StoreLimits};
+pub use stats::{Counts, Times};
+pub use store::{Audit, Audited, Change, NoAudit, Store, StoreCounts, StoreError, StoreLimits};
+pub use traffic::{EventCount, OUTCOMES, Overview};

@@ -159,7 +159,7 @@ fn check(slot: &Slot) -> Result<(), RegisterError> {
 }
 
 /// Older plugins wrote `/namespace`.
-fn plain_namespace(text: &str) -> &str {
+pub(crate) fn plain_namespace(text: &str) -> &str {
     text.trim_start_matches('/').trim_end_matches([':', '*'])
 }
 

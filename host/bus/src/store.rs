@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 const VALUES: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("values");
@@ -130,11 +131,45 @@ pub struct Store {
     database: Arc<Database>,
     limits: StoreLimits,
     writer: mpsc::Sender<Job>,
+    tally: Arc<Tally>,
+}
+
+/// What came of changes since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct StoreCounts {
+    /// Changes that were made.
+    pub changes: u64,
+    /// Changes that were not made because the audit refused them or could not record them.
+    pub audit_refusals: u64,
+    /// Changes that were not made because the file could not be written.
+    pub write_failures: u64,
+    /// Changes that wait now.
+    pub waiting: usize,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    changes: AtomicU64,
+    audit_refusals: AtomicU64,
+    write_failures: AtomicU64,
 }
 
 struct Job {
     change: Audited,
     done: oneshot::Sender<Result<usize, StoreError>>,
+}
+
+impl Tally {
+    /// What came of so many changes that were written together.
+    fn count(&self, answers: &Result<Vec<Result<usize, StoreError>>, StoreError>, changes: usize) {
+        let Ok(answers) = answers else {
+            self.write_failures.fetch_add(changes as u64, Ordering::Relaxed);
+            return;
+        };
+        let made = answers.iter().filter(|answer| answer.is_ok()).count();
+        self.changes.fetch_add(made as u64, Ordering::Relaxed);
+        self.audit_refusals.fetch_add((changes - made) as u64, Ordering::Relaxed);
+    }
 }
 
 impl Store {
@@ -162,8 +197,21 @@ impl Store {
             make(&database, &allowed).map_err(|why| named(&why))?;
         }
         let (writer, jobs) = mpsc::channel(limits.waiting_max.max(1));
-        tokio::spawn(write(Arc::clone(&database), audit, jobs));
-        Ok(Self { database, limits, writer })
+        let tally = Arc::new(Tally::default());
+        tokio::spawn(write(Arc::clone(&database), audit, jobs, Arc::clone(&tally)));
+        Ok(Self { database, limits, writer, tally })
+    }
+
+    /// What came of changes so far.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreCounts {
+            changes: get(&self.tally.changes),
+            audit_refusals: get(&self.tally.audit_refusals),
+            write_failures: get(&self.tally.write_failures),
+            waiting: self.writer.max_capacity() - self.writer.capacity(),
+        }
     }
 
     /// The value under a key.
@@ -299,13 +347,14 @@ fn prepare(database: &Database) -> Result<Vec<Audited>, redb::Error> {
 }
 
 /// Write changes, as many together as wait: one sync to intend them, one record, one sync to make them.
-async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::Receiver<Job>) {
+async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::Receiver<Job>, tally: Arc<Tally>) {
     /// So many changes share their syncs at most.
     const TOGETHER_MAX: usize = 256;
     let mut waiting = Vec::new();
     while jobs.recv_many(&mut waiting, TOGETHER_MAX).await > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) = waiting.drain(..).map(|job| (job.change, job.done)).unzip();
         let answers = carry_out(&database, audit.as_ref(), changes).await;
+        tally.count(&answers, replies.len());
         for (at, done) in replies.into_iter().enumerate() {
             let answer = match &answers {
                 Ok(counts) => counts[at].clone(),
@@ -464,6 +513,7 @@ mod tests {
         let why = store.change("e", &Sender::Host, set("a", "b", json!(1))).await.unwrap_err();
         assert_eq!(why.to_string(), "the state was not changed: the ledger is full");
         assert_eq!(store.get("a", "b").unwrap(), None);
+        assert_eq!((store.counts().audit_refusals, store.counts().changes), (1, 0));
         *audit.1.lock().unwrap() = false;
         assert_eq!(prepare(&store.database).unwrap(), []);
     }

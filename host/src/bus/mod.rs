@@ -9,12 +9,15 @@
 //! - News of the host, as of Kasmina's layers, are events of the bus too; nobody can answer for the host ([`news`]).
 
 mod audit;
+mod metrics;
 mod news;
 mod profiles;
 pub mod provider;
+mod tail;
 mod wishes;
 
 pub use audit::{STATE_CHANGE, own_kernel};
+pub use tail::Tail;
 pub use wishes::{Shutdown, Wishes};
 
 use crate::clock::Clock;
@@ -23,6 +26,7 @@ use crate::config::{
     StateServiceFile,
 };
 use crate::fleet::{Fleet, Slot};
+use crate::metrics::Metrics;
 use crate::plugins::admit::Admission;
 use crate::plugins::shelf::Shelf;
 use crate::plugins::{Parts as PluginParts, Plugins};
@@ -31,13 +35,16 @@ use audit::LedgerAudit;
 use gavel_bus::services::{
     Agents, Completions, Imported, Messages, Profile, ProfileSource, State, StateGrants, System, import_identities,
 };
-use gavel_bus::unix::Unix;
-use gavel_bus::{Bus, Store};
+use gavel_bus::unix::{Unix, UnixView};
+use gavel_bus::{Bus, PluginState, Store};
 use gavel_runtime::Sandbox;
+use metrics::BusCollector;
 use profiles::Folder;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tail::Tails;
 use tokio::task::JoinHandle;
 
 /// What a bus is made of.
@@ -61,6 +68,9 @@ pub struct BusHost {
     store: Store,
     wishes: Arc<Wishes>,
     unix: Mutex<Option<Unix>>,
+    view: Option<UnixView>,
+    kernel: String,
+    tails: Tails,
     socket_dir: Option<PathBuf>,
     tools: Arc<Slot>,
     plugins: Arc<Plugins>,
@@ -83,7 +93,8 @@ impl BusHost {
     pub async fn open(file: &BusFile, parts: Parts<'_>) -> Result<Self> {
         let Parts { fleet, data, clock, component_bytes_max, .. } = parts;
         let named = |name: &str| fleet.find(name).with_context(|| format!("bus: there is no kernel `{name}`"));
-        let audited_by = named(file.kernel.as_deref().unwrap_or(BUS_KERNEL))?;
+        let kernel = file.kernel.as_deref().unwrap_or(BUS_KERNEL);
+        let audited_by = named(kernel)?;
         let tools = match &file.tools_kernel {
             Some(name) => named(name)?,
             None => fleet.first(),
@@ -108,11 +119,16 @@ impl BusHost {
             Some(dir) => Some(Unix::start(&bus, file.unix_options(dir.clone())).await?),
             None => None,
         };
+        let view = unix.as_ref().map(Unix::view);
+        let (kernel, tails) = (kernel.to_owned(), Tails::new(&file.daemon));
         Ok(Self {
             bus,
             store,
             wishes,
             unix: Mutex::new(unix),
+            view,
+            kernel,
+            tails,
             socket_dir,
             tools,
             plugins,
@@ -160,6 +176,53 @@ impl BusHost {
     #[must_use]
     pub fn tools_kernel(&self) -> &Arc<Slot> {
         &self.tools
+    }
+
+    /// The kernel in whose ledger every change of state stands; keys that are for other kernels do not reach the bus.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// Count the bus where the host counts. Bridges and transports of their own register beside it, see
+    /// [`Metrics::collect`].
+    pub(crate) fn count_in(&self, metrics: &Metrics) {
+        let collector = BusCollector::new(self.bus.clone(), self.store.clone(), self.view.clone());
+        metrics.collect(Box::new(collector));
+    }
+
+    /// The bus as an operator sees it: itself, its state, and its sockets if it has any.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let mut unix = self.view.as_ref().map(UnixView::status);
+        if let Some(unix) = unix.as_mut().and_then(Value::as_object_mut) {
+            // It stands beside it.
+            unix.remove("bus");
+        }
+        let plugins = self.bus.plugins();
+        let open = plugins.iter().any(|plugin| plugin.state == PluginState::CircuitOpen);
+        json!({
+            "status": if open { "degraded" } else { "healthy" },
+            "version": env!("CARGO_PKG_VERSION"),
+            "kernel": self.kernel,
+            "plugins": plugins.len(),
+            "bus": self.bus.overview(),
+            "state": self.store.counts(),
+            "unix": unix,
+        })
+    }
+
+    /// All events from now on, for one listener.
+    ///
+    /// # Errors
+    /// If there are as many listeners as there may be.
+    pub fn tail(&self) -> Result<Tail, String> {
+        self.tails.begin(&self.bus)
+    }
+
+    /// End all tails: those who listen would hold up the end.
+    pub(crate) fn end_tails(&self) {
+        self.tails.end();
     }
 
     /// Where the sockets are, if there are any.

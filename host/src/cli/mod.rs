@@ -4,6 +4,7 @@
 //! go to standard output, everything else (log, progress, summaries) to standard error. Exit codes:
 //! 0 done, 1 the answer is no (a denial, a difference, a damaged file), 2 it could not be done.
 
+mod bus;
 mod checkpoint;
 mod client;
 mod conformance;
@@ -78,6 +79,7 @@ enum Command {
     Rotate(rotate::Args),
     Restart(restart::Args),
     Kernel(kernel::Args),
+    Bus(bus::Args),
     Kasmina(kasmina::Args),
     Incident(incident::Args),
     Recover(incident::RecoverArgs),
@@ -128,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),
         Command::Kernel(args) => kernel::run(args, json),
+        Command::Bus(args) => bus::run(args, json),
         Command::Kasmina(args) => kasmina::run(args, json),
         Command::Incident(args) => incident::run(args, json),
         Command::Recover(args) => incident::recover(args, json),

@@ -78,6 +78,10 @@ pub struct DaemonFile {
     pub backoff_max: f64,
     /// Seconds that plugins have to shut down. Default 5.
     pub shutdown_grace: f64,
+    /// Those who may watch events over HTTP at once. Default 64.
+    pub max_tails: usize,
+    /// Seconds that one of them may take nothing before another may have its place. Default 30.
+    pub tail_stall: f64,
 }
 
 impl Default for DaemonFile {
@@ -100,6 +104,8 @@ impl Default for DaemonFile {
             backoff_first: 0.1,
             backoff_max: 30.0,
             shutdown_grace: 5.0,
+            max_tails: 64,
+            tail_stall: 30.0,
         }
     }
 }
@@ -446,6 +452,7 @@ impl DaemonFile {
             ("backoff_first", self.backoff_first, 0.0, hour),
             ("backoff_max", self.backoff_max, 0.0, hour),
             ("shutdown_grace", self.shutdown_grace, 0.0, hour),
+            ("tail_stall", self.tail_stall, 0.001, hour),
             ("max_plugin_events_per_second", self.max_plugin_events_per_second, 0.001, 1e9),
         ];
         for (key, value, least, most) in times {

@@ -193,20 +193,7 @@ impl System {
             newest_first: past.reverse,
         };
         let (events, total) = self.bus.history(&query);
-        let shown: Vec<Value> = events
-            .iter()
-            .map(|event| {
-                json!({
-                    "timestamp": seconds(event.timestamp_ms),
-                    "event_name": event.name,
-                    "data": event.data,
-                    "client_id": event.client_id,
-                    "sender": event.sender,
-                    "correlation_id": event.correlation_id,
-                    "event_id": event.event_id,
-                })
-            })
-            .collect();
+        let shown: Vec<Value> = events.iter().map(|event| event.shown()).collect();
         let asked = json!({
             "limit": past.limit, "event_patterns": past.event_patterns, "client_id": past.client_id,
             "since": past.since, "until": past.until, "reverse": past.reverse,
@@ -262,11 +249,6 @@ fn cleanup(event: &Event) -> Result<Value, Fault> {
 )]
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1e3) as u64
-}
-
-#[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^52")]
-fn seconds(milliseconds: u64) -> f64 {
-    milliseconds as f64 / 1e3
 }
 
 impl Plugin for System {

@@ -1,6 +1,7 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
 use super::hub::{Hub, connecting_agent};
+use super::watching::Watching;
 use super::wire::{Line, Lines, Outlet};
 use super::{Mode, legacy};
 use crate::error::Error;
@@ -35,6 +36,8 @@ struct Serving {
     outlet: Arc<Outlet>,
     /// The agent that this connection is, once it said so.
     agent: Option<Agent>,
+    /// The events that are pushed to it, once it asked for them.
+    watching: Option<Watching>,
 }
 
 /// What is pushed to an agent goes through a queue of its own.
@@ -61,12 +64,15 @@ impl Connection {
     pub(super) async fn serve(self) {
         let Self { stream, socket, number, hub, mut stop } = self;
         let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
+        let counted = Arc::clone(&hub);
+        let _open = counted.opened();
         let (reading, writing) = stream.into_split();
         let outlet = Arc::new(Outlet::new(writing, hub.options().write_timeout));
         let mut lines = Lines::new(reading, hub.options().line_bytes_max);
         let sender = Sender::Client(format!("unix:{user}/{number}").into());
-        let mut serving = Serving { hub, socket, number, sender, outlet, agent: None };
+        let mut serving = Serving { hub, socket, number, sender, outlet, agent: None, watching: None };
         serving.read(&mut lines, &mut stop).await;
+        serving.watching = None;
         serving.leave().await;
         serving.outlet.end().await;
         drop(serving);
@@ -154,13 +160,20 @@ impl Serving {
             client_id: text(frame.remove("client_id")),
             fan_out: frame.remove("fan_out") == Some(Value::Bool(true)),
         };
+        let name = draft.name.clone();
         let connecting = (draft.name == "transport:connection").then(|| draft.data.clone());
-        let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
+        let answered = if frame.remove("wait") == Some(Value::Bool(false)) {
+            self.hub.bus().emit(self.sender.clone(), draft).await.map(|emitted| (emitted.answer(), None))
+        } else {
+            let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
+            answered.map(|reply| (reply.answer, Some(reply.correlation_id)))
+        };
         let connecting = connecting.filter(|_| answered.is_ok());
         let mut answer = match answered {
-            Ok(reply) => {
-                let mut answer = reply.answer;
-                answer.insert("correlation_id".to_owned(), Value::from(reply.correlation_id));
+            Ok((mut answer, correlation_id)) => {
+                if let Some(id) = correlation_id {
+                    answer.insert("correlation_id".to_owned(), Value::from(id));
+                }
                 answer
             }
             Err(why) => why.answer(),
@@ -169,7 +182,12 @@ impl Serving {
             // As it came: a client that counts looks for its number.
             answer.insert("correlation_id".to_owned(), id);
         }
+        // From here on nothing is missed; what is pushed comes after the answer.
+        let wish = Watching::wish(&name, &answer, self.hub.bus());
         let then = self.say(&Value::Object(answer)).await;
+        if let Some(wish) = wish {
+            self.watching = wish.map(|wish| Watching::start(wish, &self.hub, &self.outlet));
+        }
         if let Some(data) = connecting {
             self.connect(&data).await;
         }
@@ -186,10 +204,12 @@ impl Serving {
         };
         let parameters = frame.get("parameters").cloned().unwrap_or_else(|| json!({}));
         if command == "EVENT" {
+            self.hub.tally().count_legacy(command);
             return self.wrapped_event(&parameters).await;
         }
         let client = parameters.get("client_id").or_else(|| parameters.get("agent_id")).and_then(Value::as_str);
         let mode = self.hub.options().mode;
+        self.hub.tally().count_legacy(command);
         if mode != Mode::Compatibility {
             self.hub.count(command, client.unwrap_or(self.user()));
         }

@@ -1,6 +1,7 @@
 //! Who is connected, what waits for whom, and the plugin that owns `transport:*`.
 
-use super::{SOCKETS, UnixOptions, legacy};
+use super::view::{Open, Tally, UnixCounts};
+use super::{SOCKETS, UnixOptions, legacy, watching};
 use crate::bus::Bus;
 use crate::event::{Draft, Event, Sender, bytes_of};
 use crate::handle::Handle;
@@ -38,6 +39,7 @@ pub(super) struct Hub {
     options: Arc<UnixOptions>,
     state: Mutex<State>,
     numbers: AtomicU64,
+    tally: Tally,
 }
 
 #[derive(Default)]
@@ -63,7 +65,7 @@ struct Awaited {
 
 impl Hub {
     pub(super) fn new(bus: Bus, options: Arc<UnixOptions>) -> Self {
-        Self { bus, options, state: Mutex::default(), numbers: AtomicU64::new(1) }
+        Self { bus, options, state: Mutex::default(), numbers: AtomicU64::new(1), tally: Tally::default() }
     }
 
     pub(super) fn bus(&self) -> &Bus {
@@ -228,7 +230,30 @@ impl Hub {
         }
     }
 
-    fn status(&self) -> Value {
+    /// A connection is there, as long as what this gives lives.
+    pub(super) fn opened(&self) -> Open<'_> {
+        self.tally.opened()
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What an operator counts.
+    pub(super) fn counts(&self) -> UnixCounts {
+        let state = self.state();
+        UnixCounts {
+            mode: self.options.mode,
+            connections: self.tally.connections(),
+            agents: state.present.len(),
+            undelivered: state.absent.values().map(VecDeque::len).sum(),
+            dropped: state.dropped,
+            watchers_missed: self.tally.missed(),
+            legacy: self.tally.legacy(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Value {
         let state = self.state();
         let uses: Vec<Value> = state
             .uses
@@ -238,10 +263,13 @@ impl Hub {
         json!({
             "sockets": SOCKETS.map(|name| self.options.socket_dir.join(format!("{name}.sock"))),
             "mode": self.options.mode,
+            "connections": self.tally.connections(),
             "connected": state.present.keys().collect::<std::collections::BTreeSet<_>>(),
             "waiting": state.absent.iter().map(|(agent, kept)| (agent.clone(), json!(kept.len()))).collect::<Map<_, _>>(),
+            "undelivered": state.absent.values().map(VecDeque::len).sum::<usize>(),
             "dropped": state.dropped,
             "legacy_uses": uses,
+            "bus": self.bus.overview(),
         })
     }
 
@@ -292,7 +320,7 @@ fn put(out: &mpsc::Sender<Value>, message: Value) -> Result<(), Value> {
 }
 
 /// A push: `{"id","type","from","timestamp", …payload}`.
-fn frame(event: &Event, kind: &str, from: Value, message: &Value) -> Value {
+pub(super) fn frame(event: &Event, kind: &str, from: Value, message: &Value) -> Value {
     let mut frame = match message {
         Value::Object(payload) => payload.clone(),
         Value::Null => Map::new(),
@@ -367,6 +395,7 @@ impl Transport {
             }
             "transport:connection" => connection(event),
             "transport:status" => Ok(self.hub.status()),
+            "transport:watch" | "transport:unwatch" => watching::answer(event),
             "system:commands" => Ok(legacy::commands()),
             "system:processes" => self.processes(event).await,
             _ => Err(Fault::Unhandled),

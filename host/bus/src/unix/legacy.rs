@@ -68,6 +68,16 @@ pub(super) fn event_of(command: &str) -> Option<&'static str> {
     COMMANDS.iter().find(|(name, ..)| *name == command).map(|(_, event, _)| *event)
 }
 
+/// Every command that there is, and `other` for those that there are not.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|(name, ..)| *name).chain(["other"])
+}
+
+/// Where a command is in [`names`].
+pub(super) fn place(command: &str) -> usize {
+    COMMANDS.iter().position(|(name, ..)| *name == command).unwrap_or(COMMANDS.len())
+}
+
 /// Make an event of a command.
 pub(super) fn order(command: &str, parameters: Value) -> Result<Order, Refusal> {
     let refuse = |code, message: String| Err(Refusal { code, message });

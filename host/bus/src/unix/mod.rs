@@ -7,10 +7,13 @@ mod connection;
 mod folder;
 mod hub;
 mod legacy;
+mod view;
+mod watching;
 mod wire;
 
 pub use hub::EVENTS;
 pub(crate) use legacy::timestamp;
+pub use view::{UnixCounts, UnixView};
 
 use crate::bus::Bus;
 use crate::error::RegisterError;
@@ -112,6 +115,7 @@ pub enum UnixError {
 
 /// Sockets that are served until [`Self::stop`].
 pub struct Unix {
+    hub: Arc<Hub>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     grace: Duration,
@@ -139,7 +143,13 @@ impl Unix {
         for (name, listener) in listeners {
             tasks.spawn(accept((name, listener), Arc::clone(&hub), Arc::clone(&slots), stopped.clone()));
         }
-        Ok(Self { tasks, stop, grace: bus.options().shutdown_grace, _folder: folder })
+        Ok(Self { hub, tasks, stop, grace: bus.options().shutdown_grace, _folder: folder })
+    }
+
+    /// What an operator sees of it, while it is served and after.
+    #[must_use]
+    pub fn view(&self) -> UnixView {
+        UnixView::new(&self.hub)
     }
 
     /// Take no more connections, answer what is under way, end the connections, and remove the sockets. What does not
