@@ -38,7 +38,7 @@ const UNSAFE_FILE: &str = "host/runtime/src/cache.rs";
 
 /// The crates of the workspace and which of the others each may use. The harness of the tests may use all.
 const MAY_USE: [(&str, &[&str]); 9] = [
-    ("gavel", &["gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-runtime", "kasmina"]),
+    ("gavel", &["gavel-bus", "gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-runtime", "kasmina"]),
     ("gavel-client", &[]),
     ("gavel-fuzz", &["gavel", "gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-tests"]),
     ("gavel-kernel", &[]),

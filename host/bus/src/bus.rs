@@ -184,6 +184,17 @@ impl Bus {
         self.dispatch_in(sender, None, draft).await
     }
 
+    /// Ask for the answer to an event of another host's bus, which has gone from host to host `hops` times. What is
+    /// emitted while it is handled says so too, so that a bridge can end a circle of hosts.
+    ///
+    /// # Errors
+    /// As [`Self::dispatch`].
+    pub async fn dispatch_of_peer(&self, peer: Arc<str>, hops: u32, draft: Draft) -> Result<Reply, Error> {
+        let fan_out = draft.fan_out;
+        let event = self.stamp(Sender::Peer(peer), None, draft)?;
+        self.dispatch_stamped(Arc::new(Event { hops, ..Event::clone(&event) }), fan_out).await
+    }
+
     /// Tell of an event; nobody is waited for.
     ///
     /// # Errors
@@ -238,6 +249,10 @@ impl Bus {
     ) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
+        self.dispatch_stamped(event, fan_out).await
+    }
+
+    async fn dispatch_stamped(&self, event: Arc<Event>, fan_out: bool) -> Result<Reply, Error> {
         let routes = self.inner.routes.load_full();
         let event = self.show_before(&routes, event).await?;
         self.inner.history.add(&event);
@@ -302,6 +317,7 @@ impl Bus {
             timestamp_ms: self.now_ms(),
             sender,
             chain,
+            hops: cause.map_or(0, |cause| cause.hops),
         }))
     }
 

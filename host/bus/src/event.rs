@@ -82,6 +82,9 @@ pub struct Event {
     /// The plugins in whose handling this event was made, the first cause first: its length is the depth of the chain.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "names")]
     pub chain: Vec<Arc<str>>,
+    /// How many times it, or an event that caused it, went from one host to another: 0 where it all began here.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hops: u32,
     /// When its answer is too late. What is called while it is handled has no longer.
     #[serde(skip)]
     pub until: Instant,
@@ -96,6 +99,11 @@ impl Event {
     pub fn namespace(&self) -> &str {
         namespace(&self.name)
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn names<S: Serializer>(names: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
