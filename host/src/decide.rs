@@ -8,6 +8,7 @@
 //!
 //! What is deliberately absent: retries, caches of verdicts, and any way back from here up to HTTP.
 
+use crate::bus::STATE_CHANGE;
 use crate::carry::{Panicked, carry};
 use crate::gate::Pass;
 use crate::kasmina::rollout::ROLLOUT;
@@ -95,7 +96,7 @@ pub enum Refused {
 const SMOKE_COUNTER_KEYS: usize = 1_024;
 
 /// Tools that only the host itself calls, each with an [`Effect`].
-const OWN_TOOLS: [&str; 3] = [TRANSITION, RESTORE, ROLLOUT];
+const OWN_TOOLS: [&str; 4] = [TRANSITION, RESTORE, ROLLOUT, STATE_CHANGE];
 
 /// A request in the course of its judgement.
 struct Case<'a> {

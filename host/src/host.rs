@@ -1,7 +1,7 @@
 //! A host: everything that a configuration means, made ready to serve.
 
 use crate::archive_target::ObjectStore;
-use crate::bus::Bus;
+use crate::bus::{self, BusHost};
 use crate::clock::Clock;
 use crate::config::{File, KasminaFile};
 use crate::fleet::{Fleet, Means};
@@ -12,6 +12,7 @@ use crate::kasmina::tamiyo::Tamiyos;
 use crate::kasmina::{Kasmina, Parts};
 use crate::kernel::{Kernel, LEDGER};
 use crate::metrics::Metrics;
+use crate::news::Bus;
 use crate::operations::Operations;
 use crate::policies;
 use crate::policies::admit::Admission;
@@ -39,6 +40,8 @@ pub struct Host {
     operations: Option<Operations>,
     /// The layers; none without a section `kasmina`.
     kasmina: Option<Arc<Kasmina>>,
+    /// The event bus; none without a section `bus`.
+    bus: Option<Arc<BusHost>>,
     /// The eye on what must be alerted.
     watching: Mutex<Option<JoinHandle<()>>>,
 }
@@ -73,6 +76,10 @@ impl Host {
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
         let kasmina = layers(&file, storage, (&fleet, sandbox), &clock, &metrics).await?;
+        let bus = Box::pin(event_bus(&file, storage, &fleet, &clock)).await?;
+        if let (Some(bus), Some(kasmina)) = (&bus, &kasmina) {
+            bus.hear_news(kasmina.news());
+        }
         let operations = match storage {
             Storage::Folder(data) => {
                 let operations = Operations::new(&file, data, clock);
@@ -83,7 +90,7 @@ impl Host {
             }
             Storage::Volatile => None,
         };
-        Ok(Self { fleet, metrics, file, operations, kasmina, watching: Mutex::default() })
+        Ok(Self { fleet, metrics, file, operations, kasmina, bus, watching: Mutex::default() })
     }
 
     /// The kernels that answer, in the configuration's order; never empty.
@@ -106,7 +113,11 @@ impl Host {
     /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
     /// service then.
     pub async fn reconfigure(&self, file: &File) -> Result<()> {
-        let changed = [("kasmina", self.file.kasmina != file.kasmina), ("events", self.file.events != file.events)];
+        let changed = [
+            ("kasmina", self.file.kasmina != file.kasmina),
+            ("events", self.file.events != file.events),
+            ("bus", self.file.bus != file.bus),
+        ];
         for (section, _) in changed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(section, "this section of the configuration was changed: it counts from the next start");
         }
@@ -134,6 +145,12 @@ impl Host {
         self.kasmina.as_ref()
     }
 
+    /// The event bus, where the configuration has a section for it.
+    #[must_use]
+    pub fn bus(&self) -> Option<&Arc<BusHost>> {
+        self.bus.as_ref()
+    }
+
     /// Wait for every request that is still being carried to its end, then close the ledgers.
     pub async fn finish(&self) {
         if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -141,6 +158,10 @@ impl Host {
         }
         if let Some(operations) = &self.operations {
             operations.finish(FINISH_GRACE).await;
+        }
+        // Before the kernels: what is under way on it is to be recorded.
+        if let Some(bus) = &self.bus {
+            bus.finish().await;
         }
         // Before the kernels: what a layer has landed is to be recorded.
         if let Some(kasmina) = &self.kasmina {
@@ -179,6 +200,16 @@ async fn layers(
     }
     let kasmina = Kasmina::open(limits, Parts { fleet, data, bus, tamiyos, strategies, clock, metrics }).await?;
     Ok(Some(Arc::new(kasmina)))
+}
+
+/// The event bus of a configuration that has a section for it.
+async fn event_bus(file: &File, storage: &Storage, fleet: &Fleet, clock: &Clock) -> Result<Option<Arc<BusHost>>> {
+    let Some(section) = &file.bus else { return Ok(None) };
+    let data = match storage {
+        Storage::Folder(data) => Some(data.as_path()),
+        Storage::Volatile => None,
+    };
+    Ok(Some(Arc::new(BusHost::open(section, bus::Parts { fleet, data, clock }).await?)))
 }
 
 /// The components that layers are led by. They are compiled away from the runtime's workers.

@@ -32,7 +32,7 @@ pub mod index;
 pub mod kasmina;
 pub mod kernel;
 pub mod metrics;
-pub mod nats;
+pub mod news;
 pub mod operations;
 mod past;
 pub mod policies;

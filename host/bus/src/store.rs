@@ -95,8 +95,8 @@ pub struct Audited {
 
 /// Where changes are put on record before they are made.
 pub trait Audit: Send + Sync + 'static {
-    /// Record these, in their order; durable when it is done.
-    fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Result<(), String>>;
+    /// Record these, in their order; durable when it is done. For each, whether it may be made, or why not.
+    fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>>;
 }
 
 /// No record: for a bus without a ledger.
@@ -104,8 +104,8 @@ pub trait Audit: Send + Sync + 'static {
 pub struct NoAudit;
 
 impl Audit for NoAudit {
-    fn record(&self, _changes: Vec<Audited>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
+        Box::pin(std::future::ready(vec![Ok(()); changes.len()]))
     }
 }
 
@@ -141,7 +141,7 @@ impl Store {
     /// Open the store in this file, make it if there is none, and finish what a crash left half done. `None`: in memory.
     ///
     /// # Errors
-    /// If the file cannot be opened or read, or the audit fails for a change that was under way.
+    /// If the file cannot be opened or read.
     pub async fn open(file: Option<&Path>, limits: StoreLimits, audit: Arc<dyn Audit>) -> Result<Self, StoreError> {
         let opened = match file {
             Some(file) => Database::create(file),
@@ -157,8 +157,9 @@ impl Store {
         let left = prepare(&database).map_err(|why| named(&why))?;
         if !left.is_empty() {
             tracing::warn!(changes = left.len(), "changes of state that a crash interrupted are made now");
-            audit.record(left.clone()).await.map_err(StoreError::Failed)?;
-            make(&database, &left).map_err(|why| named(&why))?;
+            let ruled = audit.record(left.clone()).await;
+            let allowed: Vec<Audited> = allowed(&left, &ruled).cloned().collect();
+            make(&database, &allowed).map_err(|why| named(&why))?;
         }
         let (writer, jobs) = mpsc::channel(limits.waiting_max.max(1));
         tokio::spawn(write(Arc::clone(&database), audit, jobs));
@@ -279,7 +280,7 @@ async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::R
         let answers = carry_out(&database, audit.as_ref(), changes).await;
         for (at, done) in replies.into_iter().enumerate() {
             let answer = match &answers {
-                Ok(counts) => Ok(counts[at]),
+                Ok(counts) => counts[at].clone(),
                 Err(why) => Err(why.clone()),
             };
             // Whoever asked may have gone; the change is made all the same.
@@ -288,18 +289,26 @@ async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::R
     }
 }
 
+/// For each change, how many keys it found, or why it was not made.
 async fn carry_out(
     database: &Arc<Database>,
     audit: &dyn Audit,
     changes: Vec<Audited>,
-) -> Result<Vec<usize>, StoreError> {
+) -> Result<Vec<Result<usize, StoreError>>, StoreError> {
     let changes = Arc::new(changes);
     in_thread(database, &changes, intend).await?;
-    if let Err(why) = audit.record(changes.to_vec()).await {
-        in_thread(database, &changes, give_up).await?;
-        return Err(StoreError::Failed(why));
-    }
-    in_thread(database, &changes, make).await
+    let ruled = audit.record(changes.to_vec()).await;
+    let to_make: Arc<Vec<Audited>> = Arc::new(allowed(&changes, &ruled).cloned().collect());
+    // Also when none is to be made: they are no longer intended then.
+    let mut counts = in_thread(database, &to_make, make).await?.into_iter();
+    let answer =
+        |ruled: Result<(), String>| ruled.map(|()| counts.next().unwrap_or_default()).map_err(StoreError::Failed);
+    Ok(ruled.into_iter().map(answer).collect())
+}
+
+/// The changes that may be made.
+fn allowed<'a>(changes: &'a [Audited], ruled: &'a [Result<(), String>]) -> impl Iterator<Item = &'a Audited> {
+    changes.iter().zip(ruled).filter(|(_, ruled)| ruled.is_ok()).map(|(change, _)| change)
 }
 
 async fn in_thread<T: Send + 'static>(
@@ -321,12 +330,6 @@ fn intend(database: &Database, changes: &[Audited]) -> Result<(), redb::Error> {
             intended.insert(at, text.as_str())?;
         }
     }
-    Ok(transaction.commit()?)
-}
-
-fn give_up(database: &Database, _changes: &[Audited]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.delete_table(INTENDED)?;
     Ok(transaction.commit()?)
 }
 
@@ -391,12 +394,14 @@ mod tests {
     struct Kept(Mutex<Vec<Audited>>, Mutex<bool>);
 
     impl Audit for Kept {
-        fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Result<(), String>> {
+        fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
             let fails = *self.1.lock().unwrap();
+            let ruling = if fails { Err("the ledger is full".to_owned()) } else { Ok(()) };
+            let rulings = vec![ruling; changes.len()];
             if !fails {
                 self.0.lock().unwrap().extend(changes);
             }
-            Box::pin(std::future::ready(if fails { Err("the ledger is full".to_owned()) } else { Ok(()) }))
+            Box::pin(std::future::ready(rulings))
         }
     }
 

@@ -20,6 +20,7 @@ mod investigate;
 mod kasmina;
 mod kernel;
 mod key;
+mod log;
 mod output;
 mod policy;
 mod preserve;
@@ -37,9 +38,7 @@ mod verify;
 mod verify_folder;
 
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// The governance runtime that AI agents' tool calls go through.
 #[derive(Debug, Parser)]
@@ -102,7 +101,7 @@ enum Outcome {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log.as_deref(), cli.json);
+    log::start(cli.log.as_deref(), cli.json);
     let json = cli.json;
     let ended = match &cli.command {
         Command::Serve(args) => serve::run(args, json),
@@ -144,20 +143,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn start_log(filter: Option<&str>, json: bool) {
-    let filter = match filter {
-        Some(filter) => EnvFilter::new(filter),
-        None => EnvFilter::try_from_env("GAVEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,gavel=info,policy=info")),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    let started = if json { log.json().try_init() } else { log.with_target(false).try_init() };
-    // A host application that embeds this may have set up a log of its own.
-    drop(started);
 }
 
 /// A runtime for commands that serve or judge.

@@ -1,6 +1,6 @@
 //! `gavel serve`: the server.
 
-use super::Outcome;
+use super::{Outcome, log};
 use crate::clock::Clock;
 use crate::config::{self, File};
 use crate::host::{self, Host, Storage};
@@ -126,6 +126,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let server = http::Server::bind(file.listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?;
     let listen = server.address;
     let signals = Signals::new().context("signals cannot be received")?;
+    log::follow(file.bus.as_ref().and_then(|bus| bus.daemon.log_level));
     let host = Host::open(file, &Storage::Folder(data.clone()), Clock::System).await?;
     host.watch();
     let host = Arc::new(host);
@@ -157,6 +158,11 @@ async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, 
                 tracing::info!("stopping: finishing what is in flight");
                 service::stopping();
                 ended = Ended::Stopped;
+                stop.cancel();
+            }
+            () = asked_to_end(host), if !stop.is_cancelled() => {
+                tracing::info!("stopping: finishing what is in flight");
+                service::stopping();
                 stop.cancel();
             }
             () = restart.cancelled(), if !stop.is_cancelled() => {
@@ -199,6 +205,14 @@ async fn first(one: &mut Signal, other: &mut Signal) {
     }
 }
 
+/// Completes when a client of the bus asks the host to end.
+async fn asked_to_end(host: &Host) {
+    match host.bus() {
+        Some(bus) => drop(bus.wishes().shutdown_wished().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// What SIGHUP asks for. A configuration that is not accepted changes nothing.
 async fn reconfigure(host: &Host, args: &Args) {
     let taken = match args.configuration() {
@@ -231,6 +245,9 @@ fn announcement(host: &Host, base: &str, data: &Path) -> String {
         let serving = if kernel.id() == slot.name() { String::new() } else { format!(" (served by {})", kernel.id()) };
         format!("  kernel {}{serving}  {}, {}, policies: {rules}", slot.name(), kernel.variant(), kernel.state())
     }));
+    if let Some(dir) = host.bus().and_then(|bus| bus.socket_dir()) {
+        lines.push(format!("  event bus on {}", dir.join("*.sock").display()));
+    }
     if file.auth.keys.is_empty() {
         lines.push("  no keys are configured: loopback only, and every caller has every role".into());
     }

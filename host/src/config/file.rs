@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::bus::{BUS_KERNEL, BusFile};
 use super::checkpoints::CheckpointsFile;
 use super::kasmina::{EventsFile, KasminaFile};
 use super::life::{ArchiveFile, RecordRequests, RetentionFile};
@@ -66,6 +67,9 @@ pub struct File {
     /// Serve layers. Default: none.
     #[serde(default)]
     pub kasmina: Option<KasminaFile>,
+    /// Serve an event bus with plugins. Default: none.
+    #[serde(default)]
+    pub bus: Option<BusFile>,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -356,6 +360,7 @@ impl File {
             monitoring: MonitoringFile::default(),
             events: EventsFile::default(),
             kasmina: None,
+            bus: None,
             limits: Limits::default(),
         }
     }
@@ -391,7 +396,17 @@ impl File {
         self.events.validate()?;
         let names: Vec<&str> = self.kernels.iter().map(|kernel| kernel.id.as_str()).collect();
         self.kasmina.iter().try_for_each(|kasmina| kasmina.validate(&names))?;
+        self.bus.iter().try_for_each(|bus| bus.validate(&names))?;
         self.limits.validate()
+    }
+
+    /// The kernel that records what the bus changes, where there is a bus and it names none.
+    pub(super) fn add_bus_kernel(&mut self) {
+        let Some(bus) = self.bus.as_mut().filter(|bus| bus.kernel.is_none()) else { return };
+        if self.kernels.iter().all(|kernel| kernel.id != BUS_KERNEL) {
+            self.kernels.push(crate::bus::own_kernel(BUS_KERNEL));
+        }
+        bus.kernel = Some(BUS_KERNEL.to_owned());
     }
 
     /// Make paths that count from the file's folder absolute or relative to the working directory.
@@ -402,6 +417,7 @@ impl File {
         watched.for_each(|watch| resolve(&mut watch.folder));
         self.tools.workspace.iter_mut().for_each(resolve);
         self.kasmina.iter_mut().for_each(|kasmina| kasmina.resolve_paths(folder));
+        self.bus.iter_mut().for_each(|bus| bus.resolve_paths(folder));
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);
             resolve(&mut tls.key);

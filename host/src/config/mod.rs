@@ -5,6 +5,7 @@
 //! every key; [`File`] is the same in code. The seeds' `policy.yaml`, which holds nothing but a
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
+mod bus;
 mod checkpoints;
 mod file;
 mod kasmina;
@@ -14,6 +15,10 @@ mod operations;
 mod policies;
 mod shorthand;
 
+pub use bus::{
+    AGENT_SERVICE, AgentServiceFile, BUS_KERNEL, BusFile, COMPLETION_SERVICE, CompletionServiceFile, DaemonFile,
+    LogLevel, STATE_SERVICE, StateServiceFile, TransportsFile, UnixFile,
+};
 pub use checkpoints::{CheckpointsFile, PushFile, PushKind};
 pub use file::{
     AuthFile, File, KernelFile, KeyFile, Limits, PermitsFile, PolicyFile, Role, Source, TlogAccess, TlsFile,
@@ -125,7 +130,8 @@ pub fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         Value::Object(keys) => shorthand::expand(keys).map_err(invalid)?,
         _ => return Err(malformed("a configuration is a mapping of keys to values".into())),
     };
-    let file: File = typed(path, value)?;
+    let mut file: File = typed(path, value)?;
+    file.add_bus_kernel();
     file.validate().map_err(invalid)?;
     Ok(file)
 }
@@ -134,7 +140,8 @@ pub fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError::Invalid`], which says what is wrong.
-pub fn checked(file: File) -> Result<File, ConfigError> {
+pub fn checked(mut file: File) -> Result<File, ConfigError> {
+    file.add_bus_kernel();
     match file.validate() {
         Ok(()) => Ok(file),
         Err(why) => Err(ConfigError::Invalid { path: "(configuration)".into(), why }),

@@ -1,4 +1,4 @@
-//! What may be left out: kernels altogether, or all but a jurisdiction policy.
+//! What may be left out: kernels altogether, or all but a jurisdiction policy, or the word `bus`.
 //!
 //! The seeds' `policy.yaml` has jurisdiction keys at the top of the file, meaning one strict
 //! kernel. A file without kernels gets those of `host/assets/default.yaml`.
@@ -19,12 +19,16 @@ const POLICY_KEYS: [&str; 8] = [
 /// Keys of the kernel that may stand beside them.
 const KERNEL_KEYS: [&str; 2] = ["kernel_id", "variant"];
 
+/// Keys of the older daemon's `daemon.json`, which stand in `bus` here.
+const DAEMON_KEYS: [&str; 3] = ["daemon", "transports", "plugins"];
+
 /// What is served where a configuration names no kernel.
 const DEFAULT: &str = include_str!("../../assets/default.yaml");
 
 /// Move jurisdiction keys at the top into a kernel of their own; without any kernel, take the
 /// default ones.
 pub(super) fn expand(mut file: Map<String, Value>) -> Result<Value, String> {
+    take_bus(&mut file)?;
     let policy = take(&mut file, &POLICY_KEYS);
     let kernel = take(&mut file, &KERNEL_KEYS);
     let first = policy.keys().chain(kernel.keys()).next();
@@ -43,6 +47,17 @@ pub(super) fn expand(mut file: Map<String, Value>) -> Result<Value, String> {
         (None, false) => add_default(&mut file)?,
     }
     Ok(Value::Object(file))
+}
+
+/// A `daemon.json` is the section `bus` without its name.
+fn take_bus(file: &mut Map<String, Value>) -> Result<(), String> {
+    let daemon = take(file, &DAEMON_KEYS);
+    let Some(first) = daemon.keys().next().cloned() else { return Ok(()) };
+    if file.contains_key("bus") {
+        return Err(format!("`{first}` stands at the top beside `bus`: put it into `bus`"));
+    }
+    file.insert("bus".into(), Value::Object(daemon));
+    Ok(())
 }
 
 /// The default kernels, and their policies where the file has none of that name.

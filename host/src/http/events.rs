@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::kasmina::{Seeing, asked};
 use super::records::json_of;
 use super::routes::Answer;
-use crate::bus::{Heard, Page, SubscribeError, Subscriber, topic};
+use crate::news::{Heard, Page, SubscribeError, Subscriber, topic};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -127,9 +127,9 @@ async fn payload(Seeing(reached): Seeing, Path(digest): Path<String>) -> Answer<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Bus, News};
     use crate::clock::Clock;
     use crate::config::EventsFile;
+    use crate::news::{Bus, News};
 
     #[tokio::test]
     async fn a_listener_that_takes_nothing_loses_its_place() {

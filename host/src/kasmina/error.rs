@@ -1,7 +1,7 @@
 //! Why something was not done with a layer. Whatever it is, the layer is as it was; but for [`KasminaError::Lost`] and
 //! [`KasminaError::Half`], which say that it may not be.
 
-use crate::bus::PayloadError;
+use crate::news::PayloadError;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! Versions: `gavel.kasmina/MAJOR.MINOR`, the minor one left out where it is 0. Another major version is refused. A
 //! minor version may add fields, so fields that are not known are passed over.
 
-use crate::bus::News;
+use crate::news::News;
 use kasmina::blueprint::Blueprint;
 use kasmina::govern::{Command, Order};
 use kasmina::state::Lifecycle;

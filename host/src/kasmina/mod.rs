@@ -38,10 +38,10 @@ pub use governor::{ACTOR, Bounds, KernelGovernor, RESTORE, TRANSITION};
 pub use serving::Values;
 pub use worker::{Boundary, EpochSignals};
 
-use crate::bus::{Bus, Seen};
 use crate::clock::Clock;
 use crate::config::KasminaFile;
 use crate::fleet::{Fleet, Slot};
+use crate::news::{Bus, Seen};
 use crate::operations::event::Operator;
 use anyhow::{Context, Result};
 use component::ComponentStrategy;
@@ -117,6 +117,12 @@ pub struct Posted {
 type Done<T> = Result<T, KasminaError>;
 
 impl Kasmina {
+    /// Where the layers' news are told.
+    #[must_use]
+    pub fn news(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Take up the layers that lie in the data folder. One that cannot be taken up is out of service, and the others
     /// serve.
     ///

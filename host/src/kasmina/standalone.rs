@@ -56,7 +56,7 @@ impl Standalone {
             transitions_max: layers.transitions_max,
             ruling_timeout: Duration::from_millis(layers.ruling_timeout_ms),
         };
-        let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await?;
+        let host = Box::pin(Host::open(file, &Storage::Folder(data.to_owned()), Clock::System)).await?;
         let slot = match &layers.kernel {
             Some(name) => {
                 host.fleet.find(name).with_context(|| format!("kasmina.kernel: there is no kernel `{name}`"))?

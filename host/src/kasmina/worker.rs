@@ -14,8 +14,8 @@ use super::message::{
 };
 use super::metrics::{LayerLabels, LayerMetrics, TransitionLabels};
 use super::store::{LayerFolder, Unkept};
-use crate::bus::{Bus, topic};
 use crate::clock::Clock;
+use crate::news::{Bus, topic};
 use gavel_kernel::json::sha256_hex;
 use kasmina::govern::{Command, Order, Ruling, Tamiyo, Transition};
 use kasmina::layer::Layer;

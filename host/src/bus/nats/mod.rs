@@ -99,6 +99,27 @@ pub struct Bridge {
     senders: (CancellationToken, JoinSet<()>),
 }
 
+/// What can be seen of a bridge from outside. Cheap to clone; it outlives the bridge.
+#[derive(Debug, Clone)]
+pub struct NatsMonitor {
+    counters: Arc<Counters>,
+    public: PublicKey,
+}
+
+impl NatsMonitor {
+    /// What was counted, and how it stands.
+    #[must_use]
+    pub fn counts(&self) -> NatsCounts {
+        self.counters.counts()
+    }
+
+    /// The key by which peers know this host's messages.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.public
+    }
+}
+
 impl Bridge {
     /// Start the bridge of a bus. Its key, its outbox and what it handled are in `folder`, which is made. The server need
     /// not be there yet: events wait for it. `file` has been validated.
@@ -121,6 +142,12 @@ impl Bridge {
     #[must_use]
     pub fn counts(&self) -> NatsCounts {
         self.counters.counts()
+    }
+
+    /// The same for those who look while the bridge is at work.
+    #[must_use]
+    pub fn monitor(&self) -> NatsMonitor {
+        NatsMonitor { counters: Arc::clone(&self.counters), public: self.public }
     }
 
     /// The key by which peers know this host's messages.

@@ -15,7 +15,7 @@ const PEERS_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 64;
 
 /// The bridge to a NATS server with JetStream. Without it there is none.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsFile {
     /// The server, as `nats://HOST:PORT` or `tls://HOST:PORT`; several of one cluster are separated by commas.
@@ -61,7 +61,7 @@ pub struct NatsFile {
 }
 
 /// A host whose events may come in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerFile {
     /// Its name.
