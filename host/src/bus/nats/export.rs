@@ -203,20 +203,14 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Send until the bridge stops.
-    pub(super) async fn run(self, mut server: Server, stop: CancellationToken) {
+    pub(super) async fn run(self, server: Server, stop: CancellationToken) {
         let mut failures = 0;
         let mut known = false;
         loop {
-            let step = async {
-                // An error means that the connection is gone for good, which `stop` ends.
-                let _ = server.connected.wait_for(|connected| *connected).await;
-                if !known {
-                    stream(&self.file, &server.context).await?;
-                    known = true;
-                }
-                self.send_some(&server).await
+            let sent = tokio::select! {
+                sent = self.send_connected(&server, &mut known) => sent,
+                () = stop.cancelled() => return,
             };
-            let sent = tokio::select! { sent = step => sent, () = stop.cancelled() => return };
             let wait = async {
                 match sent {
                     Ok(true) => failures = 0,
@@ -233,6 +227,24 @@ impl Publisher {
                 }
             };
             tokio::select! { () = wait => {}, () = stop.cancelled() => return }
+        }
+    }
+
+    /// Send some once there is a connection. What was sent on one that is lost is not waited for.
+    async fn send_connected(&self, server: &Server, known: &mut bool) -> Result<bool, NatsError> {
+        let mut connected = server.connected.clone();
+        // An error means that the connection is gone for good, which ends with the bridge.
+        let _ = connected.wait_for(|connected| *connected).await;
+        let send = async {
+            if !*known {
+                stream(&self.file, &server.context).await?;
+                *known = true;
+            }
+            self.send_some(server).await
+        };
+        tokio::select! {
+            sent = send => sent,
+            _ = connected.changed() => Err(NatsError::Server("the connection was lost".to_owned())),
         }
     }
 

@@ -11,10 +11,12 @@ use super::order::{Came, Next, Order};
 use super::position::{Position, PositionFile};
 use super::settings::{NatsFile, PeerFile};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::{AckKind, Context, Message};
 use futures_util::{FutureExt, StreamExt};
-use gavel_bus::{Bus, Draft, Error, any_pattern};
+use gavel_bus::{Bus, Draft, Error, PluginState, any_pattern};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,15 +66,13 @@ impl Importer {
         let stop = self.stop.clone();
         let mut failures = 0;
         loop {
-            let ready = connected.wait_for(|connected| *connected);
-            tokio::select! { _ = ready => {}, () = stop.cancelled() => return }
-            match self.follow(&context, &mut failures).await {
+            tokio::select! { _ = connected.wait_for(|connected| *connected) => {}, () = stop.cancelled() => return }
+            match self.follow(&context, &mut connected, &mut failures).await {
                 Ok(()) => return,
                 Err(why) => {
                     failures += 1;
-                    // What was not acknowledged comes again.
+                    // It comes again, after what came before it.
                     self.order.forget();
-                    self.to_ack.clear();
                     tracing::warn!(peer = %self.name, "no events come for now: {why}");
                 }
             }
@@ -82,10 +82,19 @@ impl Importer {
     }
 
     /// Handle what comes until something fails, or the bridge stops.
-    async fn follow(&mut self, context: &Context, failures: &mut u32) -> Result<(), NatsError> {
+    async fn follow(
+        &mut self,
+        context: &Context,
+        connected: &mut watch::Receiver<bool>,
+        failures: &mut u32,
+    ) -> Result<(), NatsError> {
         let told = |why: &dyn std::fmt::Display| NatsError::Server(why.to_string());
-        let stream = stream(&self.file, context).await?;
-        let consumer = stream.create_consumer(self.consumer()).await.map_err(|why| told(&why))?;
+        connected.mark_unchanged();
+        let connection = connections(context);
+        let consumer = tokio::select! {
+            consumer = self.consumer(context) => consumer?,
+            _ = connected.changed() => return Err(lost()),
+        };
         let window = self.file.limits.receive_window;
         let requests = consumer.stream().max_messages_per_batch(window).expires(REQUEST).heartbeat(HEARTBEAT);
         let mut messages = requests.messages().await.map_err(|why| told(&why))?;
@@ -93,6 +102,8 @@ impl Importer {
         loop {
             let came = tokio::select! {
                 came = messages.next() => Some(came),
+                // Messages that were on their way are lost with the connection: they are asked for anew.
+                _ = connected.changed() => return Err(lost()),
                 () = tokio::time::sleep(GAP_AGAIN), if self.order.held() > 0 => None,
                 () = stop.cancelled() => return Ok(()),
             };
@@ -104,17 +115,44 @@ impl Importer {
                 *failures = 0;
                 came = if self.order.held() < window { messages.next().now_or_never() } else { None };
             }
-            if !self.settle(&consumer).await? {
+            if !self.settle(&consumer, || connections(context) == connection).await? {
                 return Ok(());
             }
         }
     }
 
-    fn consumer(&self) -> pull::Config {
+    /// The durable consumer, from which everything comes that was not acknowledged: at once, and in the stream's order.
+    ///
+    /// What the server has sent to somebody who is gone it would send again after a while, later than what is newer. So
+    /// a consumer that waits for acknowledgements is made anew, from the first message that lacks one.
+    async fn consumer(&self, context: &Context) -> Result<Consumer<pull::Config>, NatsError> {
+        let told = |why: &dyn std::fmt::Display| NatsError::Server(why.to_string());
+        let stream = stream(&self.file, context).await?;
+        let name = self.file.consumer_of(&self.name);
+        let mut begin = DeliverPolicy::All;
+        match stream.consumer_info(&name).await {
+            Ok(info) => {
+                begin = DeliverPolicy::ByStartSequence { start_sequence: info.ack_floor.stream_sequence + 1 };
+                let wanted = self.settings(info.config.deliver_policy);
+                let same = info.config.ack_wait == wanted.ack_wait
+                    && info.config.max_ack_pending == wanted.max_ack_pending
+                    && info.config.filter_subject == wanted.filter_subject;
+                if same && info.num_ack_pending == 0 {
+                    return stream.get_consumer(&name).await.map_err(|why| told(&why));
+                }
+                stream.delete_consumer(&name).await.map_err(|why| told(&why))?;
+            }
+            Err(why) if why.kind() == ConsumerInfoErrorKind::NotFound => {}
+            Err(why) => return Err(told(&why)),
+        }
+        stream.create_consumer(self.settings(begin)).await.map_err(|why| told(&why))
+    }
+
+    fn settings(&self, begin: DeliverPolicy) -> pull::Config {
         pull::Config {
             durable_name: Some(self.file.consumer_of(&self.name)),
             description: Some(format!("Events of '{}' for '{}'", self.name, self.file.host)),
-            deliver_policy: DeliverPolicy::All,
+            deliver_policy: begin,
             ack_policy: AckPolicy::Explicit,
             ack_wait: Duration::from_secs(self.file.limits.ack_wait_s),
             // It is for this host to give an event up, which it does by the attempts that were made.
@@ -174,7 +212,11 @@ impl Importer {
     }
 
     /// Handle all whose turn it is, and acknowledge them. `false`: the bridge stops.
-    async fn settle(&mut self, consumer: &Consumer<pull::Config>) -> Result<bool, NatsError> {
+    async fn settle(
+        &mut self,
+        consumer: &Consumer<pull::Config>,
+        same_connection: impl Fn() -> bool,
+    ) -> Result<bool, NatsError> {
         loop {
             match self.order.next() {
                 Next::Handle(at, held) => {
@@ -192,6 +234,10 @@ impl Importer {
                 Next::Gap => {
                     self.acknowledge().await?;
                     let info = consumer.get_info().await.map_err(|why| NatsError::Server(why.to_string()))?;
+                    // A server that was killed may have forgotten what it sent.
+                    if !same_connection() {
+                        return Err(lost());
+                    }
                     if info.num_ack_pending > self.order.held() {
                         return Ok(true);
                     }
@@ -276,11 +322,25 @@ impl Importer {
                 );
                 return true;
             }
-            waits += 1;
+            loop {
+                waits += 1;
+                let pause = tokio::time::sleep(self.file.limits.retry_pause(waits));
+                tokio::select! { () = pause => {}, () = self.stop.cancelled() => return false }
+                if !self.owner_rests(&envelope.event_name) {
+                    break;
+                }
+            }
             self.counters.retried.add(1);
-            let pause = tokio::time::sleep(self.file.limits.retry_pause(waits));
-            tokio::select! { () = pause => {}, () = self.stop.cancelled() => return false }
         }
+    }
+
+    /// Whether the plugin that answers such an event rests after a failure: to ask it then would be no attempt.
+    fn owner_rests(&self, event: &str) -> bool {
+        let owner = self.bus.owner(event);
+        let rests = |state| matches!(state, PluginState::BackingOff | PluginState::CircuitOpen);
+        owner.is_some_and(|owner| {
+            self.bus.plugins().iter().any(|plugin| plugin.metadata.name == owner && rests(plugin.state))
+        })
     }
 
     fn is_wanted(&self, envelope: &Envelope) -> bool {
@@ -301,6 +361,15 @@ impl Importer {
         tracing::warn!(peer = %self.name, event = %envelope.event_name, id = %envelope.event_id, "refused: {why}");
         false
     }
+}
+
+/// How many connections there were so far.
+fn connections(context: &Context) -> u64 {
+    context.client().statistics().connects.load(Ordering::SeqCst)
+}
+
+fn lost() -> NatsError {
+    NatsError::Server("the connection was lost".to_owned())
 }
 
 fn draft(envelope: &Envelope) -> Draft {

@@ -39,6 +39,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,7 @@ pub struct Bridge {
     /// Those that receive end first.
     receivers: (CancellationToken, JoinSet<()>),
     senders: (CancellationToken, JoinSet<()>),
+    grace: Duration,
 }
 
 /// What can be seen of a bridge from outside. Cheap to clone; it outlives the bridge.
@@ -135,7 +137,7 @@ impl Bridge {
         let receivers = receive(&file, bus, folder, &server, &counters)?;
         let senders = send(&file, bus, folder, server, key, &counters)?;
         tracing::info!(host = %file.host, key = %public, "the bridge to NATS is at work");
-        Ok(Self { counters, public, receivers, senders })
+        Ok(Self { counters, public, receivers, senders, grace: bus.options().shutdown_grace })
     }
 
     /// What was counted, and how it stands.
@@ -156,25 +158,35 @@ impl Bridge {
         self.public
     }
 
-    /// Receive no more. What is being handled is handled to its end; what was not comes at the next start. Before the bus
+    /// Receive no more. What is being handled is handled to its end, if that is within the
+    /// grace of the bus; what was not comes at the next start. Before the bus
     /// is shut down, since a bus without plugins answers that nobody handles an event.
     pub async fn stop_receiving(&mut self) {
-        end(&mut self.receivers).await;
+        end(&mut self.receivers, self.grace).await;
     }
 
     /// End. After the bus was shut down, so that what it still tells of goes into the outbox: it is sent at the next start.
     pub async fn stop(mut self) {
-        end(&mut self.receivers).await;
-        end(&mut self.senders).await;
+        end(&mut self.receivers, self.grace).await;
+        end(&mut self.senders, self.grace).await;
     }
 }
 
-async fn end((stop, tasks): &mut (CancellationToken, JoinSet<()>)) {
+/// What does not end in its grace is given up: an event that was being handled comes again at the next start.
+async fn end((stop, tasks): &mut (CancellationToken, JoinSet<()>), grace: Duration) {
     stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(why) = ended {
-            tracing::error!("a task of the bridge to NATS broke: {why}");
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(why) = ended {
+                tracing::error!("a task of the bridge to NATS broke: {why}");
+            }
         }
+    };
+    if tokio::time::timeout(grace, all).await.is_err() {
+        tracing::warn!(
+            "the bridge to NATS did not end in {grace:?}: what it was doing is done again at the next start"
+        );
+        tasks.shutdown().await;
     }
 }
 

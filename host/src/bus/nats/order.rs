@@ -93,6 +93,11 @@ impl<T> Order<T> {
         self.held.len()
     }
 
+    /// Forget what is held: it will come again.
+    pub(super) fn forget(&mut self) {
+        self.held.clear();
+    }
+
     /// Whether one that is held is of this kind.
     pub(super) fn holds(&self, wanted: impl Fn(&T) -> bool) -> bool {
         self.held.values().any(wanted)
@@ -101,11 +106,6 @@ impl<T> Order<T> {
     /// How far it went.
     pub(super) fn position(&self) -> Position {
         self.done
-    }
-
-    /// Forget what is held: it will be sent again.
-    pub(super) fn forget(&mut self) {
-        self.held.clear();
     }
 }
 
