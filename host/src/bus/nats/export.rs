@@ -235,7 +235,7 @@ impl Publisher {
         let mut connected = server.connected.clone();
         // An error means that the connection is gone for good, which ends with the bridge.
         let _ = connected.wait_for(|connected| *connected).await;
-        let send = async {
+        let sending = async {
             if !*known {
                 stream(&self.file, &server.context).await?;
                 *known = true;
@@ -243,7 +243,7 @@ impl Publisher {
             self.send_some(server).await
         };
         tokio::select! {
-            sent = send => sent,
+            sent = sending => sent,
             _ = connected.changed() => Err(NatsError::Server("the connection was lost".to_owned())),
         }
     }

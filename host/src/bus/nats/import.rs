@@ -227,7 +227,7 @@ impl Importer {
                     self.order.done(at);
                     self.to_ack.push(held.message);
                     // What was handled is not kept from its acknowledgement by what takes long.
-                    if self.to_ack.len() >= self.file.limits.receive_window / 2 + 1 {
+                    if self.to_ack.len() > self.file.limits.receive_window / 2 {
                         self.acknowledge().await?;
                     }
                 }
