@@ -205,7 +205,7 @@ impl NatsFile {
     fn validate_server(&self) -> Result<(), String> {
         for url in self.url.split(',') {
             let address = async_nats::ServerAddr::from_str(url.trim())
-                .map_err(|why| format!("bus.nats.url: {url:?} is no address of a server: {why}"))?;
+                .map_err(|why| format!("bus.nats.url: {url:?} is no nats://HOST:PORT or tls://HOST:PORT: {why}"))?;
             if address.has_user_pass() {
                 return Err("bus.nats.url must have no name and password in it: use `user` and `password_file`".into());
             }
