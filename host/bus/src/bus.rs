@@ -215,6 +215,22 @@ impl Bus {
         self.dispatch_counted(sender, None, draft).await
     }
 
+    /// Ask for the answer to an event of another host's bus, which has gone from host to host `hops` times. What is
+    /// emitted while it is handled says so too, so that a bridge can end a circle of hosts.
+    ///
+    /// # Errors
+    /// As [`Self::dispatch`].
+    pub async fn dispatch_of_peer(&self, peer: Arc<str>, hops: u32, draft: Draft) -> Result<Reply, Error> {
+        let fan_out = draft.fan_out;
+        let stamped = self.stamp(Sender::Peer(peer), None, draft).map(|event| Arc::new(event.after_hops(hops)));
+        let answered = match stamped {
+            Ok(event) => ToTheEnd::new(self.clone().answer(event, fan_out)).await,
+            Err(why) => Err(why),
+        };
+        self.inner.traffic.answered(answered.as_ref().err());
+        answered
+    }
+
     /// Tell of an event; nobody is waited for.
     ///
     /// # Errors
@@ -418,6 +434,7 @@ impl Bus {
             timestamp_ms: self.now_ms(),
             sender,
             chain,
+            hops: cause.map_or(0, |cause| cause.hops),
             data_bytes: 0,
         };
         Ok(Arc::new(Event::new(stamped, until, root)))

@@ -213,24 +213,10 @@ fn in_short(plugin: &crate::PluginStatus) -> Value {
 
 /// What an operator needs of a plugin.
 fn in_full(plugin: &crate::PluginStatus) -> Value {
-    json!({
-        "version": plugin.metadata.version,
-        "status": plugin.state,
-        "namespaces": plugin.capabilities.event_namespaces,
-        "description": plugin.metadata.description,
-        "capabilities": plugin.capabilities,
-        "state": plugin.state,
-        "priority": plugin.metadata.priority,
-        "restarts": plugin.counts.restarts,
-        "p50_ms": plugin.counts.p50_ms,
-        "p95_ms": plugin.counts.p95_ms,
-        "p99_ms": plugin.counts.p99_ms,
-        "errors": plugin.counts.errors,
-        "events": plugin.counts.events,
-        "queue_depth": plugin.queue_depth,
-        "memory_bytes": plugin.memory_bytes,
-        "last_failure": plugin.last_failure,
-    })
+    let mut said = plugin.shown();
+    said["status"] = json!(plugin.state);
+    said["namespaces"] = json!(plugin.capabilities.event_namespaces);
+    said
 }
 
 fn cleanup(event: &Event) -> Result<Value, Fault> {
