@@ -259,7 +259,7 @@ pub enum ProviderKind {
     None,
     /// The prompt is said back, for tests and demonstrations.
     Stub,
-    /// An endpoint that speaks OpenAI's `/v1/chat/completions`.
+    /// An endpoint that speaks `OpenAI`'s `/v1/chat/completions`.
     OpenAi,
 }
 
