@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod news;
 pub mod operations;
 mod past;
+pub mod plugins;
 pub mod policies;
 pub mod prove;
 mod record;

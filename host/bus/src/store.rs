@@ -323,6 +323,8 @@ async fn in_thread<T: Send + 'static>(
 
 fn intend(database: &Database, changes: &[Audited]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
+    // What was refused, and could not be forgotten then, must not be made with these after a crash.
+    transaction.delete_table(INTENDED)?;
     {
         let mut intended = transaction.open_table(INTENDED)?;
         for (at, change) in (0..).zip(changes) {
@@ -453,6 +455,20 @@ mod tests {
         assert_eq!(store.get("a", "b").unwrap(), Some(json!(1)));
         assert_eq!(*audit.0.lock().unwrap(), [change]);
         assert_eq!(prepare(&store.database).unwrap(), []);
+    }
+
+    #[test]
+    fn what_was_refused_before_is_not_made_with_what_is_intended_now() {
+        let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+        prepare(&database).unwrap();
+        let change = |key: &str| Audited {
+            event_id: "e".to_owned(),
+            sender: "host".to_owned(),
+            change: set("a", key, json!(1)),
+        };
+        intend(&database, &[change("refused"), change("refused too")]).unwrap();
+        intend(&database, &[change("meant")]).unwrap();
+        assert_eq!(prepare(&database).unwrap(), [change("meant")]);
     }
 
     #[tokio::test]

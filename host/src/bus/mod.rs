@@ -4,6 +4,7 @@
 //! - Every change of state is a request to a kernel, on its ledger before it is made ([`audit`]).
 //! - Other hosts are heard after the services are there, and no more before they end ([`nats`]).
 //! - The sockets are opened last and closed first: whoever is connected finds everything there.
+//! - A plugin that cannot be taken is left out, and told; the host serves all the same.
 //! - What a client asks of the host itself (to end, to load a plugin anew) goes through [`Wishes`]; the bus does nothing of
 //!   it by itself.
 //! - News of the host, as of Kasmina's layers, are events of the bus too; nobody can answer for the host ([`news`]).
@@ -15,7 +16,7 @@ pub mod provider;
 mod wishes;
 
 pub use audit::{STATE_CHANGE, own_kernel};
-pub use wishes::{Reload, Shutdown, Wishes};
+pub use wishes::{Shutdown, Wishes};
 
 use crate::clock::Clock;
 use crate::config::{
@@ -23,18 +24,23 @@ use crate::config::{
     StateServiceFile,
 };
 use crate::fleet::{Fleet, Slot};
+use crate::plugins::admit::Admission;
+use crate::plugins::shelf::Shelf;
+use crate::plugins::{Parts as PluginParts, Plugins};
 use anyhow::{Context, Result};
 use audit::LedgerAudit;
-use gavel_bus::services::{Agents, Completions, Messages, State, System};
+use gavel_bus::services::{Agents, Completions, Messages, State, StateGrants, System};
 use gavel_bus::unix::Unix;
 use gavel_bus::{Bus, Store};
+use gavel_runtime::Sandbox;
 use nats::{Bridge, NatsMonitor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinHandle;
 
 /// What a bus is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Parts<'a> {
     /// The kernels of the host.
     pub fleet: &'a Fleet,
@@ -42,6 +48,10 @@ pub struct Parts<'a> {
     pub data: Option<&'a Path>,
     /// The host's clock.
     pub clock: &'a Clock,
+    /// Where plugins run.
+    pub sandbox: &'a Sandbox,
+    /// Bytes of a plugin's component.
+    pub component_bytes_max: u64,
 }
 
 /// The bus of a host, served.
@@ -54,6 +64,10 @@ pub struct BusHost {
     unix: Mutex<Option<Unix>>,
     socket_dir: Option<PathBuf>,
     tools: Arc<Slot>,
+    plugins: Arc<Plugins>,
+    watching: Mutex<Option<JoinHandle<()>>>,
+    data: Option<PathBuf>,
+    component_bytes_max: u64,
 }
 
 impl std::fmt::Debug for BusHost {
@@ -68,7 +82,7 @@ impl BusHost {
     /// # Errors
     /// When a kernel is not there, the state cannot be opened, a service's file cannot be read, or a socket is taken.
     pub async fn open(file: &BusFile, parts: Parts<'_>) -> Result<Self> {
-        let Parts { fleet, data, clock } = parts;
+        let Parts { fleet, data, clock, component_bytes_max, .. } = parts;
         let named = |name: &str| fleet.find(name).with_context(|| format!("bus: there is no kernel `{name}`"));
         let audited_by = named(file.kernel.as_deref().unwrap_or(BUS_KERNEL))?;
         let tools = match &file.tools_kernel {
@@ -79,16 +93,46 @@ impl BusHost {
         let now = clock.clone();
         let bus = Bus::new(file.options(), move || now.now_ms());
         let wishes = Arc::new(Wishes::default());
-        register_services(file, &bus, &store, &wishes)?;
+        let grants = StateGrants::default();
+        register_services(file, &bus, (&store, &grants), &wishes)?;
+        let admission = admission(file, parts)?;
+        let found =
+            PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
+        let plugins = Plugins::open(found).await;
+        wishes.plugins_are(&plugins);
         let bridge = open_bridge(file, data, &bus).await?;
-        let socket_dir = file.transports.unix.enabled.then(|| socket_dir(file, data)).flatten();
+        // A host that keeps nothing is looked at, not served: a configuration can be checked while its host runs.
+        let served = file.transports.unix.enabled && data.is_some();
+        let socket_dir = served.then(|| socket_dir(file, data)).flatten();
         let unix = match &socket_dir {
             Some(dir) => Some(Unix::start(&bus, file.unix_options(dir.clone())).await?),
             None => None,
         };
         let nats = bridge.as_ref().map(Bridge::monitor);
-        let bridge = tokio::sync::Mutex::new(bridge);
-        Ok(Self { bus, store, wishes, bridge, nats, unix: Mutex::new(unix), socket_dir, tools })
+        Ok(Self {
+            bus,
+            store,
+            wishes,
+            bridge: tokio::sync::Mutex::new(bridge),
+            nats,
+            unix: Mutex::new(unix),
+            socket_dir,
+            tools,
+            plugins,
+            watching: Mutex::default(),
+            data: data.map(Path::to_owned),
+            component_bytes_max,
+        })
+    }
+
+    /// Begin to watch the plugin folders.
+    pub fn watch(&self) {
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.plugins.watch());
+    }
+
+    /// Take the plugins of a configuration that was read again: their folders, their configuration, what they are granted.
+    pub async fn reconfigure(&self, file: &BusFile) {
+        self.plugins.reconfigure(file.plugin_settings(self.data.as_deref(), self.component_bytes_max)).await;
     }
 
     /// The bus itself.
@@ -107,6 +151,12 @@ impl BusHost {
     #[must_use]
     pub fn wishes(&self) -> &Arc<Wishes> {
         &self.wishes
+    }
+
+    /// Its plugins that are components.
+    #[must_use]
+    pub fn plugins(&self) -> &Arc<Plugins> {
+        &self.plugins
     }
 
     /// The kernel that plugins ask for tools.
@@ -134,6 +184,9 @@ impl BusHost {
 
     /// Close the sockets, let what is under way end, and shut the plugins down, each within its grace.
     pub async fn finish(&self) {
+        if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            watching.abort();
+        }
         let unix = self.unix.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(unix) = unix {
             unix.stop().await;
@@ -149,10 +202,10 @@ impl BusHost {
     }
 }
 
-/// The bridge to other hosts, if the configuration has one. It keeps what waits beside the other data.
+/// The bridge to other hosts, if the configuration has one. It keeps what waits beside the other data; a host that keeps
+/// nothing is looked at, not served, and reaches for nobody.
 async fn open_bridge(file: &BusFile, data: Option<&Path>, bus: &Bus) -> Result<Option<Bridge>> {
-    let Some(nats) = &file.nats else { return Ok(None) };
-    let data = data.context("bus.nats: there is no data folder, in which events could wait for the server")?;
+    let (Some(nats), Some(data)) = (&file.nats, data) else { return Ok(None) };
     Ok(Some(Bridge::start(nats.clone(), bus, &data.join("bus")).await?))
 }
 
@@ -168,7 +221,21 @@ async fn open_store(file: &BusFile, data: Option<&Path>, kernel: Arc<Slot>, cloc
     Ok(Store::open(path.as_deref(), service.limits(), audit).await?)
 }
 
-fn register_services(file: &BusFile, bus: &Bus, store: &Store, wishes: &Arc<Wishes>) -> Result<()> {
+/// What stands between the plugin folders and the bus.
+fn admission(file: &BusFile, parts: Parts<'_>) -> Result<Admission> {
+    let shelf = match parts.data {
+        Some(data) => Shelf::open(&data.join("bus").join("plugins"))?,
+        None => Shelf::of_user(),
+    };
+    Ok(Admission::new(parts.sandbox.clone(), file.plugin_settings(parts.data, parts.component_bytes_max), shelf))
+}
+
+fn register_services(
+    file: &BusFile,
+    bus: &Bus,
+    (store, grants): (&Store, &StateGrants),
+    wishes: &Arc<Wishes>,
+) -> Result<()> {
     let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
     let completion: CompletionServiceFile = file.service(COMPLETION_SERVICE).map_err(anyhow::Error::msg)?;
     let (provider, limits) = provider::of(&completion)?;
@@ -177,7 +244,7 @@ fn register_services(file: &BusFile, bus: &Bus, store: &Store, wishes: &Arc<Wish
         None => BTreeMap::new(),
     };
     bus.register(vec![
-        State::registration(store, BTreeMap::new()),
+        State::registration(store, grants.clone()),
         Agents::registration(store, profiles),
         Messages::registration(),
         Completions::registration(provider, limits),

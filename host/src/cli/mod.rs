@@ -22,6 +22,7 @@ mod kernel;
 mod key;
 mod log;
 mod output;
+mod plugin;
 mod policy;
 mod preserve;
 mod prove;
@@ -80,6 +81,7 @@ enum Command {
     Incident(incident::Args),
     Recover(incident::RecoverArgs),
     Key(key::Args),
+    Plugin(plugin::Args),
     Policy(policy::Args),
     Archive(upkeep::ArchiveArgs),
     Restore(restore::Args),
@@ -128,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Incident(args) => incident::run(args, json),
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
+        Command::Plugin(args) => plugin::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Archive(args) => upkeep::archive(args, json),
         Command::Restore(args) => restore::run(args, json),

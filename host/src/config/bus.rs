@@ -3,7 +3,9 @@
 //! The older daemon's `daemon.json` has `daemon`, `transports` and `plugins` at the top; they are taken as they stand
 //! (see [`super::shorthand`]). Every key of that file means here what it said there.
 
+use super::policies::SignaturesFile;
 use crate::bus::nats::NatsFile;
+use crate::plugins::Settings;
 use gavel_bus::unix::{Mode, UnixOptions};
 use gavel_bus::{Options, StoreLimits};
 use serde::de::DeserializeOwned;
@@ -49,6 +51,8 @@ pub struct DaemonFile {
     pub plugin_dirs: Vec<PathBuf>,
     /// How often the folders are looked at, in seconds; 0: at the start and when asked. Default 2.
     pub plugin_watch_interval: f64,
+    /// Whose signatures on plugins count, and whether one is required. Default: signatures are optional.
+    pub plugin_signatures: SignaturesFile,
     /// Events that `system:event_history` can look back. Default 1,000.
     pub max_event_history: usize,
     /// The most bytes of data that the history keeps of one event. Default 65,536.
@@ -84,6 +88,7 @@ impl Default for DaemonFile {
         Self {
             plugin_dirs: Vec::new(),
             plugin_watch_interval: 2.0,
+            plugin_signatures: SignaturesFile::default(),
             max_event_history: 1_000,
             max_event_history_data_bytes: 64 << 10,
             event_timeout: 30.0,
@@ -277,7 +282,37 @@ impl BusFile {
             backoff_first: seconds(daemon.backoff_first),
             backoff_max: seconds(daemon.backoff_max),
             shutdown_grace: seconds(daemon.shutdown_grace),
+            deliveries_max: daemon.worker_threads,
+            batch_timeout: seconds(daemon.batch_timeout),
+            log_events: daemon.log_events,
+            ..Options::default()
         }
+    }
+
+    /// What a host is told about plugins. Its own services are none.
+    #[must_use]
+    pub fn plugin_settings(&self, data: Option<&Path>, component_bytes_max: u64) -> Settings {
+        let daemon = &self.daemon;
+        let default = || data.map(|data| data.join("plugins")).filter(|folder| folder.is_dir());
+        let named = daemon.plugin_dirs.clone();
+        let folders = if named.is_empty() { default().into_iter().collect() } else { named };
+        Settings {
+            folders,
+            plugins: self.plugins.clone(),
+            signatures: daemon.plugin_signatures.clone(),
+            every: seconds(daemon.plugin_watch_interval),
+            component_bytes_max,
+        }
+    }
+
+    /// The same without what counts at once when the configuration is read again.
+    #[must_use]
+    pub fn without_plugins(&self) -> Self {
+        let mut file = self.clone();
+        file.plugins.retain(|name, _| [STATE_SERVICE, AGENT_SERVICE, COMPLETION_SERVICE].contains(&name.as_str()));
+        file.daemon.plugin_dirs.clear();
+        file.daemon.plugin_signatures = SignaturesFile::default();
+        file
     }
 
     /// How the sockets in this folder are served.
@@ -292,6 +327,7 @@ impl BusFile {
             lines_waiting_max: unix.max_lines_waiting,
             undelivered_max: unix.max_undelivered,
             permissions: unix.permissions,
+            ..UnixOptions::in_folder("")
         }
     }
 

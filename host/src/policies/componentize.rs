@@ -20,6 +20,8 @@ use wit_parser::Resolve;
 const POLICY_WIT: &str = include_str!("../../../wit/policy.wit");
 /// The contract of components that take part in growing a layer; it refers to that of policies.
 const KASMINA_WIT: &str = include_str!("../../../wit/kasmina/kasmina.wit");
+/// The contract of plugins of the event bus.
+const PLUGIN_WIT: &str = include_str!("../../../wit/plugin/plugin.wit");
 /// The text of the sealed WASI.
 const SEALED_WASI: &str = include_str!("../../assets/sealed-wasi.wat");
 /// What the sealed WASI imports: it writes what a guest prints to the policy's log.
@@ -40,6 +42,8 @@ pub enum Contract<'a> {
     Strategy,
     /// World `gavel:kasmina/tamiyo`.
     Tamiyo,
+    /// World `gavel:plugin/plugin`.
+    Plugin,
     /// A WIT text with a single world.
     Given(&'a str),
 }
@@ -52,6 +56,7 @@ impl<'a> Contract<'a> {
             Self::Policy => (vec![("policy.wit", POLICY_WIT)], None),
             Self::Strategy => (kasmina(), Some("strategy")),
             Self::Tamiyo => (kasmina(), Some("tamiyo")),
+            Self::Plugin => (vec![("plugin.wit", PLUGIN_WIT)], Some("plugin")),
             Self::Given(wit) => (vec![("policy.wit", wit)], None),
         }
     }

@@ -11,7 +11,7 @@ mod system;
 pub use agent::{Agents, Profile};
 pub use completion::{Completion, CompletionLimits, Completions, Prompt, Provider};
 pub use message::Messages;
-pub use state::State;
+pub use state::{State, StateGrants};
 pub use system::{About, System};
 
 use crate::event::Event;

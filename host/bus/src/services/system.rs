@@ -10,6 +10,7 @@ use crate::plugin::{Fault, Plugin, Registration};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -29,6 +30,16 @@ pub trait About: Send + Sync + 'static {
 
     /// Look at a plugin's files again, and put what is there now in its place.
     fn reload<'a>(&'a self, plugin: &'a str) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Plugins that are left out, or do not serve as their files are, and why.
+    fn broken(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// What the host knows of a plugin beside what it says itself: its digest, who signed it, what it was not granted.
+    fn facts(&self, _plugin: &str) -> Map<String, Value> {
+        Map::new()
+    }
 }
 
 /// The system service.
@@ -92,7 +103,7 @@ impl System {
     async fn answer(&self, event: &Event) -> Result<Value, Fault> {
         match event.name.as_str() {
             "system:health" => Ok(self.health()),
-            "system:plugins" => Ok(json!({ "plugins": self.plugins() })),
+            "system:plugins" => Ok(json!({ "plugins": self.plugins(), "broken": self.about.broken() })),
             "system:plugin_status" => Ok(self.plugin_status()),
             "system:event_history" => self.past(event),
             "system:cleanup" => Ok(
@@ -136,12 +147,11 @@ impl System {
 
     fn plugins(&self) -> Map<String, Value> {
         let about = |plugin: crate::PluginStatus| {
-            let said = json!({
-                "version": plugin.metadata.version,
-                "description": plugin.metadata.description,
-                "capabilities": plugin.capabilities,
-            });
-            (plugin.metadata.name, said)
+            let mut said = self.about.facts(&plugin.metadata.name);
+            said.insert("version".to_owned(), json!(plugin.metadata.version));
+            said.insert("description".to_owned(), json!(plugin.metadata.description));
+            said.insert("capabilities".to_owned(), json!(plugin.capabilities));
+            (plugin.metadata.name, Value::Object(said))
         };
         self.bus.plugins().into_iter().map(about).collect()
     }

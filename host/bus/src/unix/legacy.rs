@@ -82,7 +82,10 @@ pub(super) fn order(command: &str, parameters: Value) -> Result<Order, Refusal> 
         }
     }
     if matches!(command, "SET_AGENT_KV" | "GET_AGENT_KV") {
-        let agent = data.get("agent_id").and_then(Value::as_str).unwrap_or_default();
+        // Without a name it would have a namespace with all others that have none.
+        let Some(agent) = data.get("agent_id").and_then(Value::as_str).filter(|agent| !agent.is_empty()) else {
+            return refuse(INVALID_PARAMETERS, format!("{command}: `agent_id` is no text"));
+        };
         data.insert("namespace".to_owned(), json!(format!("agent:{agent}")));
     }
     Ok(Order { event: (*event).to_owned(), data: Value::Object(data) })
@@ -159,6 +162,7 @@ mod tests {
             ("NOTHING", json!({}), UNKNOWN_COMMAND),
             ("COMPLETION", json!({}), INVALID_PARAMETERS),
             ("COMPLETION", json!([]), INVALID_PARAMETERS),
+            ("GET_AGENT_KV", json!({ "agent_id": 7, "key": "k" }), INVALID_PARAMETERS),
         ] {
             assert_eq!(order(command, parameters).unwrap_err().code, code);
         }

@@ -40,6 +40,8 @@ enum World {
     Strategy,
     /// A Tamiyo (wit/kasmina/kasmina.wit).
     Tamiyo,
+    /// A plugin of the event bus (wit/plugin/plugin.wit).
+    Plugin,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
@@ -51,6 +53,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         (None, World::Policy) => Contract::Policy,
         (None, World::Strategy) => Contract::Strategy,
         (None, World::Tamiyo) => Contract::Tamiyo,
+        (None, World::Plugin) => Contract::Plugin,
     };
     let component = componentize(&core, contract).with_context(|| args.core.display().to_string())?;
     let out = args.out.as_ref().unwrap_or(&args.core);
