@@ -100,7 +100,7 @@ impl BusHost {
             PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
         let plugins = Plugins::open(found).await;
         wishes.plugins_are(&plugins);
-        let bridge = open_bridge(file, data, &bus).await?;
+        let bridge = Box::pin(open_bridge(file, data, &bus)).await?;
         // A host that keeps nothing is looked at, not served: a configuration can be checked while its host runs.
         let served = file.transports.unix.enabled && data.is_some();
         let socket_dir = served.then(|| socket_dir(file, data)).flatten();
@@ -193,11 +193,11 @@ impl BusHost {
         }
         let mut bridge = self.bridge.lock().await.take();
         if let Some(bridge) = &mut bridge {
-            bridge.stop_receiving().await;
+            Box::pin(bridge.stop_receiving()).await;
         }
         self.bus.shutdown().await;
         if let Some(bridge) = bridge {
-            bridge.stop().await;
+            Box::pin(bridge.stop()).await;
         }
     }
 }
