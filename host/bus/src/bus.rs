@@ -222,7 +222,7 @@ impl Bus {
     /// As [`Self::dispatch`].
     pub async fn dispatch_of_peer(&self, peer: Arc<str>, hops: u32, draft: Draft) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
-        let stamped = self.stamp(Sender::Peer(peer), None, draft).map(|event| Arc::new(event.after_hops(hops)));
+        let stamped = self.stamp(Sender::Peer(peer), None, draft).map(|event| Arc::new(event.with_hops(hops)));
         let answered = match stamped {
             Ok(event) => ToTheEnd::new(self.clone().answer(event, fan_out)).await,
             Err(why) => Err(why),

@@ -126,15 +126,6 @@ impl Event {
         Self { stamped: Arc::new(Stamped { data_bytes: bytes_of(&stamped.data), ..stamped }), until, root }
     }
 
-    /// The same event, which went so many times from host to host.
-    pub(crate) fn after_hops(&self, hops: u32) -> Self {
-        let mut event = self.with_data(self.data.clone());
-        if let Some(stamped) = Arc::get_mut(&mut event.stamped) {
-            stamped.hops = hops;
-        }
-        event
-    }
-
     /// The same event with other data.
     pub(crate) fn with_data(&self, data: Value) -> Self {
         let stamped = Stamped {
@@ -149,6 +140,12 @@ impl Event {
             chain: self.chain.clone(),
             hops: self.hops,
         };
+        Self { stamped: Arc::new(stamped), until: self.until, root: self.root }
+    }
+
+    /// The same event, after it went from host to host so often.
+    pub(crate) fn with_hops(&self, hops: u32) -> Self {
+        let stamped = Stamped { hops, ..Stamped::clone(&self.stamped) };
         Self { stamped: Arc::new(stamped), until: self.until, root: self.root }
     }
 

@@ -117,7 +117,7 @@ impl BusHost {
             PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
         let plugins = Plugins::open(found).await;
         wishes.plugins_are(&plugins);
-        let bridge = open_bridge(file, data, &bus).await?;
+        let bridge = Box::pin(open_bridge(file, data, &bus)).await?;
         // A host that keeps nothing is looked at, not served: a configuration can be checked while its host runs.
         let served = file.transports.unix.enabled && data.is_some();
         let socket_dir = served.then(|| socket_dir(file, data)).flatten();
@@ -262,20 +262,19 @@ impl BusHost {
         }
         let mut bridge = self.bridge.lock().await.take();
         if let Some(bridge) = &mut bridge {
-            bridge.stop_receiving().await;
+            Box::pin(bridge.stop_receiving()).await;
         }
         self.bus.shutdown().await;
         if let Some(bridge) = bridge {
-            bridge.stop().await;
+            Box::pin(bridge.stop()).await;
         }
     }
 }
 
-/// The bridge to other hosts, if the configuration has one. It keeps what waits beside the other data.
+/// The bridge to other hosts, if the configuration has one. It keeps what waits beside the other data; a host that keeps
+/// nothing is looked at, not served, and reaches for nobody.
 async fn open_bridge(file: &BusFile, data: Option<&Path>, bus: &Bus) -> Result<Option<Bridge>> {
-    let Some(nats) = &file.nats else { return Ok(None) };
-    // A host that keeps nothing is looked at, not served.
-    let Some(data) = data else { return Ok(None) };
+    let (Some(nats), Some(data)) = (&file.nats, data) else { return Ok(None) };
     Ok(Some(Bridge::start(nats.clone(), bus, &data.join("bus")).await?))
 }
 

@@ -143,13 +143,10 @@ fn prepare(database: &Database, now_ms: u64) -> Result<u64, redb::Error> {
         transaction.open_table(EVENTS)?;
         let mut meta = transaction.open_table(META)?;
         let known = meta.get(EPOCH)?.map(|epoch| epoch.value());
-        match known {
-            Some(epoch) => epoch,
-            None => {
-                meta.insert(EPOCH, now_ms)?;
-                now_ms
-            }
+        if known.is_none() {
+            meta.insert(EPOCH, now_ms)?;
         }
+        known.unwrap_or(now_ms)
     };
     transaction.commit()?;
     Ok(epoch)

@@ -225,8 +225,9 @@ impl NatsFile {
 
     /// Relative paths count from the folder of the configuration.
     pub fn resolve_paths(&mut self, folder: &Path) {
-        for path in [&mut self.credentials_file, &mut self.password_file, &mut self.token_file, &mut self.tls_ca] {
-            path.iter_mut().for_each(|path| *path = folder.join(&*path));
+        let paths = [&mut self.credentials_file, &mut self.password_file, &mut self.token_file, &mut self.tls_ca];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
         }
     }
 
