@@ -1,25 +1,30 @@
 //! The way of an event: stamped, kept, shown to those before, handled by its owner, told to those who listen.
 
 use crate::error::{Error, RegisterError};
-use crate::event::{Answer, Draft, Event, Sender, answer_of, name_problem};
+use crate::event::{Answer, Draft, Event, Root, Sender, Stamped, answer_of, id_problem, name_problem};
 use crate::handle::{Emitted, Handle};
 use crate::history::{History, Query};
-use crate::mail::Letter;
+use crate::mail::{Letter, Mail, Put};
 use crate::options::Options;
 use crate::plugin::{Before, Capabilities, Metadata, Registration};
-use crate::routes::{Moment, Routes};
-use crate::slot::{PluginState, Slot};
+use crate::routes::{Moment, Plan, Routes};
+use crate::slot::{Entry, Inside, PluginState, Slot};
 use crate::stats::Counts;
+use crate::to_the_end::ToTheEnd;
 use crate::traffic::Traffic;
 use crate::waits::Waits;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{broadcast, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
+
+/// After so long a plugin that is told of a letter makes place for another: one that hangs holds nobody up.
+const TURN: Duration = Duration::from_millis(50);
 
 /// The bus. Cheap to clone; all clones are the same bus.
 #[derive(Clone)]
@@ -33,6 +38,9 @@ pub(crate) struct Inner {
     routes: ArcSwap<Routes>,
     /// Held while the routes are built anew.
     changing: Mutex<()>,
+    ended: AtomicBool,
+    /// Taken by who tells a plugin what is in its mailbox.
+    turns: Semaphore,
     history: History,
     traffic: Traffic,
     started: Instant,
@@ -86,15 +94,17 @@ impl Bus {
         }
         let inner = Inner {
             history: History::new(options.history_events_max, options.history_data_bytes_max),
-            options: Arc::new(options),
             clock: Box::new(clock),
             routes: ArcSwap::default(),
             traffic: Traffic::default(),
             started: Instant::now(),
             changing: Mutex::default(),
+            ended: AtomicBool::new(false),
+            turns: Semaphore::new(options.deliveries_max.clamp(1, Semaphore::MAX_PERMITS)),
             waits: Arc::default(),
             run: hex::encode(random),
             numbers: AtomicU64::new(1),
+            options: Arc::new(options),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -116,7 +126,7 @@ impl Bus {
     pub fn register(&self, plugins: Vec<Registration>) -> Result<(), RegisterError> {
         self.change(|slots| {
             for plugin in plugins {
-                let slot = self.slot(plugin);
+                let slot = self.slot(plugin, Mail::default());
                 if slots.contains_key(&slot.name) {
                     return Err(RegisterError::Exists(slot.name.to_string()));
                 }
@@ -132,7 +142,7 @@ impl Bus {
     /// # Errors
     /// If it does not start or claims what another owns; the old one stays.
     pub async fn replace(&self, plugin: Registration) -> Result<(), RegisterError> {
-        let slot = self.slot(plugin);
+        let slot = self.slot(plugin, Mail::held());
         let name = Arc::clone(&slot.name);
         if !self.inner.routes.load().slots.contains_key(&name) {
             return Err(RegisterError::Unknown(name.to_string()));
@@ -143,14 +153,25 @@ impl Bus {
             .map_err(|why| RegisterError::Startup { plugin: name.to_string(), problem: why.to_string() })?;
         let mut old = None;
         let changed = self.change(|slots| {
-            old = slots.insert(Arc::clone(&name), Arc::clone(&slot));
-            Ok(())
+            // It may have been taken away while the new one was started.
+            old = Some(slots.insert(Arc::clone(&name), Arc::clone(&slot)));
+            old.as_ref().and_then(Option::as_ref).map(|_| ()).ok_or_else(|| RegisterError::Unknown(name.to_string()))
         });
-        match changed {
-            Ok(()) => retire(old),
-            Err(_) => retire(Some(slot)),
+        match (&changed, old.flatten()) {
+            (Ok(()), Some(old)) => self.hand_over(old, &slot),
+            _ => retire(slot),
         }
         changed
+    }
+
+    /// Give the letters of one that was replaced to the one in its place, and end it.
+    fn hand_over(&self, old: Arc<Slot>, new: &Arc<Slot>) {
+        let routes = self.inner.routes.load_full();
+        let letters = old.close(|letter| routes.takes(new, letter));
+        if new.mail.inherit(letters) {
+            self.begin_delivery(new);
+        }
+        retire(old);
     }
 
     /// Take a plugin away. Events that are under way end with it.
@@ -163,20 +184,25 @@ impl Bus {
             old = slots.remove(name);
             if old.is_none() { Err(RegisterError::Unknown(name.to_owned())) } else { Ok(()) }
         })?;
-        retire(old);
+        if let Some(old) = old {
+            old.close(|_| false);
+            retire(old);
+        }
         Ok(())
     }
 
-    /// End all plugins, each within its grace, side by side.
+    /// End all plugins, side by side: events that are under way, and those in mailboxes, have the grace of
+    /// [`Options::shutdown_grace`] to end, and after that each plugin has the same to shut down. The bus takes no more
+    /// events and no more plugins.
     pub async fn shutdown(&self) {
-        let routes = self.inner.routes.swap(Arc::default());
-        let ended = routes.slots.values().map(|slot| {
-            let grace = self.options().shutdown_grace;
-            async move {
-                if tokio::time::timeout(grace.saturating_mul(2), slot.end()).await.is_err() {
-                    tracing::warn!(plugin = %slot.name, "its last events did not end in {:?}", grace * 2);
-                }
-            }
+        let routes = {
+            let _alone = self.inner.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.inner.ended.store(true, Ordering::SeqCst);
+            self.inner.routes.swap(Arc::default())
+        };
+        let ended = routes.slots.values().map(|slot| async {
+            slot.close(|_| false);
+            slot.end(Some(self.options().shutdown_grace)).await;
         });
         futures_util::future::join_all(ended).await;
     }
@@ -280,26 +306,35 @@ impl Bus {
     async fn dispatch_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
-        let routes = self.inner.routes.load_full();
-        let event = self.show_before(&routes, event).await?;
-        self.inner.history.add(&event);
-        let answered =
-            if fan_out { self.ask_all(&routes, &event).await } else { self.ask_owner(&routes, &event).await };
-        self.tell(&routes, &event, answered.as_ref().ok());
+        ToTheEnd::new(self.clone().answer(event, fan_out)).await
+    }
+
+    async fn answer(self, event: Arc<Event>, fan_out: bool) -> Result<Reply, Error> {
+        let plan = self.plan(&event.name);
+        let event = self.show_before(&plan, event).await?;
+        self.note(&event);
+        let answered = if fan_out { self.ask_all(&plan, &event).await } else { self.ask_owner(&plan, &event).await };
+        for slot in &plan.hear {
+            self.post(slot, Letter::Hear(Arc::clone(&event)));
+        }
+        if let Ok(answer) = &answered {
+            self.show_after(&plan, &event, answer);
+        }
         let answer = answer_of(answered?);
         Ok(Reply { answer, correlation_id: event.correlation_id.clone(), event_id: event.event_id.clone() })
     }
 
     async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
         let event = self.stamp(sender, cause, draft)?;
-        let routes = self.inner.routes.load_full();
-        let event = self.show_before(&routes, event).await?;
-        // Nobody waits for what follows: it is a chain, and has a time, of its own.
-        let until = Instant::now() + self.options().event_timeout;
-        let event = Arc::new(Event { root: event.event_id.as_str().into(), until, ..Event::clone(&event) });
-        self.inner.history.add(&event);
+        ToTheEnd::new(self.clone().spread(event)).await
+    }
+
+    async fn spread(self, event: Arc<Event>) -> Result<Emitted, Error> {
+        let plan = self.plan(&event.name);
+        let event = self.show_before(&plan, event).await?;
+        self.note(&event);
         let mut emitted = Emitted { event_id: event.event_id.clone(), queued: 0, refused: Vec::new() };
-        if let Some(owner) = routes.owner(&event.name) {
+        if let Some(owner) = &plan.owner {
             if !self.post(owner, Letter::Handle(Arc::clone(&event))) {
                 let text = format!(
                     "the queue of plugin '{}' is full (event_queue_size): send '{}' again later",
@@ -309,7 +344,7 @@ impl Bus {
             }
             emitted.queued += 1;
         }
-        for slot in routes.seers(&event.name, Moment::Hear) {
+        for slot in &plan.hear {
             if self.post(slot, Letter::Hear(Arc::clone(&event))) {
                 emitted.queued += 1;
             } else {
@@ -319,9 +354,47 @@ impl Bus {
         Ok(emitted)
     }
 
+    fn plan(&self, name: &str) -> Arc<Plan> {
+        self.inner.routes.load().plan(name)
+    }
+
+    /// Keep the event for those who look back, show it to those who watch, and log it where that is wanted.
+    fn note(&self, event: &Arc<Event>) {
+        self.inner.history.add(event);
+        if self.options().log_events {
+            tracing::info!(
+                event = %event.name, id = %event.event_id, sender = %event.sender,
+                correlation_id = %event.correlation_id, "event"
+            );
+        }
+    }
+
+    /// Come in to a plugin for its part in an event, or to the one in its place. `None`: nobody has that part any more.
+    fn enter(&self, slot: &Arc<Slot>, name: &str, moment: Moment) -> Result<Option<Inside>, Error> {
+        let mut next = Arc::clone(slot);
+        loop {
+            match next.enter() {
+                Entry::Inside(inside) => return Ok(Some(inside)),
+                Entry::Full(why) => return Err(why),
+                Entry::Closed => {}
+            }
+            // A plugin is closed after the routes lead elsewhere.
+            let Some(found) = self.inner.routes.load().successor(&next, name, moment) else { return Ok(None) };
+            next = found;
+        }
+    }
+
     fn stamp(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Arc<Event>, Error> {
         if let Some(problem) = name_problem(&draft.name) {
             return Err(Error::Invalid(problem));
+        }
+        let ids = [("correlation id", &draft.correlation_id), ("client id", &draft.client_id)];
+        if let Some(problem) = ids.into_iter().find_map(|(what, id)| id_problem(what, id.as_ref())) {
+            return Err(Error::Invalid(problem));
+        }
+        if self.inner.ended.load(Ordering::SeqCst) {
+            let text = format!("the host is shutting down: send '{}' again when it is back", draft.name);
+            return Err(Error::Forbidden(text));
         }
         self.inner.traffic.event(&draft.name);
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
@@ -331,9 +404,9 @@ impl Bus {
             chain.push(Arc::clone(name));
         }
         let until = Instant::now() + self.options().event_timeout;
-        Ok(Arc::new(Event {
-            root: cause.map_or_else(|| event_id.as_str().into(), |cause| Arc::clone(&cause.root)),
-            until: cause.map_or(until, |cause| cause.until.min(until)),
+        let until = cause.map_or(until, |cause| cause.until.min(until));
+        let root = cause.map_or(Root(number), |cause| cause.root);
+        let stamped = Stamped {
             correlation_id: draft
                 .correlation_id
                 .or_else(|| cause.map(|cause| cause.correlation_id.clone()))
@@ -345,94 +418,116 @@ impl Bus {
             timestamp_ms: self.now_ms(),
             sender,
             chain,
-        }))
+            data_bytes: 0,
+        };
+        Ok(Arc::new(Event::new(stamped, until, root)))
     }
 
     /// Show the event to those before its handler. One that fails is as one that cancels: it may be there to forbid.
-    async fn show_before(&self, routes: &Routes, mut event: Arc<Event>) -> Result<Arc<Event>, Error> {
-        let name = event.name.clone();
-        for slot in routes.seers(&name, Moment::Before) {
+    async fn show_before(&self, plan: &Plan, mut event: Arc<Event>) -> Result<Arc<Event>, Error> {
+        for slot in &plan.before {
+            let Some(inside) = self.enter(slot, &event.name, Moment::Before)? else { continue };
             let shown = Arc::clone(&event);
-            match slot.ask(&event, &event.root, |plugin| Box::pin(async move { plugin.before(shown).await })).await? {
+            match inside.ask(&event, |plugin| Box::pin(async move { plugin.before(shown).await })).await? {
                 Before::Pass => {}
-                Before::Replace(data) => event = Arc::new(Event { data, ..Event::clone(&event) }),
+                Before::Replace(data) => event = Arc::new(event.with_data(data)),
                 Before::Cancel(why) => {
-                    return Err(Error::Forbidden(format!("plugin '{}' cancelled event '{name}': {why}", slot.name)));
+                    let text = format!("plugin '{}' cancelled event '{}': {why}", slot.name, event.name);
+                    return Err(Error::Forbidden(text));
                 }
             }
         }
         Ok(event)
     }
 
-    async fn ask_owner(&self, routes: &Routes, event: &Arc<Event>) -> Result<Value, Error> {
-        if let Some(owner) = routes.owner(&event.name) {
-            return ask(owner, event).await;
+    async fn ask_owner(&self, plan: &Plan, event: &Arc<Event>) -> Result<Value, Error> {
+        if let Some(owner) = &plan.owner {
+            return self.ask(owner, event, Moment::Handle).await;
         }
-        match routes.seers(&event.name, Moment::Hear).count() {
+        match plan.hear.len() {
             0 => Err(Error::NoHandler(event.name.clone())),
             subscribers => Ok(json!({ "status": "published", "subscribers": subscribers })),
         }
     }
 
+    async fn ask(&self, slot: &Arc<Slot>, event: &Arc<Event>, moment: Moment) -> Result<Value, Error> {
+        match self.enter(slot, &event.name, moment)? {
+            Some(inside) => ask(inside, event).await,
+            None => Err(Error::NoHandler(event.name.clone())),
+        }
+    }
+
     /// The owner and all who listen, side by side.
-    async fn ask_all(&self, routes: &Routes, event: &Arc<Event>) -> Result<Value, Error> {
-        let owner = routes.owner(&event.name);
-        let others =
-            routes.seers(&event.name, Moment::Hear).filter(|slot| owner.is_none_or(|owner| owner.name != slot.name));
-        let asked: Vec<_> = owner.into_iter().chain(others).collect();
+    async fn ask_all(&self, plan: &Plan, event: &Arc<Event>) -> Result<Value, Error> {
+        let owner = plan.owner.as_ref();
+        let others = plan.hear.iter().filter(|slot| owner.is_none_or(|owner| owner.name != slot.name));
+        let asked: Vec<_> = owner.map(|owner| (owner, Moment::Handle)).into_iter().collect();
+        let asked: Vec<_> = asked.into_iter().chain(others.map(|slot| (slot, Moment::Hear))).collect();
         if asked.is_empty() {
             return Err(Error::NoHandler(event.name.clone()));
         }
-        let answers = asked.iter().map(|slot| async move {
-            let answered = match ask(slot, event).await {
+        let answers = asked.into_iter().map(|(slot, moment)| async move {
+            let mut answered = match self.ask(slot, event, moment).await {
                 Ok(value) => answer_of(value),
                 Err(why) => why.answer(),
             };
-            let mut answered = answered;
             answered.insert("plugin".to_owned(), Value::from(&*slot.name));
             Value::Object(answered)
         });
         Ok(json!({ "responses": futures_util::future::join_all(answers).await }))
     }
 
-    /// Tell those who listen, and those who want the answer.
-    fn tell(&self, routes: &Routes, event: &Arc<Event>, answer: Option<&Value>) {
-        for slot in routes.seers(&event.name, Moment::Hear) {
-            self.post(slot, Letter::Hear(Arc::clone(event)));
+    fn show_after(&self, plan: &Plan, event: &Arc<Event>, answer: &Value) {
+        if plan.after.is_empty() {
+            return;
         }
-        if let Some(answer) = answer {
-            self.show_after(routes, event, answer);
-        }
-    }
-
-    fn show_after(&self, routes: &Routes, event: &Arc<Event>, answer: &Value) {
-        let mut shared = None;
-        for slot in routes.seers(&event.name, Moment::After) {
-            let answer = shared.get_or_insert_with(|| Arc::new(answer.clone()));
-            self.post(slot, Letter::After(Arc::clone(event), Arc::clone(answer)));
+        let answer = Arc::new(answer.clone());
+        for slot in &plan.after {
+            self.post(slot, Letter::After(Arc::clone(event), Arc::clone(&answer)));
         }
     }
 
-    /// Put a letter into a plugin's mailbox; `false`, and counted, if it is full.
-    fn post(&self, slot: &Arc<Slot>, letter: Letter) -> bool {
-        let put = slot.mail.put(letter, self.options().queue_events_max, |letters| {
-            tokio::spawn(deliver(Arc::downgrade(&self.inner), Arc::downgrade(slot), letters));
-        });
-        if !put {
-            slot.stats.turned_away();
-            tracing::warn!(plugin = %slot.name, "its queue is full (event_queue_size): it does not hear of an event");
+    /// Put a letter into a plugin's mailbox, or into that of the one in its place; `false`, and counted, if it is full.
+    fn post(&self, slot: &Arc<Slot>, mut letter: Letter) -> bool {
+        let mut slot = Arc::clone(slot);
+        loop {
+            match slot.mail.put(letter, self.options()) {
+                Put::In { first } => {
+                    if first {
+                        self.begin_delivery(&slot);
+                    }
+                    return true;
+                }
+                Put::Full { news } => {
+                    slot.stats.turned_away();
+                    if news {
+                        tracing::warn!(plugin = %slot.name, "its queue is full (event_queue_size): it misses events");
+                    }
+                    return false;
+                }
+                Put::Closed(back) => letter = back,
+            }
+            let routes = self.inner.routes.load();
+            let next = routes.successor(&slot, &letter.event().name, Moment::of(&letter));
+            // Nobody takes that part any more: then nobody misses it.
+            let Some(next) = next else { return true };
+            slot = next;
         }
-        put
     }
 
-    fn slot(&self, plugin: Registration) -> Arc<Slot> {
+    fn begin_delivery(&self, slot: &Arc<Slot>) {
+        let bus = Arc::downgrade(&self.inner);
+        tokio::spawn(deliver(bus, Arc::downgrade(slot), Arc::clone(&slot.mail), Arc::clone(&self.inner.options)));
+    }
+
+    fn slot(&self, plugin: Registration, mail: Mail) -> Arc<Slot> {
         let handle = Handle::new(
             Arc::downgrade(&self.inner),
             &plugin.metadata.name,
             &plugin.capabilities.emits,
             self.options().plugin_events_per_second,
         );
-        Arc::new(Slot::new(plugin, handle, Arc::clone(&self.inner.options), Arc::clone(&self.inner.waits)))
+        Arc::new(Slot::new(plugin, handle, mail, Arc::clone(&self.inner.options), Arc::clone(&self.inner.waits)))
     }
 
     fn change(
@@ -440,6 +535,9 @@ impl Bus {
         change: impl FnOnce(&mut BTreeMap<Arc<str>, Arc<Slot>>) -> Result<(), RegisterError>,
     ) -> Result<(), RegisterError> {
         let _alone = self.inner.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.inner.ended.load(Ordering::SeqCst) {
+            return Err(RegisterError::Ended);
+        }
         let mut slots = self.inner.routes.load().slots.clone();
         change(&mut slots)?;
         let routes = Routes::build(slots)?;
@@ -450,60 +548,67 @@ impl Bus {
 }
 
 /// End a plugin that is no longer routed to, when the last that is inside has left.
-fn retire(slot: Option<Arc<Slot>>) {
-    if let Some(slot) = slot {
-        tokio::spawn(async move { slot.end().await });
-    }
+fn retire(slot: Arc<Slot>) {
+    slot.close(|_| false);
+    tokio::spawn(async move { slot.end(None).await });
 }
 
-async fn ask(slot: &Arc<Slot>, event: &Arc<Event>) -> Result<Value, Error> {
+async fn ask(inside: Inside, event: &Arc<Event>) -> Result<Value, Error> {
     let asked = Arc::clone(event);
-    let answered = slot.ask(event, &event.root, |plugin| Box::pin(async move { plugin.handle(asked).await })).await;
-    match answered {
+    match inside.ask(event, |plugin| Box::pin(async move { plugin.handle(asked).await })).await {
         Err(Error::NoHandler(_)) => Err(Error::NoHandler(event.name.clone())),
         answered => answered,
     }
 }
 
 /// Empty a mailbox, until its plugin is gone.
-async fn deliver(bus: std::sync::Weak<Inner>, slot: std::sync::Weak<Slot>, mut letters: mpsc::Receiver<Letter>) {
-    while let Some(letter) = letters.recv().await {
+async fn deliver(bus: Weak<Inner>, slot: Weak<Slot>, mail: Arc<Mail>, options: Arc<Options>) {
+    while mail.wait(&options).await {
         let Some(slot) = slot.upgrade() else { return };
-        let event = Arc::clone(letter.event());
-        // A letter has its time from when it is taken out: that it waited is not its plugin's fault.
-        let timeout = slot.event_timeout();
-        let event =
-            Arc::new(Event { until: Instant::now() + timeout, root: letter_root(&event), ..Event::clone(&event) });
-        let told = match letter {
-            Letter::Handle(_) => match ask(&slot, &event).await {
-                Ok(answer) => {
-                    if let Some(bus) = bus.upgrade().map(Bus::from_inner) {
-                        let routes = bus.inner.routes.load_full();
-                        bus.show_after(&routes, &event, &answer);
-                    }
-                    Ok(())
-                }
-                Err(why) => Err(why),
-            },
-            Letter::Hear(_) => {
-                let heard = Arc::clone(&event);
-                slot.ask(&event, &event.root, |plugin| Box::pin(async move { plugin.hear(heard).await })).await
-            }
-            Letter::After(_, answer) => {
-                let seen = Arc::clone(&event);
-                slot.ask(&event, &event.root, |plugin| Box::pin(async move { plugin.after(seen, answer).await })).await
-            }
+        // What comes while it rests after a failure is not lost; only one whose circuit is open misses it.
+        slot.rested().await;
+        let Some(bus) = bus.upgrade().map(Bus::from_inner) else { return };
+        // It may have been given to a successor meanwhile.
+        let Some(letter) = mail.take() else { continue };
+        let Ok(turn) = bus.inner.turns.acquire().await else { return };
+        let mut telling = std::pin::pin!(bus.deliver(&slot, &letter));
+        let told = if let Ok(told) = tokio::time::timeout(TURN, telling.as_mut()).await {
+            told
+        } else {
+            drop(turn);
+            telling.await
         };
         if let Err(why) = told {
-            tracing::debug!(plugin = %slot.name, event = %event.name, "nobody waited for this failure: {why}");
+            let event = &letter.event().name;
+            tracing::debug!(plugin = %slot.name, event = %event, "nobody waited for this failure: {why}");
         }
         slot.letter_done();
     }
 }
 
-/// A letter's handling is a chain of its own: whoever sent it does not wait.
-fn letter_root(event: &Event) -> Arc<str> {
-    format!("{}+", event.event_id).into()
+impl Bus {
+    /// Tell a plugin of one letter.
+    async fn deliver(&self, slot: &Arc<Slot>, letter: &Letter) -> Result<(), Error> {
+        // A letter has its time from when it is taken out: that it waited is not its plugin's fault. And it is a chain of
+        // its own: whoever sent it does not wait, nor does another who is told of the same event.
+        let until = Instant::now() + self.options().event_timeout;
+        let root = Root(self.inner.numbers.fetch_add(1, Ordering::Relaxed));
+        let event = Arc::new(letter.event().apart(until, root));
+        let told = Arc::clone(&event);
+        let inside = slot.enter_with_letter();
+        match letter {
+            Letter::Handle(_) => {
+                let answer = ask(inside, &event).await?;
+                self.show_after(&self.plan(&event.name), &event, &answer);
+                Ok(())
+            }
+            Letter::Hear(_) => inside.ask(&event, |plugin| Box::pin(async move { plugin.hear(told).await })).await,
+            Letter::After(_, answer) => {
+                let answer = Arc::clone(answer);
+                inside.ask(&event, |plugin| Box::pin(async move { plugin.after(told, answer).await })).await
+            }
+        }
+    }
 }
 
 fn status(slot: &Slot) -> PluginStatus {

@@ -92,6 +92,9 @@ pub enum RegisterError {
     /// No plugin of this name is there.
     #[error("no plugin named '{0}' is registered")]
     Unknown(String),
+    /// The bus has ended.
+    #[error("the bus is shut down: it takes no more plugins")]
+    Ended,
     /// It needs one that is not there.
     #[error("plugin '{plugin}' depends on '{missing}', which is not registered")]
     Dependency {

@@ -7,6 +7,7 @@ use crate::pattern::{self, Pattern};
 use crate::rate::Bucket;
 use crate::traffic::Traffic;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// A plugin's way back to the bus. Cheap to clone.
@@ -16,6 +17,8 @@ pub struct Handle {
     plugin: Arc<str>,
     emits: Arc<[Pattern]>,
     bucket: Arc<Bucket>,
+    /// Its plugin was taken away.
+    revoked: Arc<AtomicBool>,
 }
 
 /// What became of an emitted event.
@@ -40,7 +43,18 @@ impl Emitted {
 
 impl Handle {
     pub(crate) fn new(bus: Weak<Inner>, plugin: &str, emits: &[Pattern], per_second: f64) -> Self {
-        Self { bus, plugin: plugin.into(), emits: emits.into(), bucket: Arc::new(Bucket::new(per_second)) }
+        Self {
+            bus,
+            plugin: plugin.into(),
+            emits: emits.into(),
+            bucket: Arc::new(Bucket::new(per_second)),
+            revoked: Arc::default(),
+        }
+    }
+
+    /// From now on it does nothing: its plugin has ended, whatever it left running.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
     }
 
     /// The plugin's name.
@@ -75,14 +89,32 @@ impl Handle {
         }
     }
 
+    /// Ask a service of the host for what the plugin was granted another way, for example a namespace of the state. What
+    /// it may emit is not asked; the service knows who asks, and checks what it may.
+    ///
+    /// # Errors
+    /// As [`Self::call`], but for what it may emit.
+    pub async fn ask_service(&self, cause: Option<&Event>, draft: Draft) -> Result<Answer, Error> {
+        let bus = self.bounded(cause, &draft)?;
+        bus.dispatch_counted(Sender::Plugin(Arc::clone(&self.plugin)), cause, draft).await.map(|reply| reply.answer)
+    }
+
     fn admit(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {
-        let bus = self.bus.upgrade().map(Bus::from_inner);
-        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
         if !pattern::any(&self.emits, &draft.name) {
             let granted: Vec<_> = self.emits.iter().map(Pattern::as_str).collect();
             let granted = if granted.is_empty() { "nothing".to_owned() } else { granted.join(", ") };
             let text = format!("plugin '{}' may not emit '{}': it is granted {granted}", self.plugin, draft.name);
             return Err(Error::Forbidden(text));
+        }
+        self.bounded(cause, draft)
+    }
+
+    /// The bus, unless the chain is too deep or the plugin asks too often.
+    fn bounded(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {
+        let bus = self.bus.upgrade().map(Bus::from_inner);
+        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
+        if self.revoked.load(Ordering::Acquire) {
+            return Err(Error::Forbidden(format!("plugin '{}' has ended: it may emit nothing any more", self.plugin)));
         }
         let depth = cause.map_or(0, |cause| cause.chain.len()) + 1;
         let depth_max = bus.options().chain_depth_max;

@@ -36,13 +36,14 @@ pub mod services;
 mod slot;
 mod stats;
 mod store;
+mod to_the_end;
 mod traffic;
 pub mod unix;
 mod waits;
 
 pub use bus::{Bus, PluginStatus, Reply};
 pub use error::{Error, RegisterError};
-pub use event::{Answer, Draft, Event, NAME_BYTES_MAX, Sender, answer_of, namespace};
+pub use event::{Answer, Draft, Event, ID_BYTES_MAX, NAME_BYTES_MAX, Root, Sender, Stamped, answer_of, namespace};
 pub use handle::{Emitted, Handle};
 pub use history::Query;
 pub use options::Options;

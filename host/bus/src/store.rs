@@ -256,6 +256,34 @@ impl Store {
         Ok((found, more))
     }
 
+    /// All keys of a namespace with their values, at most `most` of them; the flag tells that there are more. For
+    /// services that must know all they have written, however few a client may list.
+    ///
+    /// # Errors
+    /// If the name cannot be one, or the file cannot be read.
+    pub fn entries(&self, namespace: &str, most: usize) -> Result<(Vec<(String, Value)>, bool), StoreError> {
+        self.check_names(namespace, "")?;
+        let mut found = Vec::new();
+        let mut read = || -> Result<bool, redb::Error> {
+            let values = self.database.begin_read()?.open_table(VALUES)?;
+            for entry in values.range((namespace, "")..)? {
+                let (place, text) = entry?;
+                let (space, key) = place.value();
+                if space != namespace {
+                    break;
+                }
+                if found.len() == most {
+                    return Ok(true);
+                }
+                found.push((key.to_owned(), text.value().to_owned()));
+            }
+            Ok(false)
+        };
+        let more = read().map_err(|why| failed(&why))?;
+        let parsed = found.into_iter().map(|(key, text)| Ok((key, serde_json::from_str(&text)?)));
+        Ok((parsed.collect::<Result<_, serde_json::Error>>().map_err(|why| failed(&why))?, more))
+    }
+
     /// Make a change: audited, then durable. Gives how many keys there were of what it names.
     ///
     /// # Errors
@@ -372,6 +400,8 @@ async fn in_thread<T: Send + 'static>(
 
 fn intend(database: &Database, changes: &[Audited]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
+    // What was refused, and could not be forgotten then, must not be made with these after a crash.
+    transaction.delete_table(INTENDED)?;
     {
         let mut intended = transaction.open_table(INTENDED)?;
         for (at, change) in (0..).zip(changes) {
@@ -503,6 +533,20 @@ mod tests {
         assert_eq!(store.get("a", "b").unwrap(), Some(json!(1)));
         assert_eq!(*audit.0.lock().unwrap(), [change]);
         assert_eq!(prepare(&store.database).unwrap(), []);
+    }
+
+    #[test]
+    fn what_was_refused_before_is_not_made_with_what_is_intended_now() {
+        let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+        prepare(&database).unwrap();
+        let change = |key: &str| Audited {
+            event_id: "e".to_owned(),
+            sender: "host".to_owned(),
+            change: set("a", key, json!(1)),
+        };
+        intend(&database, &[change("refused"), change("refused too")]).unwrap();
+        intend(&database, &[change("meant")]).unwrap();
+        assert_eq!(prepare(&database).unwrap(), [change("meant")]);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! What always holds:
 //! - Every change of state is a request to a kernel, on its ledger before it is made ([`audit`]).
 //! - The sockets are opened last and closed first: whoever is connected finds everything there.
+//! - A plugin that cannot be taken is left out, and told; the host serves all the same.
 //! - What a client asks of the host itself (to end, to load a plugin anew) goes through [`Wishes`]; the bus does nothing of
 //!   it by itself.
 //! - News of the host, as of Kasmina's layers, are events of the bus too; nobody can answer for the host ([`news`]).
@@ -10,13 +11,14 @@
 mod audit;
 mod metrics;
 mod news;
+mod profiles;
 pub mod provider;
 mod tail;
 mod wishes;
 
 pub use audit::{STATE_CHANGE, own_kernel};
 pub use tail::Tail;
-pub use wishes::{Reload, Shutdown, Wishes};
+pub use wishes::{Shutdown, Wishes};
 
 use crate::clock::Clock;
 use crate::config::{
@@ -25,20 +27,28 @@ use crate::config::{
 };
 use crate::fleet::{Fleet, Slot};
 use crate::metrics::Metrics;
+use crate::plugins::admit::Admission;
+use crate::plugins::shelf::Shelf;
+use crate::plugins::{Parts as PluginParts, Plugins};
 use anyhow::{Context, Result};
 use audit::LedgerAudit;
-use gavel_bus::services::{Agents, Completions, Messages, State, System};
+use gavel_bus::services::{
+    Agents, Completions, Imported, Messages, Profile, ProfileSource, State, StateGrants, System, import_identities,
+};
 use gavel_bus::unix::{Unix, UnixView};
 use gavel_bus::{Bus, PluginState, Store};
+use gavel_runtime::Sandbox;
 use metrics::BusCollector;
+use profiles::Folder;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tail::Tails;
+use tokio::task::JoinHandle;
 
 /// What a bus is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Parts<'a> {
     /// The kernels of the host.
     pub fleet: &'a Fleet,
@@ -46,6 +56,10 @@ pub struct Parts<'a> {
     pub data: Option<&'a Path>,
     /// The host's clock.
     pub clock: &'a Clock,
+    /// Where plugins run.
+    pub sandbox: &'a Sandbox,
+    /// Bytes of a plugin's component.
+    pub component_bytes_max: u64,
 }
 
 /// The bus of a host, served.
@@ -59,6 +73,10 @@ pub struct BusHost {
     tails: Tails,
     socket_dir: Option<PathBuf>,
     tools: Arc<Slot>,
+    plugins: Arc<Plugins>,
+    watching: Mutex<Option<JoinHandle<()>>>,
+    data: Option<PathBuf>,
+    component_bytes_max: u64,
 }
 
 impl std::fmt::Debug for BusHost {
@@ -73,7 +91,7 @@ impl BusHost {
     /// # Errors
     /// When a kernel is not there, the state cannot be opened, a service's file cannot be read, or a socket is taken.
     pub async fn open(file: &BusFile, parts: Parts<'_>) -> Result<Self> {
-        let Parts { fleet, data, clock } = parts;
+        let Parts { fleet, data, clock, component_bytes_max, .. } = parts;
         let named = |name: &str| fleet.find(name).with_context(|| format!("bus: there is no kernel `{name}`"));
         let kernel = file.kernel.as_deref().unwrap_or(BUS_KERNEL);
         let audited_by = named(kernel)?;
@@ -82,18 +100,52 @@ impl BusHost {
             None => fleet.first(),
         };
         let store = open_store(file, data, audited_by, clock).await?;
+        let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
+        take_over_identities(&agents, &store).await?;
         let now = clock.clone();
         let bus = Bus::new(file.options(), move || now.now_ms());
         let wishes = Arc::new(Wishes::default());
-        register_services(file, &bus, &store, &wishes)?;
-        let socket_dir = file.transports.unix.enabled.then(|| socket_dir(file, data)).flatten();
+        let grants = StateGrants::default();
+        register_services(file, &agents, (&bus, &store, &grants), &wishes)?;
+        let admission = admission(file, parts)?;
+        let found =
+            PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
+        let plugins = Plugins::open(found).await;
+        wishes.plugins_are(&plugins);
+        // A host that keeps nothing is looked at, not served: a configuration can be checked while its host runs.
+        let served = file.transports.unix.enabled && data.is_some();
+        let socket_dir = served.then(|| socket_dir(file, data)).flatten();
         let unix = match &socket_dir {
             Some(dir) => Some(Unix::start(&bus, file.unix_options(dir.clone())).await?),
             None => None,
         };
         let view = unix.as_ref().map(Unix::view);
         let (kernel, tails) = (kernel.to_owned(), Tails::new(&file.daemon));
-        Ok(Self { bus, store, wishes, unix: Mutex::new(unix), view, kernel, tails, socket_dir, tools })
+        Ok(Self {
+            bus,
+            store,
+            wishes,
+            unix: Mutex::new(unix),
+            view,
+            kernel,
+            tails,
+            socket_dir,
+            tools,
+            plugins,
+            watching: Mutex::default(),
+            data: data.map(Path::to_owned),
+            component_bytes_max,
+        })
+    }
+
+    /// Begin to watch the plugin folders.
+    pub fn watch(&self) {
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.plugins.watch());
+    }
+
+    /// Take the plugins of a configuration that was read again: their folders, their configuration, what they are granted.
+    pub async fn reconfigure(&self, file: &BusFile) {
+        self.plugins.reconfigure(file.plugin_settings(self.data.as_deref(), self.component_bytes_max)).await;
     }
 
     /// The bus itself.
@@ -112,6 +164,12 @@ impl BusHost {
     #[must_use]
     pub fn wishes(&self) -> &Arc<Wishes> {
         &self.wishes
+    }
+
+    /// Its plugins that are components.
+    #[must_use]
+    pub fn plugins(&self) -> &Arc<Plugins> {
+        &self.plugins
     }
 
     /// The kernel that plugins ask for tools.
@@ -180,6 +238,9 @@ impl BusHost {
 
     /// Close the sockets, let what is under way end, and shut the plugins down, each within its grace.
     pub async fn finish(&self) {
+        if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            watching.abort();
+        }
         let unix = self.unix.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(unix) = unix {
             unix.stop().await;
@@ -200,17 +261,43 @@ async fn open_store(file: &BusFile, data: Option<&Path>, kernel: Arc<Slot>, cloc
     Ok(Store::open(path.as_deref(), service.limits(), audit).await?)
 }
 
-fn register_services(file: &BusFile, bus: &Bus, store: &Store, wishes: &Arc<Wishes>) -> Result<()> {
-    let agents: AgentServiceFile = file.service(AGENT_SERVICE).map_err(anyhow::Error::msg)?;
+/// What stands between the plugin folders and the bus.
+fn admission(file: &BusFile, parts: Parts<'_>) -> Result<Admission> {
+    let shelf = match parts.data {
+        Some(data) => Shelf::open(&data.join("bus").join("plugins"))?,
+        None => Shelf::of_user(),
+    };
+    Ok(Admission::new(parts.sandbox.clone(), file.plugin_settings(parts.data, parts.component_bytes_max), shelf))
+}
+
+/// The identities of the older daemon, at the first start that names their file.
+async fn take_over_identities(agents: &AgentServiceFile, store: &Store) -> Result<()> {
+    let Some(file) = &agents.identities_file else { return Ok(()) };
+    let imported = import_identities(store, file).await;
+    match imported.map_err(|why| anyhow::anyhow!("plugins.agent_service.{why}"))? {
+        Imported::Now { taken, known } => {
+            tracing::info!(file = %file.display(), taken, known, "identities were taken over into the state");
+        }
+        Imported::Before => tracing::debug!(file = %file.display(), "its identities were taken over before"),
+    }
+    Ok(())
+}
+
+fn register_services(
+    file: &BusFile,
+    agents: &AgentServiceFile,
+    (bus, store, grants): (&Bus, &Store, &StateGrants),
+    wishes: &Arc<Wishes>,
+) -> Result<()> {
     let completion: CompletionServiceFile = file.service(COMPLETION_SERVICE).map_err(anyhow::Error::msg)?;
     let (provider, limits) = provider::of(&completion)?;
-    let profiles = match &agents.profiles_dir {
-        Some(folder) => provider::profiles(folder)?,
-        None => BTreeMap::new(),
+    let profiles: Arc<dyn ProfileSource> = match &agents.profiles_dir {
+        Some(folder) => Arc::new(Folder::open(folder)?),
+        None => Arc::new(BTreeMap::<String, Profile>::new()),
     };
     bus.register(vec![
-        State::registration(store, BTreeMap::new()),
-        Agents::registration(store, profiles),
+        State::registration(store, grants.clone()),
+        Agents::with_profiles(store, profiles),
         Messages::registration(),
         Completions::registration(provider, limits),
         System::registration(bus, wishes.clone()),

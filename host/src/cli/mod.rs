@@ -22,7 +22,9 @@ mod kasmina;
 mod kernel;
 mod key;
 mod log;
+mod migrate;
 mod output;
+mod plugin;
 mod policy;
 mod preserve;
 mod prove;
@@ -82,6 +84,8 @@ enum Command {
     Incident(incident::Args),
     Recover(incident::RecoverArgs),
     Key(key::Args),
+    Plugin(plugin::Args),
+    Migrate(migrate::Args),
     Policy(policy::Args),
     Archive(upkeep::ArchiveArgs),
     Restore(restore::Args),
@@ -131,6 +135,8 @@ pub fn main() -> ExitCode {
         Command::Incident(args) => incident::run(args, json),
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
+        Command::Plugin(args) => plugin::run(args, json),
+        Command::Migrate(args) => migrate::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Archive(args) => upkeep::archive(args, json),
         Command::Restore(args) => restore::run(args, json),

@@ -3,6 +3,8 @@
 //! The older daemon's `daemon.json` has `daemon`, `transports` and `plugins` at the top; they are taken as they stand
 //! (see [`super::shorthand`]). Every key of that file means here what it said there.
 
+use super::policies::SignaturesFile;
+use crate::plugins::Settings;
 use gavel_bus::unix::{Mode, UnixOptions};
 use gavel_bus::{Options, StoreLimits};
 use serde::de::DeserializeOwned;
@@ -46,6 +48,8 @@ pub struct DaemonFile {
     pub plugin_dirs: Vec<PathBuf>,
     /// How often the folders are looked at, in seconds; 0: at the start and when asked. Default 2.
     pub plugin_watch_interval: f64,
+    /// Whose signatures on plugins count, and whether one is required. Default: signatures are optional.
+    pub plugin_signatures: SignaturesFile,
     /// Events that `system:event_history` can look back. Default 1,000.
     pub max_event_history: usize,
     /// The most bytes of data that the history keeps of one event. Default 65,536.
@@ -85,6 +89,7 @@ impl Default for DaemonFile {
         Self {
             plugin_dirs: Vec::new(),
             plugin_watch_interval: 2.0,
+            plugin_signatures: SignaturesFile::default(),
             max_event_history: 1_000,
             max_event_history_data_bytes: 64 << 10,
             event_timeout: 30.0,
@@ -242,12 +247,43 @@ pub struct AgentServiceFile {
     pub identities_file: Option<PathBuf>,
 }
 
+/// Where completions come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderKind {
+    /// Nowhere: each is answered with an error that says what to configure.
+    #[default]
+    None,
+    /// The prompt is said back, for tests and demonstrations.
+    Stub,
+    /// An endpoint that speaks OpenAI's `/v1/chat/completions`.
+    OpenAi,
+}
+
 /// `plugins.completion_service`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompletionServiceFile {
-    /// The model that is asked where a prompt names none.
+    /// Where completions come from: `none`, `stub` or `openai`. Default `none`.
+    pub provider: ProviderKind,
+    /// The model that is asked where a prompt names none; `openai` needs it.
     pub model: Option<String>,
+    /// Where the endpoint is, for example `https://api.openai.com/v1`; `openai` needs it.
+    pub base_url: Option<String>,
+    /// The variable of the environment that holds the endpoint's key. Default: no key is sent.
+    pub api_key_env: Option<String>,
+    /// The file that holds the endpoint's key.
+    pub api_key_file: Option<PathBuf>,
+    /// The longest answer of the endpoint, in bytes. Default 4 MiB.
+    pub max_response_bytes: usize,
+    /// Conversations that are kept, the last used ones. Default 1,000.
+    pub max_sessions: usize,
+    /// Bytes of one conversation. Default 1 MiB.
+    pub max_session_bytes: usize,
+    /// Seconds that the stub thinks. Default 0.
+    pub stub_delay: f64,
+    /// Every so-manieth request to the stub fails; 0: none. Default 0.
+    pub stub_fail_every: u64,
     /// Seconds that a provider has for one answer. Default 300.
     pub timeout: f64,
     /// Prompts that are with the provider at once. Default 4.
@@ -260,7 +296,41 @@ pub struct CompletionServiceFile {
 
 impl Default for CompletionServiceFile {
     fn default() -> Self {
-        Self { model: None, timeout: 300.0, max_running: 4, max_waiting: 1_000, max_finished: 1_000 }
+        Self {
+            provider: ProviderKind::None,
+            model: None,
+            base_url: None,
+            api_key_env: None,
+            api_key_file: None,
+            max_response_bytes: 4 << 20,
+            max_sessions: 1_000,
+            max_session_bytes: 1 << 20,
+            stub_delay: 0.0,
+            stub_fail_every: 0,
+            timeout: 300.0,
+            max_running: 4,
+            max_waiting: 1_000,
+            max_finished: 1_000,
+        }
+    }
+}
+
+impl CompletionServiceFile {
+    fn validate(&self) -> Result<(), String> {
+        let at = "plugins.completion_service";
+        in_range(&format!("{at}.timeout"), self.timeout, 0.001, 86_400.0)?;
+        in_range(&format!("{at}.stub_delay"), self.stub_delay, 0.0, 86_400.0)?;
+        if self.max_running == 0 {
+            return Err(format!("{at}.max_running is 0: no prompt could be answered"));
+        }
+        if self.api_key_env.is_some() && self.api_key_file.is_some() {
+            return Err(format!("{at}: api_key_env and api_key_file name two keys: leave one out"));
+        }
+        let needed = [("base_url", self.base_url.is_some()), ("model", self.model.is_some())];
+        match needed.iter().find(|(_, there)| self.provider == ProviderKind::OpenAi && !there) {
+            Some((key, _)) => Err(format!("{at}.{key} is missing: the provider openai needs it")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -280,7 +350,37 @@ impl BusFile {
             backoff_first: seconds(daemon.backoff_first),
             backoff_max: seconds(daemon.backoff_max),
             shutdown_grace: seconds(daemon.shutdown_grace),
+            deliveries_max: daemon.worker_threads,
+            batch_timeout: seconds(daemon.batch_timeout),
+            log_events: daemon.log_events,
+            ..Options::default()
         }
+    }
+
+    /// What a host is told about plugins. Its own services are none.
+    #[must_use]
+    pub fn plugin_settings(&self, data: Option<&Path>, component_bytes_max: u64) -> Settings {
+        let daemon = &self.daemon;
+        let default = || data.map(|data| data.join("plugins")).filter(|folder| folder.is_dir());
+        let named = daemon.plugin_dirs.clone();
+        let folders = if named.is_empty() { default().into_iter().collect() } else { named };
+        Settings {
+            folders,
+            plugins: self.plugins.clone(),
+            signatures: daemon.plugin_signatures.clone(),
+            every: seconds(daemon.plugin_watch_interval),
+            component_bytes_max,
+        }
+    }
+
+    /// The same without what counts at once when the configuration is read again.
+    #[must_use]
+    pub fn without_plugins(&self) -> Self {
+        let mut file = self.clone();
+        file.plugins.retain(|name, _| [STATE_SERVICE, AGENT_SERVICE, COMPLETION_SERVICE].contains(&name.as_str()));
+        file.daemon.plugin_dirs.clear();
+        file.daemon.plugin_signatures = SignaturesFile::default();
+        file
     }
 
     /// How the sockets in this folder are served.
@@ -295,6 +395,7 @@ impl BusFile {
             lines_waiting_max: unix.max_lines_waiting,
             undelivered_max: unix.max_undelivered,
             permissions: unix.permissions,
+            ..UnixOptions::in_folder("")
         }
     }
 
@@ -319,8 +420,7 @@ impl BusFile {
         self.transports.unix.validate()?;
         self.service::<StateServiceFile>(STATE_SERVICE)?;
         self.service::<AgentServiceFile>(AGENT_SERVICE)?;
-        let completion = self.service::<CompletionServiceFile>(COMPLETION_SERVICE)?;
-        in_range("plugins.completion_service.timeout", completion.timeout, 0.001, 86_400.0)
+        self.service::<CompletionServiceFile>(COMPLETION_SERVICE)?.validate()
     }
 
     /// Paths of the file count from its folder.
@@ -477,6 +577,18 @@ mod tests {
         assert!(read(r#"{"daemon": {"event_timeout": 0}}"#).unwrap_err().contains("daemon.event_timeout"));
         assert!(read(r#"{"daemon": {"event_queue_size": 0}}"#).unwrap_err().contains("event_queue_size"));
         assert!(read(r#"{"bus": {"kernel": "none"}}"#).unwrap_err().contains("none"));
+        for (keys, told) in [
+            (r#""provider": "openai", "model": "m""#, "base_url is missing"),
+            (r#""provider": "openai", "base_url": "http://x""#, "model is missing"),
+            (r#""api_key_env": "A", "api_key_file": "b""#, "name two keys"),
+            (r#""max_running": 0"#, "max_running is 0"),
+            (r#""provider": "cloud""#, "cloud"),
+            (r#""api_key": "secret""#, "unknown key `api_key`"),
+        ] {
+            let file = read(&format!(r#"{{"plugins": {{"completion_service": {{{keys}}}}}}}"#));
+            let why = file.unwrap_err();
+            assert!(why.contains(told), "{why}");
+        }
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
-use super::hub::{Hub, Out};
+use super::hub::{Hub, connecting_agent};
 use super::watching::Watching;
+use super::wire::{Line, Lines, Outlet};
 use super::{Mode, legacy};
 use crate::error::Error;
 use crate::event::{Draft, Sender};
 use serde_json::{Map, Value, json};
-use std::io;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 pub(super) struct Connection {
     stream: UnixStream,
+    socket: &'static str,
     number: u64,
     hub: Arc<Hub>,
+    stop: watch::Receiver<bool>,
 }
 
 /// Whether more lines are read.
@@ -26,69 +27,86 @@ enum Then {
     Close,
 }
 
-enum Line {
-    Text(Vec<u8>),
-    TooLong,
-    End,
-}
-
-/// The reading half, with the way to the client.
+/// Serves the lines that come in.
 struct Serving {
     hub: Arc<Hub>,
+    socket: &'static str,
     number: u64,
     sender: Sender,
-    out: mpsc::Sender<Out>,
+    outlet: Arc<Outlet>,
     /// The agent that this connection is, once it said so.
-    agent: Option<String>,
+    agent: Option<Agent>,
     /// The events that are pushed to it, once it asked for them.
     watching: Option<Watching>,
 }
 
+/// What is pushed to an agent goes through a queue of its own.
+struct Agent {
+    name: String,
+    pushes: mpsc::Sender<Value>,
+    /// Gives back what it did not write.
+    writer: JoinHandle<Vec<Value>>,
+}
+
 impl Connection {
-    pub(super) fn new(stream: UnixStream, number: u64, hub: Arc<Hub>) -> Self {
-        Self { stream, number, hub }
+    pub(super) fn new(
+        stream: UnixStream,
+        socket: &'static str,
+        number: u64,
+        hub: Arc<Hub>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { stream, socket, number, hub, stop }
     }
 
-    /// Serve it until the client ends it, or must be cut off. What was answered is flushed before it is closed.
+    /// Serve it until the client ends it, must be cut off, or the host stops. What was answered is written before it is
+    /// closed.
     pub(super) async fn serve(self) {
-        let Self { stream, number, hub } = self;
+        let Self { stream, socket, number, hub, mut stop } = self;
         let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
         let counted = Arc::clone(&hub);
         let _open = counted.opened();
         let (reading, writing) = stream.into_split();
-        let (out, lines) = mpsc::channel(hub.options().lines_waiting_max.max(1));
-        let writer = tokio::spawn(write(writing, lines));
+        let outlet = Arc::new(Outlet::new(writing, hub.options().write_timeout));
+        let mut lines = Lines::new(reading, hub.options().line_bytes_max);
         let sender = Sender::Client(format!("unix:{user}/{number}").into());
-        let mut serving = Serving { hub, number, sender, out, agent: None, watching: None };
-        serving.read(BufReader::new(reading)).await;
-        if let Some(agent) = serving.agent.take() {
-            serving.hub.left(&agent, number);
-        }
+        let mut serving = Serving { hub, socket, number, sender, outlet, agent: None, watching: None };
+        serving.read(&mut lines, &mut stop).await;
+        serving.watching = None;
+        serving.leave().await;
+        serving.outlet.end().await;
         drop(serving);
-        // It ends when the last line is out, or the client takes no more.
-        let _ = writer.await;
+        if !*stop.borrow() {
+            lines.linger().await;
+        }
     }
 }
 
 impl Serving {
-    async fn read(&mut self, mut reading: BufReader<OwnedReadHalf>) {
-        let most = self.hub.options().line_bytes_max;
+    async fn read(&mut self, lines: &mut Lines, stop: &mut watch::Receiver<bool>) {
+        let outlet = Arc::clone(&self.outlet);
         loop {
-            let line = match next_line(&mut reading, most).await {
-                Ok(line) => line,
+            let line = tokio::select! {
+                biased;
+                // The sender's end, too, means that the host stops.
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = outlet.cut() => return,
+                line = lines.next() => line,
+            };
+            let then = match line {
+                Ok(Line::End) => return,
+                Ok(Line::TooLong) => {
+                    let most = self.hub.options().line_bytes_max;
+                    self.say(&json!({ "error": format!("Line longer than {most} bytes") })).await;
+                    Then::Close
+                }
+                Ok(Line::Text(text)) if text.iter().all(u8::is_ascii_whitespace) => Then::GoOn,
+                // What it needs is given back when it is answered: an idle client holds little.
+                Ok(Line::Text(text)) => Box::pin(self.frame(text)).await,
                 Err(why) => {
                     tracing::debug!(connection = self.number, "reading ended: {why}");
                     return;
                 }
-            };
-            let then = match line {
-                Line::End => return,
-                Line::TooLong => {
-                    self.say(&json!({ "error": format!("Line longer than {most} bytes") })).await;
-                    Then::Close
-                }
-                Line::Text(text) if text.iter().all(u8::is_ascii_whitespace) => Then::GoOn,
-                Line::Text(text) => self.frame(&text).await,
             };
             if then == Then::Close {
                 return;
@@ -96,88 +114,92 @@ impl Serving {
         }
     }
 
-    async fn frame(&mut self, text: &[u8]) -> Then {
-        let frame: Value = match serde_json::from_slice(text) {
+    async fn frame(&mut self, text: Vec<u8>) -> Then {
+        let frame: Value = match serde_json::from_slice(&text) {
             Ok(frame) => frame,
             Err(why) => {
-                // Which kind of frame it was to be cannot be read; both kinds of client find their word in this.
-                let code = legacy::INVALID_JSON;
-                let message = format!("Invalid JSON: {why}");
-                self.say(&json!({ "status": "error", "error": { "code": code, "message": message } })).await;
-                return Then::GoOn;
+                return self.say(&self.unreadable(&text, &why)).await;
             }
         };
+        drop(text);
         match frame {
             Value::Object(frame) if frame.contains_key("event") => self.event(frame).await,
             Value::Object(frame) if frame.contains_key("command") => self.command(frame).await,
-            _ => {
-                self.say(&json!({ "error": "Missing event name" })).await;
-                Then::GoOn
-            }
+            _ => self.say(&json!({ "error": "Missing event name" })).await,
+        }
+    }
+
+    /// Which kind of frame it was to be can only be guessed: by the word in it, else by whose socket this is.
+    fn unreadable(&self, text: &[u8], why: &serde_json::Error) -> Value {
+        let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        let code = legacy::INVALID_JSON;
+        let message = format!("Invalid JSON: {why}");
+        let event = match (has(b"\"event\""), has(b"\"command\"")) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => self.socket == "events" || self.hub.options().mode == Mode::Pure,
+        };
+        if event {
+            json!({ "error": message, "code": code })
+        } else {
+            json!({ "status": "error", "error": { "code": code, "message": message } })
         }
     }
 
     async fn event(&mut self, mut frame: Map<String, Value>) -> Then {
         let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
-        let correlation_id = text(frame.remove("correlation_id"));
+        let given = frame.remove("correlation_id").filter(|id| !id.is_null());
+        let correlation_id = match correlation_id(given.as_ref()) {
+            Ok(id) => id,
+            Err(problem) => return self.say(&json!({ "error": problem })).await,
+        };
         let draft = Draft {
             name: text(frame.remove("event")).unwrap_or_default(),
             data: frame.remove("data").unwrap_or(Value::Null),
-            correlation_id: correlation_id.clone(),
+            correlation_id,
             client_id: text(frame.remove("client_id")),
             fan_out: frame.remove("fan_out") == Some(Value::Bool(true)),
         };
-        if draft.name == "transport:connection" {
-            self.connect(&draft.data);
-        }
-        if frame.remove("wait") == Some(Value::Bool(false)) {
-            return self.emit(draft, correlation_id).await;
-        }
         let name = draft.name.clone();
-        let mut answer = match self.hub.bus().dispatch(self.sender.clone(), draft).await {
-            Ok(reply) => {
-                let mut answer = reply.answer;
-                answer.insert("correlation_id".to_owned(), Value::from(reply.correlation_id));
+        let connecting = (draft.name == "transport:connection").then(|| draft.data.clone());
+        let answered = if frame.remove("wait") == Some(Value::Bool(false)) {
+            self.hub.bus().emit(self.sender.clone(), draft).await.map(|emitted| (emitted.answer(), None))
+        } else {
+            let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
+            answered.map(|reply| (reply.answer, Some(reply.correlation_id)))
+        };
+        let connecting = connecting.filter(|_| answered.is_ok());
+        let mut answer = match answered {
+            Ok((mut answer, correlation_id)) => {
+                if let Some(id) = correlation_id {
+                    answer.insert("correlation_id".to_owned(), Value::from(id));
+                }
                 answer
             }
             Err(why) => why.answer(),
         };
-        if let Some(id) = correlation_id {
-            answer.insert("correlation_id".to_owned(), Value::from(id));
+        if let Some(id) = given {
+            // As it came: a client that counts looks for its number.
+            answer.insert("correlation_id".to_owned(), id);
         }
         // From here on nothing is missed; what is pushed comes after the answer.
         let wish = Watching::wish(&name, &answer, self.hub.bus());
-        self.say(&Value::Object(answer)).await;
+        let then = self.say(&Value::Object(answer)).await;
         if let Some(wish) = wish {
-            self.watching = wish.map(|wish| Watching::start(wish, &self.hub, self.out.clone()));
+            self.watching = wish.map(|wish| Watching::start(wish, &self.hub, &self.outlet));
         }
-        Then::GoOn
-    }
-
-    /// An event for whose handling the client does not wait: it is told that it was queued.
-    async fn emit(&self, draft: Draft, correlation_id: Option<String>) -> Then {
-        let mut answer = match self.hub.bus().emit(self.sender.clone(), draft).await {
-            Ok(emitted) => emitted.answer(),
-            Err(why) => why.answer(),
-        };
-        if let Some(id) = correlation_id {
-            answer.insert("correlation_id".to_owned(), Value::from(id));
+        if let Some(data) = connecting {
+            self.connect(&data).await;
         }
-        self.say(&Value::Object(answer)).await;
-        Then::GoOn
+        then
     }
 
     /// A command of the older daemon: one answer, and then the end, save for an agent that stays connected.
     async fn command(&mut self, frame: Map<String, Value>) -> Then {
         let Some(command) = frame.get("command").and_then(Value::as_str).filter(|command| !command.is_empty()) else {
-            self.say(&legacy::error(
-                "",
-                legacy::INVALID_COMMAND,
-                "`command` is no text",
-                &Value::Null,
-                self.hub.now_ms(),
-            ))
-            .await;
+            let text = "`command` is no text";
+            let now_ms = self.hub.now_ms();
+            self.say(&legacy::error("", legacy::INVALID_COMMAND, text, &Value::Null, now_ms)).await;
             return Then::Close;
         };
         let parameters = frame.get("parameters").cloned().unwrap_or_else(|| json!({}));
@@ -189,7 +211,7 @@ impl Serving {
         let mode = self.hub.options().mode;
         self.hub.tally().count_legacy(command);
         if mode != Mode::Compatibility {
-            self.hub.count(command, client.unwrap_or(&self.sender.to_string()));
+            self.hub.count(command, client.unwrap_or(self.user()));
         }
         let order = match legacy::order(command, parameters) {
             Ok(order) => order,
@@ -199,8 +221,12 @@ impl Serving {
             }
         };
         if mode == Mode::Pure {
-            let message = format!("commands are switched off: send the event '{}' instead of {command}", order.event);
-            let details = json!({ "event": order.event, "data": order.data });
+            let event = legacy::event_of(command);
+            let message = format!(
+                "commands are switched off: send the event '{}' instead of {command}",
+                event.unwrap_or_default()
+            );
+            let details = json!({ "event": event, "data": order.data });
             self.say(&legacy::error(command, legacy::LEGACY_DISABLED, &message, &details, self.hub.now_ms())).await;
             return Then::Close;
         }
@@ -208,7 +234,12 @@ impl Serving {
     }
 
     async fn carry_out(&mut self, command: &str, order: legacy::Order) -> Then {
-        let stays = command == "AGENT_CONNECTION" && order.data["action"] == "connect";
+        if let Some(refused) = self.absent(command, &order) {
+            self.say(&refused).await;
+            return Then::Close;
+        }
+        let connection = command == "AGENT_CONNECTION";
+        let stays = connection && order.data["action"] == "connect";
         let awaited = (command == "COMPLETION").then(|| self.hub.expect(order.data["client_id"].as_str()));
         let draft = Draft {
             correlation_id: awaited.clone(),
@@ -218,7 +249,9 @@ impl Serving {
         let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
         let now_ms = self.hub.now_ms();
         let reply = match answered {
-            Ok(reply) => legacy::success(command, &legacy::result(command, Value::Object(reply.answer)), now_ms),
+            Ok(reply) => {
+                legacy::success(command, &legacy::result(command, &order.data, Value::Object(reply.answer)), now_ms)
+            }
             Err(why) => legacy::failure(command, &why, now_ms),
         };
         let agreed = reply["status"] == "success";
@@ -227,11 +260,26 @@ impl Serving {
             // The acknowledgement is out: now what came of it may follow.
             self.hub.acknowledged(&awaited, agreed);
         }
-        if stays && agreed {
-            self.connect(&order.data);
-            return Then::GoOn;
+        if connection && agreed {
+            self.connect(&order.data).await;
         }
-        Then::Close
+        if stays && agreed { Then::GoOn } else { Then::Close }
+    }
+
+    /// The older daemon let only agents subscribe that were connected.
+    fn absent(&self, command: &str, order: &legacy::Order) -> Option<Value> {
+        let agent = order.data["agent_id"].as_str().filter(|_| command == "SUBSCRIBE")?;
+        let message = format!("agent '{agent}' is not connected: AGENT_CONNECTION with `connect` comes first");
+        let error = || legacy::error(command, legacy::AGENT_NOT_CONNECTED, &message, &Value::Null, self.hub.now_ms());
+        (!self.hub.is_present(agent)).then(error)
+    }
+
+    /// The client, whatever its connection.
+    fn user(&self) -> &str {
+        match &self.sender {
+            Sender::Client(name) => name.split_once('/').map_or(name, |(user, _)| user),
+            _ => "unknown",
+        }
     }
 
     async fn wrapped_event(&mut self, parameters: &Value) -> Then {
@@ -250,65 +298,70 @@ impl Serving {
     }
 
     /// This connection is an agent's from now on: what waits for it comes, after what was answered.
-    fn connect(&mut self, data: &Value) {
+    async fn connect(&mut self, data: &Value) {
         let action = data["action"].as_str().unwrap_or("connect");
-        let Some(agent) = data["agent_id"].as_str().or_else(|| data["client_id"].as_str()) else { return };
+        let Some(name) = connecting_agent(data) else { return };
         if action != "connect" {
-            self.hub.left(agent, self.number);
-            self.agent = None;
+            // As a rule on another connection than the agent's: a command has one of its own.
+            self.hub.disconnected(name);
+            if self.agent.as_ref().is_some_and(|agent| agent.name == name) {
+                self.leave().await;
+            }
             return;
         }
-        if let Some(before) = self.agent.replace(agent.to_owned()).filter(|before| before != agent) {
-            self.hub.left(&before, self.number);
+        if self.agent.as_ref().is_none_or(|agent| agent.name != name) {
+            self.leave().await;
+            let (pushes, messages) = mpsc::channel(self.hub.options().lines_waiting_max.max(1));
+            let writer = tokio::spawn(push(Arc::clone(&self.outlet), messages));
+            self.agent = Some(Agent { name: name.to_owned(), pushes, writer });
         }
-        self.hub.came(agent, self.number, self.out.clone());
+        if let Some(agent) = &self.agent {
+            self.hub.came(name, self.number, agent.pushes.clone());
+        }
     }
 
-    /// Write a line, and wait until it is flushed.
-    async fn say(&self, answer: &Value) {
-        let (flushed, wait) = oneshot::channel();
-        let line = Out { line: answer.to_string(), flushed: Some(flushed) };
-        if self.out.send(line).await.is_ok() {
-            // A writer that ended says by that that the client is gone.
-            let _ = wait.await;
+    /// It is no agent's connection any more. What was not written to it waits for the agent.
+    async fn leave(&mut self) {
+        let Some(Agent { name, pushes, writer }) = self.agent.take() else { return };
+        self.hub.left(&name, self.number);
+        drop(pushes);
+        // It ends when all is written, or the client takes no more.
+        let unwritten = writer.await.unwrap_or_default();
+        if !unwritten.is_empty() {
+            self.hub.undelivered(&name, unwritten);
         }
+    }
+
+    /// Write a line, and wait until the client has it.
+    async fn say(&self, answer: &Value) -> Then {
+        if self.outlet.line(answer.to_string()).await { Then::GoOn } else { Then::Close }
     }
 }
 
-/// The next line without its end, if it is no longer than `most`.
-async fn next_line(reading: &mut BufReader<OwnedReadHalf>, most: usize) -> io::Result<Line> {
-    let mut line = Vec::new();
-    loop {
-        let there = reading.fill_buf().await?;
-        if there.is_empty() {
-            return Ok(if line.is_empty() { Line::End } else { Line::Text(line) });
-        }
-        let end = there.iter().position(|&byte| byte == b'\n');
-        let take = end.unwrap_or(there.len());
-        if line.len() + take > most {
-            return Ok(Line::TooLong);
-        }
-        line.extend_from_slice(&there[..take]);
-        reading.consume(take + usize::from(end.is_some()));
-        if end.is_some() {
-            return Ok(Line::Text(line));
-        }
+/// What a client calls an exchange: a text, or what it writes of a number.
+fn correlation_id(given: Option<&Value>) -> Result<Option<String>, &'static str> {
+    match given {
+        None => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id.clone())),
+        Some(Value::Number(id)) => Ok(Some(id.to_string())),
+        Some(_) => Err("`correlation_id` is neither a text nor a number"),
     }
 }
 
-async fn write(mut writing: tokio::net::unix::OwnedWriteHalf, mut lines: mpsc::Receiver<Out>) {
-    while let Some(Out { mut line, flushed }) = lines.recv().await {
-        line.push('\n');
-        if writing.write_all(line.as_bytes()).await.is_err() || writing.flush().await.is_err() {
-            return;
+/// Write what is pushed; gives back what could not be.
+async fn push(outlet: Arc<Outlet>, mut messages: mpsc::Receiver<Value>) -> Vec<Value> {
+    while let Some(message) = messages.recv().await {
+        if outlet.line(message.to_string()).await {
+            continue;
         }
-        if let Some(flushed) = flushed {
-            // Nobody may wait for it any more.
-            let _ = flushed.send(());
+        messages.close();
+        let mut unwritten = vec![message];
+        while let Some(next) = messages.recv().await {
+            unwritten.push(next);
         }
+        return unwritten;
     }
-    // The client sees the end of the answers.
-    let _ = writing.shutdown().await;
+    Vec::new()
 }
 
 /// What an [`Error`] of the bus is to an older client.

@@ -3,7 +3,7 @@
 use super::view::{Open, Tally, UnixCounts};
 use super::{SOCKETS, UnixOptions, legacy, watching};
 use crate::bus::Bus;
-use crate::event::{Draft, Event, Sender};
+use crate::event::{Draft, Event, Sender, bytes_of};
 use crate::handle::Handle;
 use crate::pattern::Pattern;
 use crate::plugin::{Capabilities, Fault, Metadata, Plugin, Registration};
@@ -12,7 +12,17 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+
+/// What `unix_transport` answers.
+pub const EVENTS: [&str; 6] = [
+    "transport:connection",
+    "transport:send",
+    "transport:broadcast",
+    "transport:status",
+    "system:commands",
+    "system:processes",
+];
 
 /// The most pairs of command and client whose uses are counted apart.
 const USES_MAX: usize = 10_000;
@@ -21,12 +31,8 @@ const ABSENT_MAX: usize = 10_000;
 /// The most completions whose results are awaited.
 const AWAITED_MAX: usize = 10_000;
 
-/// A line on its way to a client.
-pub(super) struct Out {
-    pub(super) line: String,
-    /// Told when it is out.
-    pub(super) flushed: Option<oneshot::Sender<()>>,
-}
+/// The longest part of a client's name that is kept where its uses of commands are counted.
+const CLIENT_BYTES_KEPT: usize = 128;
 
 pub(super) struct Hub {
     bus: Bus,
@@ -38,10 +44,14 @@ pub(super) struct Hub {
 
 #[derive(Default)]
 struct State {
-    present: HashMap<String, (u64, mpsc::Sender<Out>)>,
+    present: HashMap<String, (u64, mpsc::Sender<Value>)>,
     absent: BTreeMap<String, VecDeque<Value>>,
+    /// About how many bytes all these messages have.
+    absent_bytes: usize,
     /// Completions whose acknowledgement is not out, or whose result has not come, by correlation id.
     awaited: HashMap<String, Awaited>,
+    /// Their ids, the oldest first: of too many, the oldest are given up.
+    awaited_since: VecDeque<String>,
     uses: BTreeMap<(String, String), u64>,
     dropped: u64,
 }
@@ -96,12 +106,18 @@ impl Hub {
         }
     }
 
+    /// Whether an agent is there.
+    pub(super) fn is_present(&self, agent: &str) -> bool {
+        self.state().present.contains_key(agent)
+    }
+
     /// An agent is there, on this connection. What waited for it goes out.
-    pub(super) fn came(&self, agent: &str, number: u64, out: mpsc::Sender<Out>) {
+    pub(super) fn came(&self, agent: &str, number: u64, out: mpsc::Sender<Value>) {
         let mut state = self.state();
-        for message in state.absent.remove(agent).into_iter().flatten() {
+        let waited = state.take(agent);
+        for message in waited {
             if let Err(message) = put(&out, message) {
-                state.keep(agent, message, self.options.undelivered_max);
+                state.keep(agent, message, &self.options);
             }
         }
         state.present.insert(agent.to_owned(), (number, out));
@@ -115,6 +131,25 @@ impl Hub {
         }
     }
 
+    /// Messages that were on their way to an agent whose connection ended before they were written: they wait for it
+    /// again, before what came since, or go where it is now.
+    pub(super) fn undelivered(&self, agent: &str, messages: Vec<Value>) {
+        let mut state = self.state();
+        let since = state.take(agent);
+        for message in messages.into_iter().chain(since) {
+            state.keep(agent, message, &self.options);
+        }
+        if let Some((number, out)) = state.present.get(agent).cloned() {
+            drop(state);
+            self.came(agent, number, out);
+        }
+    }
+
+    /// An agent has gone, wherever it was: what is sent to it waits from now on.
+    pub(super) fn disconnected(&self, agent: &str) {
+        self.state().present.remove(agent);
+    }
+
     /// Push a message to an agent, or keep it until it comes. Says which.
     fn push(&self, agent: &str, message: Value) -> &'static str {
         let mut state = self.state();
@@ -125,18 +160,25 @@ impl Hub {
             },
             None => message,
         };
-        state.keep(agent, message, self.options.undelivered_max);
+        state.keep(agent, message, &self.options);
         "queued"
     }
 
     /// A completion is about to be asked for: what comes of it waits for [`Self::acknowledged`]. Gives its correlation id.
     pub(super) fn expect(&self, client: Option<&str>) -> String {
-        let id = format!("unix-completion-{}", self.numbers.fetch_add(1, Ordering::Relaxed));
+        // Not to be guessed: a result under this id goes to this client.
+        let mut random = [0; 16];
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let random = getrandom::fill(&mut random).map_or_else(|_| String::new(), |()| hex::encode(random));
+        let id = format!("unix-completion-{number}-{random}");
         let mut state = self.state();
-        if state.awaited.len() < AWAITED_MAX {
-            let awaited = Awaited { client: client.map(str::to_owned), ..Awaited::default() };
-            state.awaited.insert(id.clone(), awaited);
+        // One that was cancelled never ends: it must not take the place of others for ever.
+        while state.awaited_since.len() >= AWAITED_MAX {
+            let oldest = state.awaited_since.pop_front().unwrap_or_default();
+            state.awaited.remove(&oldest);
         }
+        state.awaited_since.push_back(id.clone());
+        state.awaited.insert(id.clone(), Awaited { client: client.map(str::to_owned), ..Awaited::default() });
         id
     }
 
@@ -180,7 +222,9 @@ impl Hub {
     /// Count a use of a command.
     pub(super) fn count(&self, command: &str, client: &str) {
         let mut state = self.state();
-        let key = (command.to_owned(), client.to_owned());
+        let known = if legacy::event_of(command).is_some() { command } else { "(unknown)" };
+        let client = client.get(..client.floor_char_boundary(CLIENT_BYTES_KEPT)).unwrap_or_default();
+        let key = (known.to_owned(), client.to_owned());
         if state.uses.len() < USES_MAX || state.uses.contains_key(&key) {
             *state.uses.entry(key).or_default() += 1;
         }
@@ -235,24 +279,44 @@ impl Hub {
 }
 
 impl State {
-    fn keep(&mut self, agent: &str, message: Value, most: usize) {
-        if self.absent.len() >= ABSENT_MAX && !self.absent.contains_key(agent) {
-            self.dropped += 1;
+    /// What waits for an agent.
+    fn take(&mut self, agent: &str) -> VecDeque<Value> {
+        let waited = self.absent.remove(agent).unwrap_or_default();
+        self.absent_bytes -= waited.iter().map(bytes_of).sum::<usize>();
+        waited
+    }
+
+    /// Keep a message for an agent. Where there is no room, the oldest of its own make place; if there are none, it is
+    /// dropped itself.
+    fn keep(&mut self, agent: &str, message: Value, options: &UnixOptions) {
+        let bytes = bytes_of(&message);
+        let most = options.undelivered_bytes_max;
+        let Self { absent, absent_bytes, dropped, .. } = self;
+        if options.undelivered_max == 0 || absent.len() >= ABSENT_MAX && !absent.contains_key(agent) {
+            *dropped += 1;
             return;
         }
-        let kept = self.absent.entry(agent.to_owned()).or_default();
-        kept.push_back(message);
-        if kept.len() > most {
-            kept.pop_front();
-            self.dropped += 1;
+        let kept = absent.entry(agent.to_owned()).or_default();
+        while *absent_bytes + bytes > most || kept.len() >= options.undelivered_max {
+            let Some(oldest) = kept.pop_front() else { break };
+            *absent_bytes -= bytes_of(&oldest);
+            *dropped += 1;
+        }
+        if *absent_bytes + bytes <= most {
+            *absent_bytes += bytes;
+            kept.push_back(message);
+        } else {
+            *dropped += 1;
+        }
+        if kept.is_empty() {
+            absent.remove(agent);
         }
     }
 }
 
-/// Put a line into a client's queue; the message back if there is no room or nobody.
-fn put(out: &mpsc::Sender<Out>, message: Value) -> Result<(), Value> {
-    let line = Out { line: message.to_string(), flushed: None };
-    out.try_send(line).map_err(|_| message)
+/// Put a message into a client's queue; the message back if there is no room or nobody.
+fn put(out: &mpsc::Sender<Value>, message: Value) -> Result<(), Value> {
+    out.try_send(message).map_err(mpsc::error::TrySendError::into_inner)
 }
 
 /// A push: `{"id","type","from","timestamp", …payload}`.
@@ -270,6 +334,42 @@ pub(super) fn frame(event: &Event, kind: &str, from: Value, message: &Value) -> 
     Value::Object(frame)
 }
 
+/// A push, with what the host knows of who is behind it. A client speaks in its own name; services speak in that of
+/// whom they serve, and say who that was.
+fn push_of(event: &Event, kind: &str) -> Value {
+    let (from, sender) = match &event.sender {
+        Sender::Plugin(_) | Sender::Host => {
+            let of = event.data.get("sender").cloned().unwrap_or_else(|| json!(event.sender));
+            (event.data["from"].clone(), of)
+        }
+        other => (json!(other), json!(other)),
+    };
+    let mut push = frame(event, kind, from, &event.data["message"]);
+    push["sender"] = sender;
+    push
+}
+
+/// The connection itself does what is asked; this says whether it can.
+fn connection(event: &Event) -> Result<Value, Fault> {
+    let action = event.data["action"].as_str().unwrap_or("connect");
+    let agent = connecting_agent(&event.data).ok_or_else(|| invalid("transport:connection needs `agent_id`"))?;
+    let status = match action {
+        "connect" => "connected",
+        "disconnect" => "disconnected",
+        _ => return Err(invalid(&format!("action '{action}': it is `connect` or `disconnect`"))),
+    };
+    Ok(json!({ "status": status, "agent_id": agent, "action": action }))
+}
+
+/// Which agent a connection is to be.
+pub(super) fn connecting_agent(data: &Value) -> Option<&str> {
+    data["agent_id"].as_str().or_else(|| data["client_id"].as_str()).filter(|agent| !agent.is_empty())
+}
+
+fn invalid(message: &str) -> Fault {
+    Fault::Refused { message: message.to_owned(), code: Some(legacy::INVALID_PARAMETERS.to_owned()) }
+}
+
 struct Transport {
     hub: Arc<Hub>,
     handle: std::sync::OnceLock<Handle>,
@@ -279,29 +379,21 @@ impl Transport {
     async fn answer(&self, event: &Event) -> Result<Value, Fault> {
         match event.name.as_str() {
             "transport:send" => {
-                let to = event.data["to"].as_str().ok_or_else(|| Fault::refused("transport:send needs `to`"))?;
+                let to = event.data["to"].as_str().filter(|to| !to.is_empty());
+                let to = to.ok_or_else(|| invalid("transport:send needs `to`"))?;
                 let kind = event.data["type"].as_str().unwrap_or("MESSAGE");
-                // A client speaks in its own name; services speak in that of whom they serve.
-                let from = match &event.sender {
-                    Sender::Plugin(_) | Sender::Host => event.data["from"].clone(),
-                    other => json!(other),
-                };
-                let push = frame(event, kind, from, &event.data["message"]);
-                Ok(json!({ "to": to, "status": self.hub.push(to, push) }))
+                Ok(json!({ "to": to, "status": self.hub.push(to, push_of(event, kind)) }))
             }
             "transport:broadcast" => {
-                let all: Vec<String> = self.hub.state().present.keys().cloned().collect();
+                let mut all: Vec<String> = self.hub.state().present.keys().cloned().collect();
+                all.sort();
                 let kind = event.data["type"].as_str().unwrap_or("BROADCAST");
                 for agent in &all {
-                    self.hub.push(agent, frame(event, kind, json!(event.sender), &event.data["message"]));
+                    self.hub.push(agent, push_of(event, kind));
                 }
-                Ok(json!({ "status": "sent", "count": all.len() }))
+                Ok(json!({ "status": "sent", "count": all.len(), "to": all }))
             }
-            "transport:connection" => {
-                Ok(json!({ "status": event.data["action"].as_str().map_or("connected", |action| {
-                if action == "connect" { "connected" } else { "disconnected" }
-            }) }))
-            }
+            "transport:connection" => connection(event),
             "transport:status" => Ok(self.hub.status()),
             "transport:watch" | "transport:unwatch" => watching::answer(event),
             "system:commands" => Ok(legacy::commands()),
@@ -314,11 +406,12 @@ impl Transport {
     async fn processes(&self, event: &Event) -> Result<Value, Fault> {
         let handle = self.handle.get().ok_or_else(|| Fault::Broken("it was not started".to_owned()))?;
         let listed = handle.call(Some(event), Draft::new("agent:list", json!({}))).await;
-        let listed = listed.map_err(|why| Fault::refused(why.to_string()))?;
+        let listed =
+            listed.map_err(|why| Fault::Refused { message: why.to_string(), code: why.code().map(str::to_owned) })?;
         let agents = listed.get("agents").and_then(Value::as_object).cloned().unwrap_or_default();
         let running: Vec<Value> = agents
             .iter()
-            .filter(|(_, agent)| agent["process_id"].is_string())
+            .filter(|(_, agent)| agent["process_id"].is_string() && agent["status"] == "active")
             .map(|(id, agent)| json!({ "process_id": agent["process_id"], "agent_id": id, "type": "completion", "status": agent["status"] }))
             .collect();
         Ok(json!({ "total": running.len(), "processes": running }))

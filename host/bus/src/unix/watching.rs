@@ -4,8 +4,9 @@
 //! `transport:unwatch` or the connection. Each event is a push of type `EVENT`. A client that reads slowly misses events
 //! and is told how many by a push of type `EVENTS_MISSED`; nobody waits for it.
 
-use super::hub::{Hub, Out, frame};
+use super::hub::{Hub, frame};
 use super::legacy;
+use super::wire::Outlet;
 use crate::bus::Bus;
 use crate::event::{Answer, Event, Sender};
 use crate::pattern::{self, Pattern};
@@ -16,14 +17,15 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
 /// The most patterns of one watch.
 const PATTERNS_MAX: usize = 64;
 
-/// The events of one connection; dropped, it ends.
-pub(super) struct Watching(AbortHandle);
+/// The events of one connection; dropped, it ends, after the line that it is at.
+pub(super) struct Watching {
+    _goes_on: oneshot::Sender<()>,
+}
 
 /// What is to be watched, from the moment of its making.
 pub(super) struct Wish {
@@ -70,21 +72,21 @@ impl Watching {
         }
     }
 
-    pub(super) fn start(wish: Wish, hub: &Arc<Hub>, out: mpsc::Sender<Out>) -> Self {
-        Self(tokio::spawn(push(wish, Arc::clone(hub), out)).abort_handle())
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.0.abort();
+    pub(super) fn start(wish: Wish, hub: &Arc<Hub>, outlet: &Arc<Outlet>) -> Self {
+        let (goes_on, ends) = oneshot::channel();
+        tokio::spawn(push(wish, Arc::clone(hub), Arc::clone(outlet), ends));
+        Self { _goes_on: goes_on }
     }
 }
 
 /// Push events as fast as the client takes them; what it does not take in time it misses.
-async fn push(mut wish: Wish, hub: Arc<Hub>, out: mpsc::Sender<Out>) {
+async fn push(mut wish: Wish, hub: Arc<Hub>, outlet: Arc<Outlet>, mut ends: oneshot::Receiver<()>) {
     loop {
-        let line = match wish.events.recv().await {
+        let heard = tokio::select! {
+            heard = wish.events.recv() => heard,
+            _ = &mut ends => return,
+        };
+        let line = match heard {
             Ok(event) if wish.patterns.is_empty() || pattern::any(&wish.patterns, &event.name) => {
                 let told = json!({ "event": event.shown() });
                 frame(&event, "EVENT", json!(event.sender), &told)
@@ -96,7 +98,7 @@ async fn push(mut wish: Wish, hub: Arc<Hub>, out: mpsc::Sender<Out>) {
             }
             Err(RecvError::Closed) => return,
         };
-        if out.send(Out { line: line.to_string(), flushed: None }).await.is_err() {
+        if !outlet.line(line.to_string()).await {
             return;
         }
     }
