@@ -6,15 +6,14 @@ use crate::handle::{Emitted, Handle};
 use crate::history::{History, Query};
 use crate::mail::{Letter, Mail, Put};
 use crate::options::Options;
-use crate::plugin::{Before, Capabilities, Metadata, Registration};
+use crate::plugin::{Before, Registration};
 use crate::routes::{Moment, Plan, Routes};
-use crate::slot::{Entry, Inside, PluginState, Slot};
-use crate::stats::Counts;
+use crate::slot::{Entry, Inside, Slot};
+use crate::status::{PluginStatus, status};
 use crate::to_the_end::ToTheEnd;
 use crate::traffic::Traffic;
 use crate::waits::Waits;
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,28 +58,6 @@ pub struct Reply {
     pub correlation_id: String,
     /// The event's id.
     pub event_id: String,
-}
-
-/// One plugin, for an operator.
-#[derive(Debug, Clone, Serialize)]
-pub struct PluginStatus {
-    /// What it says of itself.
-    pub metadata: Metadata,
-    /// What it does and needs.
-    pub capabilities: Capabilities,
-    /// The digest of its code.
-    pub digest: String,
-    /// What it is doing.
-    pub state: PluginState,
-    /// Events that wait for it or are with it.
-    pub queue_depth: usize,
-    /// What it holds in memory; absent while it is at work.
-    pub memory_bytes: Option<u64>,
-    /// Why it failed last; empty if it never did.
-    pub last_failure: String,
-    /// What was counted of it.
-    #[serde(flatten)]
-    pub counts: Counts,
 }
 
 impl Bus {
@@ -625,18 +602,5 @@ impl Bus {
                 inside.ask(&event, |plugin| Box::pin(async move { plugin.after(told, answer).await })).await
             }
         }
-    }
-}
-
-fn status(slot: &Slot) -> PluginStatus {
-    PluginStatus {
-        metadata: slot.registration.metadata.clone(),
-        capabilities: slot.registration.capabilities.clone(),
-        digest: slot.registration.digest.clone(),
-        state: slot.state(),
-        queue_depth: slot.depth(),
-        memory_bytes: slot.memory_bytes(),
-        last_failure: slot.last_failure(),
-        counts: slot.stats.counts(),
     }
 }

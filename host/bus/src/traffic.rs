@@ -3,7 +3,7 @@
 //! Names that plugins declared are counted apart, all others together: senders choose names, and must not choose how
 //! much is counted. Counting costs an event two look-ups and takes no lock.
 
-use crate::bus::{Bus, PluginStatus};
+use crate::bus::Bus;
 use crate::error::Error;
 use crate::event::namespace;
 use crate::pattern::Pattern;
@@ -12,7 +12,6 @@ use crate::routes::plain_namespace;
 use crate::stats::Times;
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,32 +148,6 @@ impl Outcomes {
 
     fn counts(&self) -> BTreeMap<&'static str, u64> {
         OUTCOMES.iter().zip(&self.0).map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect()
-    }
-}
-
-impl PluginStatus {
-    /// As operators are told it.
-    #[must_use]
-    pub fn shown(&self) -> Value {
-        json!({
-            "version": self.metadata.version,
-            "description": self.metadata.description,
-            "capabilities": self.capabilities,
-            "digest": self.digest,
-            "state": self.state,
-            "priority": self.metadata.priority,
-            "restarts": self.counts.restarts,
-            "p50_ms": self.counts.p50_ms,
-            "p95_ms": self.counts.p95_ms,
-            "p99_ms": self.counts.p99_ms,
-            "errors": self.counts.errors,
-            "refusals": self.counts.refusals,
-            "turned_away": self.counts.turned_away,
-            "events": self.counts.events,
-            "queue_depth": self.queue_depth,
-            "memory_bytes": self.memory_bytes,
-            "last_failure": self.last_failure,
-        })
     }
 }
 

@@ -176,7 +176,7 @@ impl BusCollector {
             (
                 "bus_plugin_p50",
                 "Half of the plugin's answers took no longer",
-                (|counts| counts.p50_ms) as fn(&_) -> f64,
+                (|counts| counts.p50_ms) as fn(&gavel_bus::Counts) -> f64,
             ),
             ("bus_plugin_p95", "95 of 100 of the plugin's answers took no longer", |counts| counts.p95_ms),
             ("bus_plugin_p99", "99 of 100 of the plugin's answers took no longer", |counts| counts.p99_ms),
