@@ -6,15 +6,17 @@
 //! and nothing that could not be forgotten.
 
 use crate::clock::Clock;
-use crate::config::KernelFile;
+use crate::config::{self, File, KernelFile};
 use crate::decide::{Effect, Principal, Refused};
 use crate::fleet::Slot;
+use crate::host::{Host, Storage};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use gavel_bus::{Audit, Audited, Change};
 use gavel_kernel::{Jurisdiction, Receipt, Request, Status};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The tool that a change of state calls.
@@ -66,6 +68,37 @@ impl Audit for LedgerAudit {
     fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
         // Side by side, so that their records share the ledger's syncs.
         join_all(changes.into_iter().map(|audited| self.one(audited))).boxed()
+    }
+}
+
+/// The ledger of a bus whose host does not run, for a command that changes its state.
+#[derive(Debug)]
+pub struct OfflineAudit {
+    host: Host,
+    audit: Arc<LedgerAudit>,
+}
+
+impl OfflineAudit {
+    /// Open the kernel of this name in a data folder, and make it if it is not there.
+    ///
+    /// # Errors
+    /// If its ledger cannot be opened, above all while a server has it.
+    pub async fn open(kernel: &str, data: &Path) -> anyhow::Result<Self> {
+        let file = config::checked(File::new(vec![own_kernel(kernel)]))?;
+        let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await?;
+        let audit = Arc::new(LedgerAudit::new(host.fleet.first(), Clock::System));
+        Ok(Self { host, audit })
+    }
+
+    /// What records changes.
+    #[must_use]
+    pub fn audit(&self) -> Arc<dyn Audit> {
+        self.audit.clone()
+    }
+
+    /// Close the ledger; every record is on disk.
+    pub async fn finish(self) {
+        self.host.finish().await;
     }
 }
 

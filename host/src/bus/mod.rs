@@ -18,7 +18,7 @@ pub mod provider;
 mod tail;
 mod wishes;
 
-pub use audit::{STATE_CHANGE, own_kernel};
+pub use audit::{OfflineAudit, STATE_CHANGE, own_kernel};
 pub use tail::Tail;
 pub use wishes::{Shutdown, Wishes};
 

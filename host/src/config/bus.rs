@@ -3,11 +3,15 @@
 //! The older daemon's `daemon.json` has `daemon`, `transports` and `plugins` at the top; they are taken as they stand
 //! (see [`super::shorthand`]). Every key of that file means here what it said there.
 
+mod services;
+
+pub use services::{AgentServiceFile, CompletionServiceFile, ProviderKind, StateServiceFile};
+
 use super::policies::SignaturesFile;
 use crate::bus::nats::NatsFile;
 use crate::plugins::Settings;
+use gavel_bus::Options;
 use gavel_bus::unix::{Mode, UnixOptions};
-use gavel_bus::{Options, StoreLimits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -61,9 +65,12 @@ pub struct DaemonFile {
     pub event_timeout: f64,
     /// Events that wait for one plugin at most. Default 10,000.
     pub event_queue_size: usize,
-    /// Plugins that hear of events at the same time. Default 4.
+    /// Bytes of data of events that nobody waits for, waiting for one plugin at most. Default 64 MiB.
+    pub max_event_queue_bytes: usize,
+    /// Plugins that are told from their mailboxes at the same time. Default 4.
     pub worker_threads: usize,
-    /// Seconds that an event nobody waits for may be held back so that several are told at once. Default 0.1.
+    /// Seconds that a mailbox may collect events after a burst before its plugin is told; never of an event that the
+    /// plugin answers. Default 0.1.
     pub batch_timeout: f64,
     /// What to log: `DEBUG`, `INFO`, `WARNING`, `ERROR`. Default: what `--log` or `GAVEL_LOG` say. Those win.
     pub log_level: Option<LogLevel>,
@@ -97,6 +104,7 @@ impl Default for DaemonFile {
             max_event_history_data_bytes: 64 << 10,
             event_timeout: 30.0,
             event_queue_size: 10_000,
+            max_event_queue_bytes: 64 << 20,
             worker_threads: 4,
             batch_timeout: 0.1,
             log_level: None,
@@ -173,8 +181,12 @@ pub struct UnixFile {
     pub max_connections: usize,
     /// Lines that wait to be written to one client. Default 1,024.
     pub max_lines_waiting: usize,
+    /// Seconds that a client may take to read a line; one that reads no more is cut off. Default 30.
+    pub write_timeout: f64,
     /// Messages that are kept for an agent that is not connected. Default 1,000.
     pub max_undelivered: usize,
+    /// Bytes of messages that are kept for all agents that are not connected. Default 64 MiB.
+    pub max_undelivered_bytes: usize,
     /// Permissions of the sockets, in octal digits as a text. Default `"600"`.
     #[serde(deserialize_with = "octal")]
     pub permissions: u32,
@@ -183,7 +195,15 @@ pub struct UnixFile {
 impl Default for UnixFile {
     fn default() -> Self {
         let UnixOptions {
-            mode, line_bytes_max, connections_max, lines_waiting_max, undelivered_max, permissions, ..
+            mode,
+            line_bytes_max,
+            connections_max,
+            lines_waiting_max,
+            write_timeout,
+            undelivered_max,
+            undelivered_bytes_max,
+            permissions,
+            ..
         } = UnixOptions::in_folder("");
         Self {
             enabled: true,
@@ -192,147 +212,10 @@ impl Default for UnixFile {
             max_line_bytes: line_bytes_max,
             max_connections: connections_max,
             max_lines_waiting: lines_waiting_max,
+            write_timeout: write_timeout.as_secs_f64(),
             max_undelivered: undelivered_max,
+            max_undelivered_bytes: undelivered_bytes_max,
             permissions,
-        }
-    }
-}
-
-/// `plugins.state_service`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StateServiceFile {
-    /// The folder of the state. Default: `bus` in the data folder.
-    pub state_dir: Option<PathBuf>,
-    /// Bytes of a namespace's or a key's name. Default 256.
-    pub max_name_bytes: usize,
-    /// Bytes of one value. Default 1 MiB.
-    pub max_value_bytes: usize,
-    /// Keys of one answer. Default 10,000.
-    pub max_keys_listed: usize,
-    /// Changes that wait to be written. Default 10,000.
-    pub max_waiting: usize,
-}
-
-impl Default for StateServiceFile {
-    fn default() -> Self {
-        let StoreLimits { name_bytes_max, value_bytes_max, keys_listed_max, waiting_max } = StoreLimits::default();
-        Self {
-            state_dir: None,
-            max_name_bytes: name_bytes_max,
-            max_value_bytes: value_bytes_max,
-            max_keys_listed: keys_listed_max,
-            max_waiting: waiting_max,
-        }
-    }
-}
-
-impl StateServiceFile {
-    /// As the store has them.
-    #[must_use]
-    pub fn limits(&self) -> StoreLimits {
-        StoreLimits {
-            name_bytes_max: self.max_name_bytes,
-            value_bytes_max: self.max_value_bytes,
-            keys_listed_max: self.max_keys_listed,
-            waiting_max: self.max_waiting,
-        }
-    }
-}
-
-/// `plugins.agent_service`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AgentServiceFile {
-    /// The folder of profiles, `NAME.json` or `NAME.yaml`. Default: none.
-    pub profiles_dir: Option<PathBuf>,
-    /// Identities of the older daemon, taken over at the start where the state does not have them. Default: none.
-    pub identities_file: Option<PathBuf>,
-}
-
-/// Where completions come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProviderKind {
-    /// Nowhere: each is answered with an error that says what to configure.
-    #[default]
-    None,
-    /// The prompt is said back, for tests and demonstrations.
-    Stub,
-    /// An endpoint that speaks `OpenAI`'s `/v1/chat/completions`.
-    OpenAi,
-}
-
-/// `plugins.completion_service`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CompletionServiceFile {
-    /// Where completions come from: `none`, `stub` or `openai`. Default `none`.
-    pub provider: ProviderKind,
-    /// The model that is asked where a prompt names none; `openai` needs it.
-    pub model: Option<String>,
-    /// Where the endpoint is, for example `https://api.openai.com/v1`; `openai` needs it.
-    pub base_url: Option<String>,
-    /// The variable of the environment that holds the endpoint's key. Default: no key is sent.
-    pub api_key_env: Option<String>,
-    /// The file that holds the endpoint's key.
-    pub api_key_file: Option<PathBuf>,
-    /// The longest answer of the endpoint, in bytes. Default 4 MiB.
-    pub max_response_bytes: usize,
-    /// Conversations that are kept, the last used ones. Default 1,000.
-    pub max_sessions: usize,
-    /// Bytes of one conversation. Default 1 MiB.
-    pub max_session_bytes: usize,
-    /// Seconds that the stub thinks. Default 0.
-    pub stub_delay: f64,
-    /// Every so-manieth request to the stub fails; 0: none. Default 0.
-    pub stub_fail_every: u64,
-    /// Seconds that a provider has for one answer. Default 300.
-    pub timeout: f64,
-    /// Prompts that are with the provider at once. Default 4.
-    pub max_running: usize,
-    /// Prompts that wait. Default 1,000.
-    pub max_waiting: usize,
-    /// Finished ones whose status is kept. Default 1,000.
-    pub max_finished: usize,
-}
-
-impl Default for CompletionServiceFile {
-    fn default() -> Self {
-        Self {
-            provider: ProviderKind::None,
-            model: None,
-            base_url: None,
-            api_key_env: None,
-            api_key_file: None,
-            max_response_bytes: 4 << 20,
-            max_sessions: 1_000,
-            max_session_bytes: 1 << 20,
-            stub_delay: 0.0,
-            stub_fail_every: 0,
-            timeout: 300.0,
-            max_running: 4,
-            max_waiting: 1_000,
-            max_finished: 1_000,
-        }
-    }
-}
-
-impl CompletionServiceFile {
-    fn validate(&self) -> Result<(), String> {
-        let at = "plugins.completion_service";
-        in_range(&format!("{at}.timeout"), self.timeout, 0.001, 86_400.0)?;
-        in_range(&format!("{at}.stub_delay"), self.stub_delay, 0.0, 86_400.0)?;
-        if self.max_running == 0 {
-            return Err(format!("{at}.max_running is 0: no prompt could be answered"));
-        }
-        if self.api_key_env.is_some() && self.api_key_file.is_some() {
-            return Err(format!("{at}: api_key_env and api_key_file name two keys: leave one out"));
-        }
-        let needed = [("base_url", self.base_url.is_some()), ("model", self.model.is_some())];
-        match needed.iter().find(|(_, there)| self.provider == ProviderKind::OpenAi && !there) {
-            Some((key, _)) => Err(format!("{at}.{key} is missing: the provider openai needs it")),
-            None => Ok(()),
         }
     }
 }
@@ -347,6 +230,7 @@ impl BusFile {
             history_data_bytes_max: daemon.max_event_history_data_bytes,
             event_timeout: seconds(daemon.event_timeout),
             queue_events_max: daemon.event_queue_size,
+            queue_bytes_max: daemon.max_event_queue_bytes,
             chain_depth_max: daemon.max_chain_depth,
             plugin_events_per_second: daemon.max_plugin_events_per_second,
             failures_max: daemon.max_failures,
@@ -356,7 +240,6 @@ impl BusFile {
             deliveries_max: daemon.worker_threads,
             batch_timeout: seconds(daemon.batch_timeout),
             log_events: daemon.log_events,
-            ..Options::default()
         }
     }
 
@@ -396,9 +279,10 @@ impl BusFile {
             line_bytes_max: unix.max_line_bytes,
             connections_max: unix.max_connections,
             lines_waiting_max: unix.max_lines_waiting,
+            write_timeout: seconds(unix.write_timeout),
             undelivered_max: unix.max_undelivered,
+            undelivered_bytes_max: unix.max_undelivered_bytes,
             permissions: unix.permissions,
-            ..UnixOptions::in_folder("")
         }
     }
 
@@ -483,6 +367,7 @@ impl UnixFile {
             ("max_connections", self.max_connections),
             ("max_lines_waiting", self.max_lines_waiting),
         ];
+        in_range("transports.unix.write_timeout", self.write_timeout, 0.001, 3_600.0)?;
         match counts.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(format!("transports.unix.{key} is 0: no client could be served")),
             None => Ok(()),

@@ -2,12 +2,14 @@
 
 use super::super::Outcome;
 use super::super::output::{line, note, print_json, shown};
+use crate::bus::OfflineAudit;
+use crate::config::BUS_KERNEL;
 use crate::migrate::handlers::PassedOver;
 use crate::migrate::state::{
     Applied, BYTES_MAX, Fate, Item, Limits, SESSIONS, SHARED, STATE_FILE, Source, apply, fates, open_store, read,
 };
 use anyhow::Result;
-use gavel_bus::{Audit, NoAudit, Store, StoreLimits};
+use gavel_bus::{NoAudit, Store, StoreLimits};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +39,9 @@ pub(super) struct Args {
     /// The state itself, where it is not in the data folder.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+    /// The kernel of the data folder in whose ledger every change is put; the server's `bus.kernel`.
+    #[arg(long, value_name = "NAME", default_value = BUS_KERNEL)]
+    kernel: String,
     /// Write it.
     #[arg(long)]
     apply: bool,
@@ -76,7 +81,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     let source = read(&args.from, &limits)?;
     let runtime = super::super::runtime()?;
     if args.apply {
-        let (applied, conflicts) = runtime.block_on(write(&source, &file, limits.store, args.overwrite))?;
+        let (applied, conflicts) = runtime.block_on(write(&source, args))?;
         tell_applied(&source, &file, &applied, &conflicts, as_json)?;
         return Ok(if conflicts.is_empty() { Outcome::Yes } else { Outcome::No });
     }
@@ -86,25 +91,25 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     Ok(if clear { Outcome::Yes } else { Outcome::No })
 }
 
-async fn write(source: &Source, file: &Path, limits: StoreLimits, overwrite: bool) -> Result<(Applied, Vec<Item>)> {
+async fn write(source: &Source, args: &Args) -> Result<(Applied, Vec<Item>)> {
+    let (file, limits) = (args.file(), args.limits().store);
     if !source.problems.is_empty() {
         tell_problems(&source.problems);
+        // It is refused; in memory, so that no file is made for nothing.
+        let store = Store::open(None, limits, Arc::new(NoAudit)).await?;
+        return apply(source, &store, args.overwrite).await;
     }
-    let store = open(source, file, limits).await?;
-    apply(source, &store, overwrite).await
-}
-
-/// A state that is written; where there is a problem, none in memory, so that no file is made for nothing.
-async fn open(source: &Source, file: &Path, limits: StoreLimits) -> Result<Store> {
-    if source.problems.is_empty() {
-        return open_store(file, limits, audit()).await;
-    }
-    Ok(Store::open(None, limits, audit()).await?)
-}
-
-/// What records the changes of a state that no server has open.
-fn audit() -> Arc<dyn Audit> {
-    Arc::new(NoAudit)
+    let Some(data) = &args.data else {
+        note(&format!("{}: no server's data, so no ledger records the changes", file.display()));
+        return apply(source, &open_store(&file, limits, Arc::new(NoAudit)).await?, args.overwrite).await;
+    };
+    let ledger = Box::pin(OfflineAudit::open(&args.kernel, data)).await?;
+    let applied = match open_store(&file, limits, ledger.audit()).await {
+        Ok(store) => apply(source, &store, args.overwrite).await,
+        Err(why) => Err(why),
+    };
+    ledger.finish().await;
+    applied
 }
 
 fn tell_plan(source: &Source, file: &Path, fates: &[Fate], as_json: bool) -> Result<()> {
