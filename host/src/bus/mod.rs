@@ -210,7 +210,7 @@ impl BusHost {
         }
         let plugins = self.bus.plugins();
         let open = plugins.iter().any(|plugin| plugin.state == PluginState::CircuitOpen);
-        json!({
+        let mut status = json!({
             "status": if open { "degraded" } else { "healthy" },
             "version": env!("CARGO_PKG_VERSION"),
             "kernel": self.kernel,
@@ -218,7 +218,11 @@ impl BusHost {
             "bus": self.bus.overview(),
             "state": self.store.counts(),
             "unix": unix,
-        })
+        });
+        if let Some(nats) = &self.nats {
+            status["nats"] = json!(nats.counts());
+        }
+        status
     }
 
     /// All events from now on, for one listener.

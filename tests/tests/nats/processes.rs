@@ -98,6 +98,12 @@ fn state_that_is_set_on_one_host_is_set_on_the_other_though_all_are_killed() {
     until("a has b's", || keys(&a) == 140);
     let told = ask(&b, "state:get", &json!({ "namespace": "shared", "key": "k125" }));
     assert_eq!(told["value"], 125);
+    let counts = &server_b.get("/bus/status").expect(200)["nats"];
+    assert_eq!(
+        (&counts["connected"], &counts["missed"], &counts["refused"]),
+        (&json!(1), &json!(0), &json!(0)),
+        "{counts}"
+    );
     // One kill of b: the one event that it was handling may be handled again.
     let changes = changes(&server_b);
     let again: Vec<_> = changes.iter().filter(|(_, count)| **count != 1).collect();
