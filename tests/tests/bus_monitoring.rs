@@ -57,9 +57,9 @@ fn what_happens_on_the_bus_is_counted() {
         (r#"gavel_bus_events_total{namespace="other",event="other"}"#, 2.0),
         (r#"gavel_bus_answers_total{outcome="NO_HANDLER"}"#, 1.0),
         (r#"gavel_bus_answers_total{outcome="REFUSED"}"#, 1.0),
-        (r#"gavel_bus_plugin_events_total{plugin="state_service"}"#, 11.0),
+        (r#"gavel_bus_plugin_events_total{plugin="agent_service"}"#, 2.0),
         (r#"gavel_bus_plugin_refusals_total{plugin="state_service"}"#, 1.0),
-        (r#"gavel_bus_plugin_handling_seconds_count{plugin="state_service"}"#, 11.0),
+        (r#"gavel_bus_plugin_handling_seconds_count{plugin="agent_service"}"#, 2.0),
         (r#"gavel_bus_plugin_state{plugin="state_service",state="ready"}"#, 1.0),
         (r#"gavel_bus_plugin_state{plugin="message_service",state="idle"}"#, 1.0),
         (r#"gavel_bus_plugin_state{plugin="state_service",state="circuit_open"}"#, 0.0),
@@ -74,9 +74,9 @@ fn what_happens_on_the_bus_is_counted() {
         assert!((metrics.get(name) - value).abs() < 1e-9, "{name} is {}", metrics.get(name));
         assert!(metrics.names().any(|known| known == name), "{name}");
     }
-    let quantile = |q: &str| metrics.get(&format!(r#"gavel_bus_plugin_{q}_seconds{{plugin="state_service"}}"#));
+    let quantile = |q: &str| metrics.get(&format!(r#"gavel_bus_plugin_{q}_seconds{{plugin="agent_service"}}"#));
     assert!(0.0 < quantile("p50") && quantile("p50") <= quantile("p95") && quantile("p95") <= quantile("p99"));
-    assert!(metrics.get(r#"gavel_bus_plugin_handling_seconds_sum{plugin="state_service"}"#) > 0.0);
+    assert!(metrics.get(r#"gavel_bus_plugin_handling_seconds_sum{plugin="agent_service"}"#) > 0.0);
     check_buckets(&metrics);
 }
 
@@ -85,7 +85,7 @@ fn check_buckets(metrics: &Samples) {
     let prefix = r#"gavel_bus_plugin_handling_seconds_bucket{le=""#;
     let mut classes: Vec<(f64, f64)> = metrics
         .names()
-        .filter(|name| name.starts_with(prefix) && name.contains("state_service"))
+        .filter(|name| name.starts_with(prefix) && name.contains("agent_service"))
         .map(|name| {
             let bound = name[prefix.len()..].split('"').next().unwrap();
             (if bound == "+Inf" { f64::INFINITY } else { bound.parse().unwrap() }, metrics.get(name))
@@ -93,7 +93,7 @@ fn check_buckets(metrics: &Samples) {
         .collect();
     classes.sort_by(|a, b| a.0.total_cmp(&b.0));
     assert_eq!(classes.len(), 24, "{classes:?}");
-    assert!(classes.is_sorted_by(|a, b| a.1 <= b.1) && (classes[23].1 - 11.0).abs() < 1e-9, "{classes:?}");
+    assert!(classes.is_sorted_by(|a, b| a.1 <= b.1) && (classes[23].1 - 2.0).abs() < 1e-9, "{classes:?}");
 }
 
 #[test]

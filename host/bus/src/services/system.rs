@@ -131,7 +131,7 @@ impl System {
         match event.name.as_str() {
             "system:health" => Ok(self.health(in_short)),
             "system:plugins" => Ok(json!({ "plugins": self.plugins(), "broken": self.about.broken() })),
-            "system:plugin_status" => Ok(self.health(in_full)),
+            "system:plugin_status" => Ok(self.health(crate::PluginStatus::shown)),
             "system:event_history" => self.past(event),
             "system:cleanup" => cleanup(event),
             "system:shutdown" => {
@@ -208,28 +208,6 @@ fn in_short(plugin: &crate::PluginStatus) -> Value {
         "version": plugin.metadata.version,
         "status": plugin.state,
         "namespaces": plugin.capabilities.event_namespaces,
-    })
-}
-
-/// What an operator needs of a plugin.
-fn in_full(plugin: &crate::PluginStatus) -> Value {
-    json!({
-        "version": plugin.metadata.version,
-        "status": plugin.state,
-        "namespaces": plugin.capabilities.event_namespaces,
-        "description": plugin.metadata.description,
-        "capabilities": plugin.capabilities,
-        "state": plugin.state,
-        "priority": plugin.metadata.priority,
-        "restarts": plugin.counts.restarts,
-        "p50_ms": plugin.counts.p50_ms,
-        "p95_ms": plugin.counts.p95_ms,
-        "p99_ms": plugin.counts.p99_ms,
-        "errors": plugin.counts.errors,
-        "events": plugin.counts.events,
-        "queue_depth": plugin.queue_depth,
-        "memory_bytes": plugin.memory_bytes,
-        "last_failure": plugin.last_failure,
     })
 }
 
