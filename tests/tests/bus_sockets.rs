@@ -5,6 +5,7 @@
 //! `host/bus/tests`.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "values are written where they are given")]
 
 use gavel_tests::{Config, FakeServer, PATIENCE, Script, Server, Site, gavel, path};
 use serde_json::{Value, json};
@@ -100,22 +101,19 @@ fn echo_nc(site: &Site, name: &str, line: &str) -> Value {
     let socket = socket(site, name);
     // `-N` where it is known: it shuts the socket down at the end of its input, which other kinds do by themselves.
     let help = Command::new("nc").arg("-h").output();
-    let text = match help {
-        Ok(help) => {
-            let known = String::from_utf8_lossy(&help.stderr).contains("-N")
-                || String::from_utf8_lossy(&help.stdout).contains("-N");
-            let mut command = Command::new("nc");
-            command.args(known.then_some("-N")).arg("-U").arg(&socket);
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-            String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
-        }
-        Err(_) => {
-            let mut client = Client::connect(site, name);
-            client.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
-            client.0.get_mut().shutdown(Shutdown::Write).unwrap();
-            client.rest()
-        }
+    let text = if let Ok(help) = help {
+        let told = [help.stdout, help.stderr].concat();
+        let known = String::from_utf8_lossy(&told).contains("-N");
+        let mut command = Command::new("nc");
+        command.args(known.then_some("-N")).arg("-U").arg(&socket);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    } else {
+        let mut client = Client::connect(site, name);
+        client.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+        client.0.get_mut().shutdown(Shutdown::Write).unwrap();
+        client.rest()
     };
     assert_eq!(text.lines().count(), 1, "{line}: {text:?}");
     serde_json::from_str(&text).unwrap()
@@ -194,8 +192,8 @@ fn three_modes() {
         command(site_of, "GET_AGENT_KV", json!({"agent_id": agent, "key": "k"}));
     }
     let used = ask(site_of, "transport:status", json!({}));
-    let uses = |client: &str, uses: u64| json!({"command": "GET_AGENT_KV", "client": client, "uses": uses, "event": "state:get"});
-    assert_eq!(used["legacy_uses"], json!([uses("ann", 2), uses("bob", 1)]));
+    let counted = |client: &str, uses: u64| json!({"command": "GET_AGENT_KV", "client": client, "uses": uses, "event": "state:get"});
+    assert_eq!(used["legacy_uses"], json!([counted("ann", 2), counted("bob", 1)]));
     drop(server);
     let server = site(|_, _| {}, json!(false)).serve();
     let refused = command(server.site(), "GET_AGENTS", json!({}));

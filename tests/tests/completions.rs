@@ -1,4 +1,4 @@
-//! Completions from an endpoint that speaks OpenAI's protocol, good and bad: a small server answers what the test tells it.
+//! Completions from an endpoint that speaks `OpenAI`'s protocol, good and bad: a small server answers what the test tells it.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
 

@@ -28,21 +28,21 @@ const TURN: Duration = Duration::from_millis(50);
 /// The bus. Cheap to clone; all clones are the same bus.
 #[derive(Clone)]
 pub struct Bus {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
     options: Arc<Options>,
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
-    routes: ArcSwap<Routes>,
+    pub(crate) routes: ArcSwap<Routes>,
     /// Held while the routes are built anew.
     changing: Mutex<()>,
     ended: AtomicBool,
     /// Taken by who tells a plugin what is in its mailbox.
     turns: Semaphore,
-    history: History,
-    traffic: Traffic,
-    started: Instant,
+    pub(crate) history: History,
+    pub(crate) traffic: Traffic,
+    pub(crate) started: Instant,
     waits: Arc<Waits>,
     /// Random, so that ids of two runs differ.
     run: String,
@@ -192,6 +192,22 @@ impl Bus {
         self.dispatch_counted(sender, None, draft).await
     }
 
+    /// Ask for the answer to an event of another host's bus, which has gone from host to host `hops` times. What is
+    /// emitted while it is handled says so too, so that a bridge can end a circle of hosts.
+    ///
+    /// # Errors
+    /// As [`Self::dispatch`].
+    pub async fn dispatch_of_peer(&self, peer: Arc<str>, hops: u32, draft: Draft) -> Result<Reply, Error> {
+        let fan_out = draft.fan_out;
+        let stamped = self.stamp(Sender::Peer(peer), None, draft).map(|event| Arc::new(event.with_hops(hops)));
+        let answered = match stamped {
+            Ok(event) => ToTheEnd::new(self.clone().answer(event, fan_out)).await,
+            Err(why) => Err(why),
+        };
+        self.inner.traffic.answered(answered.as_ref().err());
+        answered
+    }
+
     /// Tell of an event; nobody is waited for.
     ///
     /// # Errors
@@ -238,49 +254,12 @@ impl Bus {
 
     // --- inside ---
 
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.inner.traffic
-    }
-
-    pub(crate) fn started(&self) -> Instant {
-        self.inner.started
-    }
-
-    pub(crate) fn history_events(&self) -> usize {
-        self.inner.history.depth()
-    }
-
-    pub(crate) fn watchers(&self) -> usize {
-        self.inner.history.watchers()
-    }
-
-    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
-        self.inner.routes.load().slots.values().cloned().collect()
-    }
-
-    pub(crate) async fn dispatch_counted(
+    pub(crate) async fn dispatch_in(
         &self,
         sender: Sender,
         cause: Option<&Event>,
         draft: Draft,
     ) -> Result<Reply, Error> {
-        let answered = self.dispatch_in(sender, cause, draft).await;
-        self.inner.traffic.answered(answered.as_ref().err());
-        answered
-    }
-
-    pub(crate) async fn emit_counted(
-        &self,
-        sender: Sender,
-        cause: Option<&Event>,
-        draft: Draft,
-    ) -> Result<Emitted, Error> {
-        let emitted = self.emit_in(sender, cause, draft).await;
-        self.inner.traffic.emitted(emitted.as_ref().err());
-        emitted
-    }
-
-    async fn dispatch_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
         ToTheEnd::new(self.clone().answer(event, fan_out)).await
@@ -301,7 +280,7 @@ impl Bus {
         Ok(Reply { answer, correlation_id: event.correlation_id.clone(), event_id: event.event_id.clone() })
     }
 
-    async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
+    pub(crate) async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
         let event = self.stamp(sender, cause, draft)?;
         ToTheEnd::new(self.clone().spread(event)).await
     }
@@ -395,6 +374,7 @@ impl Bus {
             timestamp_ms: self.now_ms(),
             sender,
             chain,
+            hops: cause.map_or(0, |cause| cause.hops),
             data_bytes: 0,
         };
         Ok(Arc::new(Event::new(stamped, until, root)))

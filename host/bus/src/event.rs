@@ -99,6 +99,9 @@ pub struct Stamped {
     /// The plugins in whose handling this event was made, the first cause first: its length is the depth of the chain.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "names")]
     pub chain: Vec<Arc<str>>,
+    /// How many times it, or an event that caused it, went from one host to another: 0 where it all began here.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hops: u32,
     /// About how many bytes its data have in memory.
     #[serde(skip)]
     pub data_bytes: usize,
@@ -135,7 +138,14 @@ impl Event {
             correlation_id: self.correlation_id.clone(),
             client_id: self.client_id.clone(),
             chain: self.chain.clone(),
+            hops: self.hops,
         };
+        Self { stamped: Arc::new(stamped), until: self.until, root: self.root }
+    }
+
+    /// The same event, after it went from host to host so often.
+    pub(crate) fn with_hops(&self, hops: u32) -> Self {
+        let stamped = Stamped { hops, ..Stamped::clone(&self.stamped) };
         Self { stamped: Arc::new(stamped), until: self.until, root: self.root }
     }
 
@@ -165,6 +175,11 @@ impl Event {
     pub fn namespace(&self) -> &str {
         namespace(&self.name)
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn names<S: Serializer>(names: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {

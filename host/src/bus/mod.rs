@@ -2,6 +2,7 @@
 //!
 //! What always holds:
 //! - Every change of state is a request to a kernel, on its ledger before it is made ([`audit`]).
+//! - Other hosts are heard after the services are there, and no more before they end ([`nats`]).
 //! - The sockets are opened last and closed first: whoever is connected finds everything there.
 //! - A plugin that cannot be taken is left out, and told; the host serves all the same.
 //! - What a client asks of the host itself (to end, to load a plugin anew) goes through [`Wishes`]; the bus does nothing of
@@ -10,6 +11,7 @@
 
 mod audit;
 mod metrics;
+pub mod nats;
 mod news;
 mod profiles;
 pub mod provider;
@@ -39,6 +41,7 @@ use gavel_bus::unix::{Unix, UnixView};
 use gavel_bus::{Bus, PluginState, Store};
 use gavel_runtime::Sandbox;
 use metrics::BusCollector;
+use nats::{Bridge, NatsMonitor};
 use profiles::Folder;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -67,6 +70,8 @@ pub struct BusHost {
     bus: Bus,
     store: Store,
     wishes: Arc<Wishes>,
+    bridge: tokio::sync::Mutex<Option<Bridge>>,
+    nats: Option<NatsMonitor>,
     unix: Mutex<Option<Unix>>,
     view: Option<UnixView>,
     kernel: String,
@@ -112,6 +117,7 @@ impl BusHost {
             PluginParts { admission, bus: bus.clone(), store: store.clone(), grants, kernel: Some(Arc::clone(&tools)) };
         let plugins = Plugins::open(found).await;
         wishes.plugins_are(&plugins);
+        let bridge = Box::pin(open_bridge(file, data, &bus)).await?;
         // A host that keeps nothing is looked at, not served: a configuration can be checked while its host runs.
         let served = file.transports.unix.enabled && data.is_some();
         let socket_dir = served.then(|| socket_dir(file, data)).flatten();
@@ -119,12 +125,15 @@ impl BusHost {
             Some(dir) => Some(Unix::start(&bus, file.unix_options(dir.clone())).await?),
             None => None,
         };
+        let nats = bridge.as_ref().map(Bridge::monitor);
         let view = unix.as_ref().map(Unix::view);
         let (kernel, tails) = (kernel.to_owned(), Tails::new(&file.daemon));
         Ok(Self {
             bus,
             store,
             wishes,
+            bridge: tokio::sync::Mutex::new(bridge),
+            nats,
             unix: Mutex::new(unix),
             view,
             kernel,
@@ -184,10 +193,9 @@ impl BusHost {
         &self.kernel
     }
 
-    /// Count the bus where the host counts. Bridges and transports of their own register beside it, see
-    /// [`Metrics::collect`].
+    /// Count the bus, its sockets and its bridge where the host counts.
     pub(crate) fn count_in(&self, metrics: &Metrics) {
-        let collector = BusCollector::new(self.bus.clone(), self.store.clone(), self.view.clone());
+        let collector = BusCollector::new(self.bus.clone(), self.store.clone(), self.view.clone(), self.nats.clone());
         metrics.collect(Box::new(collector));
     }
 
@@ -209,6 +217,7 @@ impl BusHost {
             "bus": self.bus.overview(),
             "state": self.store.counts(),
             "unix": unix,
+            "nats": self.nats.as_ref().map(NatsMonitor::counts),
         })
     }
 
@@ -223,6 +232,12 @@ impl BusHost {
     /// End all tails: those who listen would hold up the end.
     pub(crate) fn end_tails(&self) {
         self.tails.end();
+    }
+
+    /// What is counted of the bridge to other hosts, if there is one.
+    #[must_use]
+    pub fn nats(&self) -> Option<&NatsMonitor> {
+        self.nats.as_ref()
     }
 
     /// Where the sockets are, if there are any.
@@ -245,8 +260,22 @@ impl BusHost {
         if let Some(unix) = unix {
             unix.stop().await;
         }
+        let mut bridge = self.bridge.lock().await.take();
+        if let Some(bridge) = &mut bridge {
+            Box::pin(bridge.stop_receiving()).await;
+        }
         self.bus.shutdown().await;
+        if let Some(bridge) = bridge {
+            Box::pin(bridge.stop()).await;
+        }
     }
+}
+
+/// The bridge to other hosts, if the configuration has one. It keeps what waits beside the other data; a host that keeps
+/// nothing is looked at, not served, and reaches for nobody.
+async fn open_bridge(file: &BusFile, data: Option<&Path>, bus: &Bus) -> Result<Option<Bridge>> {
+    let (Some(nats), Some(data)) = (&file.nats, data) else { return Ok(None) };
+    Ok(Some(Bridge::start(nats.clone(), bus, &data.join("bus")).await?))
 }
 
 /// The state of a bus, whose changes are on record with a kernel before they are made.

@@ -57,7 +57,7 @@ impl ProfileSource for Folder {
     fn profiles(&self) -> BoxFuture<'_, Profiles> {
         let folder = self.clone();
         let read = tokio::task::spawn_blocking(move || folder.read());
-        read.map(|read| read.unwrap_or_default()).boxed()
+        read.map(Result::unwrap_or_default).boxed()
     }
 }
 

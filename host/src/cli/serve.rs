@@ -134,7 +134,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let app = host.app();
     let watchdog = tokio::spawn(service::watchdog(Arc::clone(&host), http::router(app.clone())));
     announce(&host, &base, &data, as_json);
-    let ended = until_the_end(&host, server, app, signals, args).await;
+    let ended = Box::pin(until_the_end(&host, server, app, signals, args)).await;
     host.finish().await;
     watchdog.abort();
     tracing::info!("stopped; every acknowledged record is on disk");

@@ -4,6 +4,7 @@
 //! ([`super::shorthand`]); every key of that file means here what it said there.
 
 use super::policies::SignaturesFile;
+use crate::bus::nats::NatsFile;
 use crate::plugins::Settings;
 use gavel_bus::unix::{Mode, UnixOptions};
 use gavel_bus::{Options, StoreLimits};
@@ -36,6 +37,8 @@ pub struct BusFile {
     pub daemon: DaemonFile,
     /// How clients reach it.
     pub transports: TransportsFile,
+    /// The bridge to other hosts. Default: there is none.
+    pub nats: Option<NatsFile>,
     /// What each plugin, and each service of the host, is configured with, by name.
     pub plugins: BTreeMap<String, Value>,
 }
@@ -256,7 +259,7 @@ pub enum ProviderKind {
     None,
     /// The prompt is said back, for tests and demonstrations.
     Stub,
-    /// An endpoint that speaks OpenAI's `/v1/chat/completions`.
+    /// An endpoint that speaks `OpenAI`'s `/v1/chat/completions`.
     OpenAi,
 }
 
@@ -418,6 +421,7 @@ impl BusFile {
         }
         self.daemon.validate()?;
         self.transports.unix.validate()?;
+        self.nats.as_ref().map_or(Ok(()), NatsFile::validate)?;
         self.service::<StateServiceFile>(STATE_SERVICE)?;
         self.service::<AgentServiceFile>(AGENT_SERVICE)?;
         self.service::<CompletionServiceFile>(COMPLETION_SERVICE)?.validate()
@@ -427,6 +431,7 @@ impl BusFile {
     pub(super) fn resolve_paths(&mut self, folder: &Path) {
         self.daemon.plugin_dirs.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
         self.transports.unix.socket_dir.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
+        self.nats.iter_mut().for_each(|nats| nats.resolve_paths(folder));
         let named = [
             (STATE_SERVICE, "state_dir"),
             (AGENT_SERVICE, "profiles_dir"),

@@ -1,4 +1,4 @@
-//! Where completions come from: nobody, a stub, or an endpoint that speaks OpenAI's protocol.
+//! Where completions come from: nobody, a stub, or an endpoint that speaks `OpenAI`'s protocol.
 
 mod openai;
 mod stub;

@@ -1,4 +1,4 @@
-//! Completions over HTTP, from any endpoint that speaks OpenAI's `/v1/chat/completions`.
+//! Completions over HTTP, from any endpoint that speaks `OpenAI`'s `/v1/chat/completions`.
 //!
 //! What always holds: the key is in the request's header and nowhere else, not in logs, errors or answers; an answer is
 //! read up to a limit; nothing is tried again, for the caller knows better whether it should be; what is no answer is an
@@ -257,15 +257,15 @@ fn key(file: &CompletionServiceFile) -> Result<Option<Key>> {
 /// Conversations, the last used last.
 struct Sessions {
     kept: Mutex<VecDeque<(String, Session)>>,
-    sessions_max: usize,
+    kept_max: usize,
     bytes_max: usize,
 }
 
 type Session = Arc<tokio::sync::Mutex<Vec<Message>>>;
 
 impl Sessions {
-    fn new(sessions_max: usize, bytes_max: usize) -> Self {
-        Self { kept: Mutex::default(), sessions_max, bytes_max }
+    fn new(kept_max: usize, bytes_max: usize) -> Self {
+        Self { kept: Mutex::default(), kept_max, bytes_max }
     }
 
     /// The conversation that is named, or a new one.
@@ -280,7 +280,7 @@ impl Sessions {
         let session = known.ok_or_else(|| {
             let why = format!(
                 "no session '{id}': they live as long as the host, and the last {} are kept (max_sessions)",
-                self.sessions_max
+                self.kept_max
             );
             failed("SESSION_NOT_FOUND", &why)
         })?;
@@ -304,7 +304,7 @@ impl Sessions {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(known, _)| known != id);
         kept.push_back((id.to_owned(), session));
-        while kept.len() > self.sessions_max {
+        while kept.len() > self.kept_max {
             kept.pop_front();
         }
     }
