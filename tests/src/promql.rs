@@ -1,4 +1,4 @@
-//! Reading PromQL, as far as dashboards and rules here use it: what is not of this part of the language is an error.
+//! Reading Prometheus's query language, as far as dashboards and rules here use it: what is not of this part of the language is an error.
 //!
 //! It answers which metrics with which labels an expression needs. That an expression means what it should is for the
 //! eye; that Prometheus reads it too is for `promtool`, where that is installed.
@@ -167,11 +167,8 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         loop {
-            if ranged {
-                self.operand(true)?
-            } else {
-                self.expression()?
-            }
+            let argument = if ranged { self.operand(true) } else { self.expression() };
+            argument?;
             if !self.take(",") {
                 return self.need(")");
             }

@@ -262,6 +262,22 @@ fn only_so_many_watch_over_http() {
 }
 
 #[test]
+fn the_routes_are_these() {
+    let routes = gavel::http::ROUTES.iter().filter(|(_, path)| path.starts_with("/bus/"));
+    let routes: Vec<String> = routes.map(|(method, path)| format!("{method} {path}")).collect();
+    let expected = [
+        "get /bus/status",
+        "get /bus/plugins",
+        "get /bus/plugins/{name}",
+        "post /bus/plugins/{name}/reload",
+        "get /bus/history",
+        "post /bus/events",
+        "get /bus/tail",
+    ];
+    assert_eq!(routes, expected);
+}
+
+#[test]
 fn errors_of_the_bus_have_their_status() {
     let server = Server::start(&config());
     for (body, status, code) in [
@@ -286,14 +302,14 @@ fn errors_of_the_bus_have_their_status() {
     assert!(server.get("/bus/history?pattern=st*:set").error(400).contains("star"));
     let _ = server.post("/bus/plugins/nobody/reload", &json!({})).error(404);
     let native = server.post("/bus/plugins/state_service/reload", &json!({})).error(422);
-    assert!(native.contains("does not come from a folder"), "{native}");
+    assert!(native.contains("is part of the host"), "{native}");
     let none = Server::start(&Config::open());
     assert!(none.get("/bus/status").error(409).contains("section `bus`"));
 }
 
 #[test]
 fn each_role_may_do_its_own_and_nothing_else() {
-    let agent = Key::make("agent", &["--role", "agent"]);
+    let agent = Key::make("agent", &["--role", "agent", "--actor", "agent-001"]);
     let auditor = Key::make("auditor", &["--role", "auditor"]);
     let operator = Key::make("operator", &["--role", "operator"]);
     let elsewhere = Key::make("elsewhere", &["--role", "operator", "--kernel", "k"]);

@@ -26,21 +26,21 @@ use tokio::time::Instant;
 /// The bus. Cheap to clone; all clones are the same bus.
 #[derive(Clone)]
 pub struct Bus {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
     options: Arc<Options>,
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
-    routes: ArcSwap<Routes>,
+    pub(crate) routes: ArcSwap<Routes>,
     /// Held while the routes are built anew.
     changing: Mutex<()>,
     ended: AtomicBool,
     /// Taken by who tells a plugin what is in its mailbox.
     turns: Semaphore,
-    history: History,
-    traffic: Traffic,
-    started: Instant,
+    pub(crate) history: History,
+    pub(crate) traffic: Traffic,
+    pub(crate) started: Instant,
     waits: Arc<Waits>,
     /// Random, so that ids of two runs differ.
     run: String,
@@ -252,49 +252,12 @@ impl Bus {
 
     // --- inside ---
 
-    pub(crate) fn traffic(&self) -> &Traffic {
-        &self.inner.traffic
-    }
-
-    pub(crate) fn started(&self) -> Instant {
-        self.inner.started
-    }
-
-    pub(crate) fn history_events(&self) -> usize {
-        self.inner.history.depth()
-    }
-
-    pub(crate) fn watchers(&self) -> usize {
-        self.inner.history.watchers()
-    }
-
-    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
-        self.inner.routes.load().slots.values().cloned().collect()
-    }
-
-    pub(crate) async fn dispatch_counted(
+    pub(crate) async fn dispatch_in(
         &self,
         sender: Sender,
         cause: Option<&Event>,
         draft: Draft,
     ) -> Result<Reply, Error> {
-        let answered = self.dispatch_in(sender, cause, draft).await;
-        self.inner.traffic.answered(answered.as_ref().err());
-        answered
-    }
-
-    pub(crate) async fn emit_counted(
-        &self,
-        sender: Sender,
-        cause: Option<&Event>,
-        draft: Draft,
-    ) -> Result<Emitted, Error> {
-        let emitted = self.emit_in(sender, cause, draft).await;
-        self.inner.traffic.emitted(emitted.as_ref().err());
-        emitted
-    }
-
-    async fn dispatch_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
         ToTheEnd::new(self.clone().answer(event, fan_out)).await
@@ -315,7 +278,7 @@ impl Bus {
         Ok(Reply { answer, correlation_id: event.correlation_id.clone(), event_id: event.event_id.clone() })
     }
 
-    async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
+    pub(crate) async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
         let event = self.stamp(sender, cause, draft)?;
         ToTheEnd::new(self.clone().spread(event)).await
     }

@@ -34,6 +34,8 @@ impl PluginStatus {
     pub fn shown(&self) -> Value {
         json!({
             "version": self.metadata.version,
+            "status": self.state,
+            "namespaces": self.capabilities.event_namespaces,
             "description": self.metadata.description,
             "capabilities": self.capabilities,
             "digest": self.digest,

@@ -3,9 +3,10 @@
 //! Names that plugins declared are counted apart, all others together: senders choose names, and must not choose how
 //! much is counted. Counting costs an event two look-ups and takes no lock.
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Reply};
 use crate::error::Error;
-use crate::event::namespace;
+use crate::event::{Draft, Event, Sender, namespace};
+use crate::handle::Emitted;
 use crate::pattern::Pattern;
 use crate::plugin::Capabilities;
 use crate::routes::plain_namespace;
@@ -152,25 +153,54 @@ impl Outcomes {
 }
 
 impl Bus {
+    /// [`Self::dispatch_in`], counted.
+    pub(crate) async fn dispatch_counted(
+        &self,
+        sender: Sender,
+        cause: Option<&Event>,
+        draft: Draft,
+    ) -> Result<Reply, Error> {
+        let answered = self.dispatch_in(sender, cause, draft).await;
+        self.inner.traffic.answered(answered.as_ref().err());
+        answered
+    }
+
+    /// [`Self::emit_in`], counted.
+    pub(crate) async fn emit_counted(
+        &self,
+        sender: Sender,
+        cause: Option<&Event>,
+        draft: Draft,
+    ) -> Result<Emitted, Error> {
+        let emitted = self.emit_in(sender, cause, draft).await;
+        self.inner.traffic.emitted(emitted.as_ref().err());
+        emitted
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
+    }
+
     /// The bus as a whole.
     #[must_use]
     pub fn overview(&self) -> Overview {
-        let traffic = self.traffic();
+        let (traffic, history) = (self.traffic(), &self.inner.history);
         Overview {
-            uptime_seconds: self.started().elapsed().as_secs_f64(),
+            uptime_seconds: self.inner.started.elapsed().as_secs_f64(),
             events_total: self.events_total(),
             events: traffic.counts(),
             answers: traffic.answered.counts(),
             emitted: traffic.emitted.counts(),
-            history_events: self.history_events(),
-            watchers: self.watchers(),
+            history_events: history.depth(),
+            watchers: history.watchers(),
         }
     }
 
     /// How long each plugin took for its events, in classes with these upper bounds, in seconds and ascending.
     #[must_use]
     pub fn times(&self, bounds: &[f64]) -> Vec<(String, Times)> {
-        self.slots().iter().map(|slot| (slot.name.to_string(), slot.stats.times(bounds))).collect()
+        let routes = self.inner.routes.load();
+        routes.slots.values().map(|slot| (slot.name.to_string(), slot.stats.times(bounds))).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 //! them, and a test compares all three with what is served. How many series there are is bounded: by the number of
 //! plugins, and by the names that they declare.
 
+use super::nats::{NatsCounts, NatsMonitor};
 use gavel_bus::unix::{Mode, UnixCounts, UnixView};
 use gavel_bus::{Bus, PluginState, PluginStatus, Store};
 use prometheus_client::collector::Collector;
@@ -33,17 +34,19 @@ const MODES: [(Mode, &str); 3] =
 
 /// Reads the counts of a bus when they are scraped.
 pub(super) struct BusCollector {
-    pub(super) bus: Bus,
-    pub(super) store: Store,
+    bus: Bus,
+    store: Store,
     /// The sockets, if there are any.
-    pub(super) unix: Option<UnixView>,
+    unix: Option<UnixView>,
+    /// The bridge to other hosts, if there is one.
+    nats: Option<NatsMonitor>,
     /// What each plugin held when it could last be asked: one that is at work cannot be.
     memory: Mutex<BTreeMap<String, u64>>,
 }
 
 impl BusCollector {
-    pub(super) fn new(bus: Bus, store: Store, unix: Option<UnixView>) -> Self {
-        Self { bus, store, unix, memory: Mutex::default() }
+    pub(super) fn new(bus: Bus, store: Store, unix: Option<UnixView>, nats: Option<NatsMonitor>) -> Self {
+        Self { bus, store, unix, nats, memory: Mutex::default() }
     }
 }
 
@@ -62,7 +65,10 @@ impl Collector for BusCollector {
         self.measured(&mut out, &plugins)?;
         self.times(&mut out)?;
         self.state(&mut out)?;
-        self.unix.as_ref().map_or(Ok(()), |unix| sockets(&mut out, &unix.counts()))
+        if let Some(unix) = &self.unix {
+            sockets(&mut out, &unix.counts())?;
+        }
+        self.nats.as_ref().map_or(Ok(()), |nats| bridge(&mut out, &nats.counts()))
     }
 }
 
@@ -242,4 +248,39 @@ fn sockets(out: &mut Out<'_>, counts: &UnixCounts) -> fmt::Result {
     out.counters("bus_legacy_commands", "Uses of the older daemon's commands", uses)?;
     let modes = MODES.map(|(mode, name)| (vec![("mode", name)], is(counts.mode == mode)));
     out.gauges("bus_mode", "1 for the mode that the sockets are served in", None, modes)
+}
+
+fn bridge(out: &mut Out<'_>, counts: &NatsCounts) -> fmt::Result {
+    let gauge = |value: u64| [(Vec::new(), float(value))];
+    let text = "1 while there is a connection to the NATS server";
+    out.gauges("bus_nats_connected", text, None, gauge(counts.connected))?;
+    out.counter("bus_nats_connections", "Connections to the NATS server that were made", counts.connections)?;
+    let text = "Events that wait in the outbox of the bridge";
+    out.gauges("bus_nats_outbox_events", text, None, gauge(counts.outbox_depth))?;
+    let text = "Size of the events in the outbox of the bridge";
+    out.gauges("bus_nats_outbox", text, Some(&Unit::Bytes), gauge(counts.outbox_bytes))?;
+    let text = "Hosts that publish here and are no peers of this one";
+    out.gauges("bus_nats_strangers", text, None, gauge(counts.strangers))?;
+    let sent = [
+        ("queued", counts.queued),
+        ("published", counts.published),
+        ("not_kept", counts.not_kept),
+        ("not_sent", counts.not_sent),
+    ];
+    let by = |(outcome, count)| (vec![("outcome", outcome)], count);
+    out.counters("bus_nats_sent", "Events for other hosts, by what became of them", sent.map(by))?;
+    let received = [
+        ("received", counts.received),
+        ("handled", counts.handled),
+        ("unheard", counts.unheard),
+        ("acked", counts.acked),
+        ("unwanted", counts.unwanted),
+        ("refused", counts.refused),
+        ("duplicate", counts.duplicates),
+        ("redelivered", counts.redelivered),
+        ("retried", counts.retried),
+        ("failed", counts.failed),
+        ("missed", counts.missed),
+    ];
+    out.counters("bus_nats_received", "Events from other hosts, by what became of them", received.map(by))
 }

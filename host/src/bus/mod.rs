@@ -193,10 +193,9 @@ impl BusHost {
         &self.kernel
     }
 
-    /// Count the bus where the host counts. Bridges and transports of their own register beside it, see
-    /// [`Metrics::collect`].
+    /// Count the bus, its sockets and its bridge where the host counts.
     pub(crate) fn count_in(&self, metrics: &Metrics) {
-        let collector = BusCollector::new(self.bus.clone(), self.store.clone(), self.view.clone());
+        let collector = BusCollector::new(self.bus.clone(), self.store.clone(), self.view.clone(), self.nats.clone());
         metrics.collect(Box::new(collector));
     }
 
@@ -210,7 +209,7 @@ impl BusHost {
         }
         let plugins = self.bus.plugins();
         let open = plugins.iter().any(|plugin| plugin.state == PluginState::CircuitOpen);
-        let mut status = json!({
+        json!({
             "status": if open { "degraded" } else { "healthy" },
             "version": env!("CARGO_PKG_VERSION"),
             "kernel": self.kernel,
@@ -218,11 +217,8 @@ impl BusHost {
             "bus": self.bus.overview(),
             "state": self.store.counts(),
             "unix": unix,
-        });
-        if let Some(nats) = &self.nats {
-            status["nats"] = json!(nats.counts());
-        }
-        status
+            "nats": self.nats.as_ref().map(NatsMonitor::counts),
+        })
     }
 
     /// All events from now on, for one listener.

@@ -109,8 +109,7 @@ impl ApiError {
     pub(super) fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::Rate { retry_after_s, .. } => Some(*retry_after_s),
-            Self::Unavailable(_) => Some(1),
-            Self::Bus { status: 429, .. } => Some(1),
+            Self::Unavailable(_) | Self::Bus { status: 429, .. } => Some(1),
             _ => None,
         }
     }

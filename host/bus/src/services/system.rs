@@ -131,7 +131,7 @@ impl System {
         match event.name.as_str() {
             "system:health" => Ok(self.health(in_short)),
             "system:plugins" => Ok(json!({ "plugins": self.plugins(), "broken": self.about.broken() })),
-            "system:plugin_status" => Ok(self.health(in_full)),
+            "system:plugin_status" => Ok(self.health(crate::PluginStatus::shown)),
             "system:event_history" => self.past(event),
             "system:cleanup" => cleanup(event),
             "system:shutdown" => {
@@ -209,14 +209,6 @@ fn in_short(plugin: &crate::PluginStatus) -> Value {
         "status": plugin.state,
         "namespaces": plugin.capabilities.event_namespaces,
     })
-}
-
-/// What an operator needs of a plugin.
-fn in_full(plugin: &crate::PluginStatus) -> Value {
-    let mut said = plugin.shown();
-    said["status"] = json!(plugin.state);
-    said["namespaces"] = json!(plugin.capabilities.event_namespaces);
-    said
 }
 
 fn cleanup(event: &Event) -> Result<Value, Fault> {

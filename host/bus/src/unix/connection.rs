@@ -1,7 +1,7 @@
 //! One connection: lines in, lines out, in the order of the lines that came in.
 
 use super::hub::{Hub, connecting_agent};
-use super::watching::Watching;
+use super::watching::{Watching, Wished};
 use super::wire::{Line, Lines, Outlet};
 use super::{Mode, legacy};
 use crate::error::Error;
@@ -183,10 +183,12 @@ impl Serving {
             answer.insert("correlation_id".to_owned(), id);
         }
         // From here on nothing is missed; what is pushed comes after the answer.
-        let wish = Watching::wish(&name, &answer, self.hub.bus());
+        let wished = Watching::wish(&name, &answer, self.hub.bus());
         let then = self.say(&Value::Object(answer)).await;
-        if let Some(wish) = wish {
-            self.watching = wish.map(|wish| Watching::start(wish, &self.hub, &self.outlet));
+        match wished {
+            Wished::Nothing => {}
+            Wished::Watch(wish) => self.watching = Some(Watching::start(wish, &self.hub, &self.outlet)),
+            Wished::End => self.watching = None,
         }
         if let Some(data) = connecting {
             self.connect(&data).await;

@@ -33,6 +33,16 @@ pub(super) struct Wish {
     events: Receiver<Arc<Event>>,
 }
 
+/// What a connection is to do about events from now on.
+pub(super) enum Wished {
+    /// What it does already.
+    Nothing,
+    /// Push these.
+    Watch(Wish),
+    /// Push none.
+    End,
+}
+
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default)]
@@ -59,16 +69,17 @@ pub(super) fn answer(event: &Event) -> Result<Value, Fault> {
 }
 
 impl Watching {
-    /// What an answered event means for the connection: nothing, to watch, or (`Some(None)`) to watch no more.
-    pub(super) fn wish(name: &str, answer: &Answer, bus: &Bus) -> Option<Option<Wish>> {
+    /// What an answered event means for its connection.
+    pub(super) fn wish(name: &str, answer: &Answer, bus: &Bus) -> Wished {
         let status = answer.get("status").and_then(Value::as_str);
-        match (name, status) {
-            ("transport:watch", Some("watching")) => {
-                let patterns = serde_json::from_value(answer.get("patterns")?.clone()).ok()?;
-                Some(Some(Wish { patterns, events: bus.watch() }))
-            }
-            ("transport:unwatch", Some("stopped")) => Some(None),
-            _ => None,
+        match (name, status, answer.get("patterns")) {
+            ("transport:watch", Some("watching"), Some(patterns)) => match Vec::deserialize(patterns) {
+                Ok(patterns) => Wished::Watch(Wish { patterns, events: bus.watch() }),
+                // A plugin may have put another answer in the place of the transport's.
+                Err(_) => Wished::Nothing,
+            },
+            ("transport:unwatch", Some("stopped"), _) => Wished::End,
+            _ => Wished::Nothing,
         }
     }
 

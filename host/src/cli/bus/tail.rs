@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
             Heard::Listening => note(&format!("watching {told}")),
             Heard::Missed(missed) if as_json => line(&json!({ "missed": missed }).to_string())?,
             Heard::Missed(missed) => {
-                note(&format!("gavel: {missed} events were missed: they are not read fast enough"))
+                note(&format!("gavel: {missed} events were missed: they are not read fast enough"));
             }
             Heard::Event(event) => {
                 line(&if as_json { event.to_string() } else { event_line(&event) })?;

@@ -35,13 +35,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
 fn head(screen: &Screen) -> Text<'_> {
     let lines = screen.view.as_ref().map_or_else(|| ["gavel bus".to_owned(), String::new()], View::header);
     let [first, second] = lines.map(Line::from);
-    let third = match &screen.trouble {
-        Some(why) => Line::styled(why.as_str(), Style::new().fg(Color::Red)),
-        None => {
-            let paused = if screen.paused { "  PAUSED" } else { "" };
-            Line::from(format!("every {} s{paused}", screen.interval_seconds))
-        }
-    };
+    let paused = if screen.paused { "  PAUSED" } else { "" };
+    let calm = || Line::from(format!("every {} s{paused}", screen.interval_seconds));
+    let third = screen.trouble.as_deref().map_or_else(calm, |why| Line::styled(why, Style::new().fg(Color::Red)));
     Text::from(vec![first.style(Modifier::BOLD), second, third])
 }
 
