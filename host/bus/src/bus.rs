@@ -10,6 +10,7 @@ use crate::mail::{Letter, Mail};
 use crate::options::Options;
 use crate::plugin::{Before, Registration};
 use crate::routes::{Moment, Plan, Routes};
+use crate::services::tellers;
 use crate::slot::{Entry, Inside, Slot};
 use crate::status::{PluginStatus, status};
 use crate::to_the_end::ToTheEnd;
@@ -220,7 +221,8 @@ impl Bus {
         self.inner.history.find(query)
     }
 
-    /// All events from now on. A watcher that is slow is told how many it missed.
+    /// All events from now on, as the history keeps them: without data that are larger than
+    /// [`Options::history_data_bytes_max`]. A watcher that is slow is told how many it missed.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Arc<Event>> {
         self.inner.history.watch()
@@ -265,12 +267,17 @@ impl Bus {
 
     async fn answer(self, event: Arc<Event>, fan_out: bool) -> Result<Reply, Error> {
         let plan = self.plan(&event.name);
-        let event = self.show_before(&plan, event).await?;
+        let event = self.show_before(&plan, event, None).await?;
         self.note(&event);
-        let answered = if fan_out { self.ask_all(&plan, &event).await } else { self.ask_owner(&plan, &event).await };
-        for slot in &plan.hear {
-            self.post(slot, Letter::Hear(Arc::clone(&event)));
-        }
+        let answered = if fan_out {
+            self.ask_all(&plan, &event).await
+        } else {
+            let answered = self.ask_owner(&plan, &event).await;
+            for slot in &plan.hear {
+                self.post(slot, Letter::Hear(Arc::clone(&event)));
+            }
+            answered
+        };
         if let Ok(answer) = &answered {
             self.show_after(&plan, &event, answer);
         }
@@ -279,13 +286,19 @@ impl Bus {
     }
 
     pub(crate) async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
-        let event = self.stamp(sender, cause, draft)?;
-        ToTheEnd::new(self.clone().spread(event)).await
+        let mut event = self.stamp(sender, cause, draft)?;
+        if cause.is_some() {
+            // News of what took long comes when the time of its cause is up: it has its own.
+            let until = Instant::now() + self.options().event_timeout;
+            let root = Root(self.inner.numbers.fetch_add(1, Ordering::Relaxed));
+            event = Arc::new(event.apart(until, root));
+        }
+        ToTheEnd::new(self.clone().spread(event, cause.map(|cause| cause.root))).await
     }
 
-    async fn spread(self, event: Arc<Event>) -> Result<Emitted, Error> {
+    async fn spread(self, event: Arc<Event>, within: Option<Root>) -> Result<Emitted, Error> {
         let plan = self.plan(&event.name);
-        let event = self.show_before(&plan, event).await?;
+        let event = self.show_before(&plan, event, within).await?;
         self.note(&event);
         let mut emitted = Emitted { event_id: event.event_id.clone(), queued: 0, refused: Vec::new() };
         if let Some(owner) = &plan.owner {
@@ -351,6 +364,7 @@ impl Bus {
             return Err(Error::Forbidden(text));
         }
         self.inner.traffic.event(&draft.name);
+        self.may_tell(&sender, &draft.name)?;
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
         let event_id = format!("{}-{number:x}", self.inner.run);
         let mut chain = cause.map(|cause| cause.chain.clone()).unwrap_or_default();
@@ -378,12 +392,38 @@ impl Bus {
         Ok(Arc::new(Event::new(stamped, until, root)))
     }
 
-    /// Show the event to those before its handler. One that fails is as one that cancels: it may be there to forbid.
-    async fn show_before(&self, plan: &Plan, mut event: Arc<Event>) -> Result<Arc<Event>, Error> {
+    /// What a service tells of what it did is believed: nobody else says it.
+    fn may_tell(&self, sender: &Sender, name: &str) -> Result<(), Error> {
+        let Some(owners_of) = tellers(name) else { return Ok(()) };
+        let routes = self.inner.routes.load();
+        let allowed = match sender {
+            Sender::Host => true,
+            Sender::Plugin(plugin) => {
+                owners_of.iter().any(|event| routes.owner(event).is_some_and(|owner| owner.name == *plugin))
+            }
+            Sender::Client(_) | Sender::Peer(_) => false,
+        };
+        let text = || format!("{sender} may not send '{name}': only the host's services say that");
+        if allowed { Ok(()) } else { Err(Error::Forbidden(text())) }
+    }
+
+    /// Show the event to those before its handler. One that fails is as one that cancels: it may be there to forbid. A
+    /// plugin is not shown what it sends itself. `within`: the chain whose caller waits for this, where the event has
+    /// another one.
+    async fn show_before(&self, plan: &Plan, mut event: Arc<Event>, within: Option<Root>) -> Result<Arc<Event>, Error> {
         for slot in &plan.before {
+            if matches!(&event.sender, Sender::Plugin(sender) if *sender == slot.name) {
+                continue;
+            }
             let Some(inside) = self.enter(slot, &event.name, Moment::Before)? else { continue };
             let shown = Arc::clone(&event);
-            match inside.ask(&event, |plugin| Box::pin(async move { plugin.before(shown).await })).await? {
+            // One that may be at work on what this is part of would be waited for by itself.
+            let within = within.filter(|_| event.chain.contains(&slot.name));
+            let asked = within.map(|root| event.apart(event.until, root));
+            match inside
+                .ask(asked.as_ref().unwrap_or(&event), |plugin| Box::pin(async move { plugin.before(shown).await }))
+                .await?
+            {
                 Before::Pass => {}
                 Before::Replace(data) => event = Arc::new(event.with_data(data)),
                 Before::Cancel(why) => {
@@ -412,7 +452,8 @@ impl Bus {
         }
     }
 
-    /// The owner and all who listen, side by side.
+    /// The owner and all who listen, side by side. Who listens and has no answer hears of it, as does an owner who
+    /// listens too: each is told once in each of its parts.
     async fn ask_all(&self, plan: &Plan, event: &Arc<Event>) -> Result<Value, Error> {
         let owner = plan.owner.as_ref();
         let others = plan.hear.iter().filter(|slot| owner.is_none_or(|owner| owner.name != slot.name));
@@ -422,7 +463,15 @@ impl Bus {
             return Err(Error::NoHandler(event.name.clone()));
         }
         let answers = asked.into_iter().map(|(slot, moment)| async move {
-            let mut answered = match self.ask(slot, event, moment).await {
+            let asked = self.ask(slot, event, moment).await;
+            let hears = match moment {
+                Moment::Hear => matches!(asked, Err(Error::NoHandler(_))),
+                _ => plan.hear.iter().any(|hears| hears.name == slot.name),
+            };
+            if hears {
+                self.post(slot, Letter::Hear(Arc::clone(event)));
+            }
+            let mut answered = match asked {
                 Ok(value) => answer_of(value),
                 Err(why) => why.answer(),
             };

@@ -45,9 +45,9 @@ impl History {
     }
 
     pub(crate) fn add(&self, event: &Arc<Event>) {
-        // Without watchers this fails, and that is well.
-        let _ = self.live.send(Arc::clone(event));
         let kept = self.kept_form(event);
+        // Without watchers this fails, and that is well. A watcher that does not read holds no more than this form.
+        let _ = self.live.send(Arc::clone(&kept));
         let mut ring = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         ring.total += 1;
         if self.events_max == 0 {

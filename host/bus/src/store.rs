@@ -3,7 +3,8 @@
 //!
 //! A change is audited before it is made, and durable before it is acknowledged. In between a crash may come: changes
 //! are written down first as intended, and those that are found so at the next start are audited and made again. So the
-//! audit never lacks a change that was made; it may hold one twice, under the same id.
+//! audit never lacks a change that was made. It may hold one twice, under the same id; and one that was not made, or not
+//! before the next start, because the file could not be written: whoever asked was told which.
 
 use crate::event::Sender;
 use futures_util::future::BoxFuture;
@@ -120,9 +121,12 @@ pub enum StoreError {
     /// Too many changes wait.
     #[error("{0} changes of state wait to be written (state.waiting_max): send again later")]
     Full(usize),
-    /// The store or the audit failed; the change was not made.
+    /// The store or the audit failed; the change was not made, and will not be.
     #[error("the state was not changed: {0}")]
     Failed(String),
+    /// The file failed after the change was audited, and could not be rid of the intention.
+    #[error("the state was not changed, but may be at the next start: {0}")]
+    Open(String),
 }
 
 /// Durable state. Cheap to clone.
@@ -287,7 +291,8 @@ impl Store {
     /// Make a change: audited, then durable. Gives how many keys there were of what it names.
     ///
     /// # Errors
-    /// If a name or value cannot be kept, too many changes wait, or audit or file fail; nothing is changed then.
+    /// If a name or value cannot be kept, too many changes wait, or audit or file fail. Nothing is changed then, save
+    /// with [`StoreError::Open`], when it may be at the next start.
     pub async fn change(&self, event_id: &str, sender: &Sender, change: Change) -> Result<usize, StoreError> {
         self.check_names(change.namespace(), change.key())?;
         if let Change::Set { value, key, .. } = &change {
@@ -377,10 +382,21 @@ async fn carry_out(
     let ruled = audit.record(changes.to_vec()).await;
     let to_make: Arc<Vec<Audited>> = Arc::new(allowed(&changes, &ruled).cloned().collect());
     // Also when none is to be made: they are no longer intended then.
-    let mut counts = in_thread(database, &to_make, make).await?.into_iter();
+    let mut counts = match in_thread(database, &to_make, make).await {
+        Ok(counts) => counts.into_iter(),
+        Err(why) => return Err(given_up(database, why).await),
+    };
     let answer =
         |ruled: Result<(), String>| ruled.map(|()| counts.next().unwrap_or_default()).map_err(StoreError::Failed);
     Ok(ruled.into_iter().map(answer).collect())
+}
+
+/// What is told of changes that could not be made: they must not be made later, when nobody expects it any more.
+async fn given_up(database: &Arc<Database>, why: StoreError) -> StoreError {
+    match (in_thread(database, &Arc::default(), intend).await, why) {
+        (Err(_), StoreError::Failed(why)) => StoreError::Open(why),
+        (_, why) => why,
+    }
 }
 
 /// The changes that may be made.
@@ -464,111 +480,4 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<Audited>>, Mutex<bool>);
-
-    impl Audit for Kept {
-        fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
-            let fails = *self.1.lock().unwrap();
-            let ruling = if fails { Err("the ledger is full".to_owned()) } else { Ok(()) };
-            let rulings = vec![ruling; changes.len()];
-            if !fails {
-                self.0.lock().unwrap().extend(changes);
-            }
-            Box::pin(std::future::ready(rulings))
-        }
-    }
-
-    fn set(namespace: &str, key: &str, value: Value) -> Change {
-        Change::Set { namespace: namespace.to_owned(), key: key.to_owned(), value }
-    }
-
-    #[tokio::test]
-    async fn what_is_set_is_audited_kept_and_found() {
-        let audit = Arc::new(Kept::default());
-        let store = Store::open(None, StoreLimits::default(), audit.clone()).await.unwrap();
-        for (space, key) in [("a", "b:c"), ("a:b", "c"), ("a", "d"), ("a\0", "z")] {
-            store.change("e", &Sender::Host, set(space, key, json!({ "in": space }))).await.unwrap();
-        }
-        assert_eq!(store.get("a", "b:c").unwrap(), Some(json!({ "in": "a" })));
-        assert_eq!(store.get("a:b", "c").unwrap(), Some(json!({ "in": "a:b" })));
-        assert_eq!(store.keys("a", "*").unwrap(), (vec!["b:c".to_owned(), "d".to_owned()], false));
-        assert_eq!(store.change("e", &Sender::Host, Change::Clear { namespace: "a".to_owned() }).await, Ok(2));
-        assert_eq!(store.get("a\0", "z").unwrap(), Some(json!({ "in": "a\0" })), "its neighbour stays");
-        let gone = Change::Delete { namespace: "a".to_owned(), key: "d".to_owned() };
-        assert_eq!(store.change("e", &Sender::Host, gone).await, Ok(0));
-        assert_eq!(audit.0.lock().unwrap().len(), 6);
-    }
-
-    #[tokio::test]
-    async fn a_change_that_cannot_be_audited_is_not_made() {
-        let audit = Arc::new(Kept::default());
-        let store = Store::open(None, StoreLimits::default(), audit.clone()).await.unwrap();
-        *audit.1.lock().unwrap() = true;
-        let why = store.change("e", &Sender::Host, set("a", "b", json!(1))).await.unwrap_err();
-        assert_eq!(why.to_string(), "the state was not changed: the ledger is full");
-        assert_eq!(store.get("a", "b").unwrap(), None);
-        assert_eq!((store.counts().audit_refusals, store.counts().changes), (1, 0));
-        *audit.1.lock().unwrap() = false;
-        assert_eq!(prepare(&store.database).unwrap(), []);
-    }
-
-    #[tokio::test]
-    async fn what_a_crash_interrupted_is_made_once_at_the_next_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state");
-        let change = Audited { event_id: "e".to_owned(), sender: "host".to_owned(), change: set("a", "b", json!(1)) };
-        {
-            let database = Database::create(&file).unwrap();
-            prepare(&database).unwrap();
-            intend(&database, std::slice::from_ref(&change)).unwrap();
-        }
-        let audit = Arc::new(Kept::default());
-        let store = Store::open(Some(&file), StoreLimits::default(), audit.clone()).await.unwrap();
-        assert_eq!(store.get("a", "b").unwrap(), Some(json!(1)));
-        assert_eq!(*audit.0.lock().unwrap(), [change]);
-        assert_eq!(prepare(&store.database).unwrap(), []);
-    }
-
-    #[test]
-    fn what_was_refused_before_is_not_made_with_what_is_intended_now() {
-        let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
-        prepare(&database).unwrap();
-        let change = |key: &str| Audited {
-            event_id: "e".to_owned(),
-            sender: "host".to_owned(),
-            change: set("a", key, json!(1)),
-        };
-        intend(&database, &[change("refused"), change("refused too")]).unwrap();
-        intend(&database, &[change("meant")]).unwrap();
-        assert_eq!(prepare(&database).unwrap(), [change("meant")]);
-    }
-
-    #[tokio::test]
-    async fn what_is_too_long_is_refused_with_its_size() {
-        let limits = StoreLimits { value_bytes_max: 4, name_bytes_max: 3, ..StoreLimits::default() };
-        let store = Store::open(None, limits, Arc::new(NoAudit)).await.unwrap();
-        for change in [set("a", "b", json!("long")), set("long", "b", json!(1)), set("", "b", json!(1))] {
-            assert!(matches!(store.change("e", &Sender::Host, change).await, Err(StoreError::Invalid(_))));
-        }
-    }
-
-    #[test]
-    fn globs() {
-        for (pattern, text, fits) in [
-            ("*", "", true),
-            ("a*c", "abbc", true),
-            ("a*c", "abcb", false),
-            ("?b*", "ab", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} {text}");
-        }
-    }
-}
+mod tests;

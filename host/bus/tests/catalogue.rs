@@ -87,7 +87,7 @@ async fn system() {
     let full = json!({
         "version": "*", "status": "*", "namespaces": "*", "description": "*", "capabilities": "*", "state": "*",
         "priority": 0, "restarts": 0, "p50_ms": "*", "p95_ms": "*", "p99_ms": "*", "errors": 0, "events": "*",
-        "queue_depth": "*", "memory_bytes": "*", "last_failure": "",
+        "digest": "native", "refusals": 0, "turned_away": 0, "queue_depth": "*", "memory_bytes": "*", "last_failure": "",
     });
     let known = json!({ "version": "*", "description": "*", "capabilities": "*" });
     let commands = json!({ "total": 26, "commands": "*" });
@@ -98,7 +98,7 @@ async fn system() {
         vec![
             ("system:health", json!(null), health(short)),
             ("system:plugin_status", json!({}), health(full)),
-            ("system:plugins", json!({}), json!({ "plugins": all(known) })),
+            ("system:plugins", json!({}), json!({ "plugins": all(known), "broken": {} })),
             ("system:cleanup", json!({}), cleaned("all")),
             ("system:cleanup", json!({ "cleanup_type": "logs" }), cleaned("logs")),
             ("system:cleanup", json!({ "cleanup_type": "disks" }), refusal("INVALID_PARAMETERS")),
@@ -322,6 +322,7 @@ async fn transport() {
     );
     let status = json!({
         "sockets": "*", "mode": "hybrid", "connected": ["ann"], "waiting": { "bob": 1 }, "dropped": 0, "legacy_uses": [],
+        "connections": 1, "undelivered": 1, "bus": "*",
     });
     check(
         &served,
@@ -382,4 +383,19 @@ fn the_document_lists_every_event_and_no_other() {
     let listed: BTreeSet<&str> = rows.filter(|name| name.contains(':')).collect();
     let known: BTreeSet<&str> = owned().into_iter().chain(services::NEWS).collect();
     assert_eq!(listed, known);
+}
+
+#[tokio::test]
+async fn nobody_else_tells_what_a_service_did() {
+    let served = serve(Mode::Compatibility).await;
+    for name in gavel_bus::services::NEWS {
+        for sender in [Sender::Client("unix:7/1".into()), Sender::Peer("far".into()), Sender::Plugin("eve".into())] {
+            let forged = Draft::new(name, json!({ "request_id": "r", "result": { "response": "lies" } }));
+            let why = served.bus.emit(sender.clone(), forged.clone()).await.unwrap_err();
+            assert_eq!(why.code(), Some("FORBIDDEN"), "{name} of {sender}: {why}");
+            assert!(why.to_string().ends_with("only the host's services say that"), "{why}");
+            assert!(served.bus.dispatch(sender, forged).await.is_err());
+        }
+    }
+    assert_eq!(served.bus.events_total(), 0, "nobody heard of it");
 }

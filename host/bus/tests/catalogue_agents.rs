@@ -228,3 +228,30 @@ async fn letters_and_states_of_agents() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn of_many_at_once_each_is_told_what_became_of_it() {
+    let served = serve(Mode::Compatibility).await;
+    let all = async |event: &str, data: fn(usize) -> Value| {
+        let asked = (0..10).map(|number| ask(&served, event, data(number)));
+        futures_util::future::join_all(asked).await
+    };
+    let count = |answers: &[Value], status: &str| answers.iter().filter(|answer| answer["status"] == status).count();
+    let made = all("agent:create_identity", |number| json!({ "agent_id": "ann", "by": number })).await;
+    assert_eq!(count(&made, "created"), 1, "{made:?}");
+    let updated = all("agent:update_identity", |number| json!({ "agent_id": "ann", format!("key{number}"): 1 })).await;
+    assert_eq!(count(&updated, "updated"), 10, "{updated:?}");
+    let kept = ask(&served, "agent:get_identity", json!({ "agent_id": "ann" })).await;
+    assert!((0..10).all(|number| kept["identity"][format!("key{number}")] == 1), "{kept}");
+    let removed = all("agent:remove_identity", |_| json!({ "agent_id": "ann" })).await;
+    assert_eq!(count(&removed, "removed"), 1, "{removed:?}");
+    let spawned = all("agent:spawn", |_| json!({ "profile_name": "worker", "task": "dig", "agent_id": "w" })).await;
+    assert_eq!(count(&spawned, "spawned"), 1, "{spawned:?}");
+    assert!(spawned.iter().all(|answer| answer["status"] == "spawned" || answer["code"] == "SPAWN_FAILED"));
+    let under_way = ask(&served, "completion:status", json!({})).await;
+    assert_eq!(under_way["running"], 1, "{under_way}");
+    // What failed left its place free.
+    ask(&served, "agent:terminate", json!({ "agent_id": "w" })).await;
+    let again = ask(&served, "agent:spawn", json!({ "profile_name": "worker", "task": "dig", "agent_id": "w" })).await;
+    assert_eq!(again["status"], "spawned", "{again}");
+}

@@ -90,6 +90,14 @@ impl Plugin for Made {
         })
     }
 
+    fn before(&self, _event: Arc<Event>) -> BoxFuture<'_, Result<Before, Fault>> {
+        Box::pin(async {
+            // It takes its time, however short.
+            tokio::task::yield_now().await;
+            Ok(Before::Pass)
+        })
+    }
+
     fn hear(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             self.pass().await?;
@@ -436,4 +444,28 @@ async fn of_twenty_plugins_one_that_always_breaks_costs_the_others_nothing() {
         assert!(*made.seen.heard.lock().unwrap() == expected, "{}: in their order", made.name);
     }
     assert_eq!(all[7].heard(), 0);
+}
+
+#[tokio::test]
+async fn what_is_told_after_the_time_of_its_cause_is_shown_before_and_told() {
+    let (slow, ear) = (Made::ready("slow"), Made::ready("ear"));
+    let options = Options { event_timeout: Duration::from_millis(300), ..Options::default() };
+    let mut gate = Made::ready("gate").registration(&[], &[]);
+    gate.capabilities.before = vec![Pattern::parse("s:told").unwrap()];
+    let bus = bus(options, vec![slow.registration(&["s"], &[]), ear.registration(&[], &["s:told"]), gate]);
+    ask(&bus, "s:x").await.unwrap();
+    let cause = bus.history(&Query { limit: 1, ..Query::default() }).0.remove(0);
+    let handle = slow.seen.handle.lock().unwrap().clone().unwrap();
+    tokio::time::sleep_until(cause.until).await;
+    // The owner of what is told has it in its mailbox, and who listens too.
+    assert_eq!(handle.emit(Some(&cause), Draft::new("s:told", json!(2))).await.unwrap().queued, 2);
+    until("it was told", || ear.heard() == 1).await;
+}
+
+#[tokio::test]
+async fn a_watcher_holds_no_data_that_the_history_does_not_keep() {
+    let bus = bus(Options::default(), vec![Made::ready("p").registration(&["p"], &[])]);
+    let mut watched = bus.watch();
+    bus.dispatch(Sender::Host, Draft::new("p:x", json!("x".repeat(1 << 20)))).await.unwrap();
+    assert!(watched.recv().await.unwrap().data["left_out"].is_string());
 }

@@ -346,3 +346,38 @@ async fn switched_off_each_names_the_event_to_use_instead() {
         assert_eq!(refused["error"]["details"]["event"], event, "{name}");
     }
 }
+
+#[tokio::test]
+async fn the_event_that_is_named_instead_of_a_command_connects_an_agent() {
+    let served = serve(Mode::Pure).await;
+    let refused = command(&served, "AGENT_CONNECTION", json!({})).await;
+    assert_eq!(refused["error"]["code"], "LEGACY_DISABLED", "whatever else is wrong with it");
+    let mut ann = served.client("events").await;
+    let connect = json!({ "event": "agent:connection", "data": { "agent_id": "ann", "action": "connect" } });
+    ann.say(&connect.to_string()).await;
+    assert_eq!(ann.hear().await["status"], "connected");
+    let sent = served::ask(&served, "transport:send", json!({ "to": "ann", "message": { "text": "hi" } })).await;
+    assert_eq!(sent["status"], "delivered");
+    assert_eq!(ann.hear().await["text"], "hi");
+    ann.say(&json!({ "event": "no:body" }).to_string()).await;
+    let none = ann.hear().await;
+    assert_eq!((&none["code"], none["correlation_id"].is_string()), (&json!("NO_HANDLER"), true), "{none}");
+}
+
+#[tokio::test]
+async fn only_an_agents_connection_stays_open_after_a_command() {
+    let served = serve(Mode::Compatibility).await;
+    let mut ann = connected(&served, "ann").await;
+    for frame in [r#"{"command":"HEALTH_CHECK"}"#, r#"{"command":"NOTHING"}"#, r#"{"command": "#] {
+        ann.say(frame).await;
+        assert!(ann.hear().await["status"].is_string(), "{frame}");
+    }
+    served::ask(&served, "transport:send", json!({ "to": "ann", "message": { "text": "hi" } })).await;
+    assert_eq!(ann.hear().await["text"], "hi");
+    let mut other = served.client("control").await;
+    other.say(r#"{"command": "#).await;
+    assert_eq!(other.hear().await["error"]["code"], "INVALID_JSON");
+    assert_eq!(other.rest().await, "");
+    let wrapped = command(&served, "EVENT", json!({ "event": "no:body" })).await;
+    assert!(wrapped["id"].is_string(), "{wrapped}");
+}

@@ -134,7 +134,7 @@ async fn what_is_no_json_is_told_so_and_the_next_frame_is_answered() {
     let deep = format!(r#"{{"event":"echo:x","data":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     for line in [&b"{\"event\":\"echo:\xff\"}"[..], b"\xc3\x28", deep.as_bytes(), b"{\"event\":\"echo:x\"} {}", b"\0"] {
         client.say(line).await;
-        assert_eq!(client.hear().await["error"]["code"], "INVALID_JSON");
+        assert_eq!(client.hear().await["code"], "INVALID_JSON");
     }
     client.say(b" \r").await;
     assert_eq!(client.ask(json!({ "event": "echo:x", "data": "\0" })).await["data"], "\0");
@@ -368,5 +368,29 @@ async fn sockets_and_their_folder_are_open_to_those_who_may_use_them() {
         let again = start(&sockets).await.unwrap();
         assert!(UnixStream::connect(sockets.join("state.sock")).await.is_ok());
         again.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_late_has_all_its_messages_in_their_order() {
+    const MESSAGES: u64 = 600;
+    let served = serve(|options| options.lines_waiting_max = 4).await;
+    let mut late = served.client().await;
+    late.ask(json!({ "event": "transport:connection", "data": { "action": "connect", "agent_id": "ann" } })).await;
+    let send = async |number: u64| {
+        let data = json!({ "to": "ann", "message": { "number": number, "text": "x".repeat(4_096) } });
+        served.bus.dispatch(Sender::Host, Draft::new("transport:send", data)).await.unwrap().answer["status"].clone()
+    };
+    let mut last = Value::Null;
+    for number in 0..MESSAGES {
+        last = send(number).await;
+    }
+    assert_eq!(last, "queued", "its queue is full");
+    for number in 0..MESSAGES / 2 {
+        assert_eq!(late.hear().await["number"], number);
+    }
+    send(MESSAGES).await;
+    for number in MESSAGES / 2..=MESSAGES {
+        assert_eq!(late.hear().await["number"], number);
     }
 }

@@ -24,8 +24,16 @@ pub const EVENTS: [(&str, &[&str]); 5] = [
     ("message_service", &message::EVENTS),
 ];
 
-/// Every event that a service tells of, and nobody owns.
+/// Every event that a service tells of, and nobody owns. Nobody else may tell of it.
 pub const NEWS: [&str; 4] = ["state:changed", "completion:started", "completion:result", "completion:error"];
+
+/// The events whose owners may tell of a piece of [`NEWS`]; `None` if it is no news.
+pub(crate) fn tellers(name: &str) -> Option<&'static [&'static str]> {
+    NEWS.contains(&name).then_some(match name {
+        "state:changed" => &["state:set", "agent:update_state"],
+        _ => &["completion:async"],
+    })
+}
 
 use crate::event::Event;
 use crate::plugin::{Capabilities, Factory, Fault, Metadata, Registration};

@@ -187,7 +187,7 @@ fn refused(why: StoreError) -> Fault {
     let code = match &why {
         StoreError::Invalid(_) => super::INVALID_PARAMETERS,
         StoreError::Full(_) => "RATE_LIMITED",
-        StoreError::Failed(_) => "STATE_FAILED",
+        StoreError::Failed(_) | StoreError::Open(_) => "STATE_FAILED",
     };
     Fault::Refused { message: why.to_string(), code: Some(code.to_owned()) }
 }

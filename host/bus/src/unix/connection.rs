@@ -118,7 +118,7 @@ impl Serving {
         let frame: Value = match serde_json::from_slice(&text) {
             Ok(frame) => frame,
             Err(why) => {
-                return self.say(&self.unreadable(&text, &why)).await;
+                return self.unreadable(&text, &why).await;
             }
         };
         drop(text);
@@ -130,7 +130,7 @@ impl Serving {
     }
 
     /// Which kind of frame it was to be can only be guessed: by the word in it, else by whose socket this is.
-    fn unreadable(&self, text: &[u8], why: &serde_json::Error) -> Value {
+    async fn unreadable(&self, text: &[u8], why: &serde_json::Error) -> Then {
         let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
         let code = legacy::INVALID_JSON;
         let message = format!("Invalid JSON: {why}");
@@ -140,9 +140,10 @@ impl Serving {
             _ => self.socket == "events" || self.hub.options().mode == Mode::Pure,
         };
         if event {
-            json!({ "error": message, "code": code })
+            self.say(&json!({ "error": message, "code": code })).await
         } else {
-            json!({ "status": "error", "error": { "code": code, "message": message } })
+            self.say(&json!({ "status": "error", "error": { "code": code, "message": message } })).await;
+            self.after_command()
         }
     }
 
@@ -150,38 +151,29 @@ impl Serving {
         let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
         let given = frame.remove("correlation_id").filter(|id| !id.is_null());
         let correlation_id = match correlation_id(given.as_ref()) {
-            Ok(id) => id,
+            Ok(id) => id.unwrap_or_else(|| self.hub.exchange()),
             Err(problem) => return self.say(&json!({ "error": problem })).await,
         };
+        // As it came: a client that counts looks for its number.
+        let told = given.unwrap_or_else(|| Value::from(correlation_id.as_str()));
         let draft = Draft {
             name: text(frame.remove("event")).unwrap_or_default(),
             data: frame.remove("data").unwrap_or(Value::Null),
-            correlation_id,
+            correlation_id: Some(correlation_id),
             client_id: text(frame.remove("client_id")),
             fan_out: frame.remove("fan_out") == Some(Value::Bool(true)),
         };
         let name = draft.name.clone();
-        let connecting = (draft.name == "transport:connection").then(|| draft.data.clone());
+        let connects = matches!(draft.name.as_str(), "transport:connection" | "agent:connection");
+        let connecting = connects.then(|| draft.data.clone());
         let answered = if frame.remove("wait") == Some(Value::Bool(false)) {
-            self.hub.bus().emit(self.sender.clone(), draft).await.map(|emitted| (emitted.answer(), None))
+            self.hub.bus().emit(self.sender.clone(), draft).await.map(|emitted| emitted.answer())
         } else {
-            let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
-            answered.map(|reply| (reply.answer, Some(reply.correlation_id)))
+            self.hub.bus().dispatch(self.sender.clone(), draft).await.map(|reply| reply.answer)
         };
         let connecting = connecting.filter(|_| answered.is_ok());
-        let mut answer = match answered {
-            Ok((mut answer, correlation_id)) => {
-                if let Some(id) = correlation_id {
-                    answer.insert("correlation_id".to_owned(), Value::from(id));
-                }
-                answer
-            }
-            Err(why) => why.answer(),
-        };
-        if let Some(id) = given {
-            // As it came: a client that counts looks for its number.
-            answer.insert("correlation_id".to_owned(), id);
-        }
+        let mut answer = answered.unwrap_or_else(|why| why.answer());
+        answer.insert("correlation_id".to_owned(), told);
         // From here on nothing is missed; what is pushed comes after the answer.
         let wished = Watching::wish(&name, &answer, self.hub.bus());
         let then = self.say(&Value::Object(answer)).await;
@@ -196,13 +188,18 @@ impl Serving {
         then
     }
 
+    /// After a command, or what was to be one, the connection is closed, save an agent's.
+    fn after_command(&self) -> Then {
+        if self.agent.is_some() { Then::GoOn } else { Then::Close }
+    }
+
     /// A command of the older daemon: one answer, and then the end, save for an agent that stays connected.
     async fn command(&mut self, frame: Map<String, Value>) -> Then {
         let Some(command) = frame.get("command").and_then(Value::as_str).filter(|command| !command.is_empty()) else {
             let text = "`command` is no text";
             let now_ms = self.hub.now_ms();
             self.say(&legacy::error("", legacy::INVALID_COMMAND, text, &Value::Null, now_ms)).await;
-            return Then::Close;
+            return self.after_command();
         };
         let parameters = frame.get("parameters").cloned().unwrap_or_else(|| json!({}));
         if command == "EVENT" {
@@ -215,33 +212,29 @@ impl Serving {
         if mode != Mode::Compatibility {
             self.hub.count(command, client.unwrap_or(self.user()));
         }
-        let order = match legacy::order(command, parameters) {
-            Ok(order) => order,
-            Err(refusal) => {
-                self.say(&refusal.reply(command, self.hub.now_ms())).await;
-                return Then::Close;
+        let refused = match (legacy::event_of(command).filter(|_| mode == Mode::Pure), parameters) {
+            // Whatever else is wrong with it: it is the event that must be right.
+            (Some(event), parameters) => {
+                let data = legacy::order(command, parameters.clone()).map_or(parameters, |order| order.data);
+                let message = format!("commands are switched off: send the event '{event}' instead of {command}");
+                let details = json!({ "event": event, "data": data });
+                legacy::error(command, legacy::LEGACY_DISABLED, &message, &details, self.hub.now_ms())
             }
+            (None, parameters) => match legacy::order(command, parameters) {
+                Ok(order) => return self.carry_out(command, order).await,
+                Err(refusal) => refusal.reply(command, self.hub.now_ms()),
+            },
         };
-        if mode == Mode::Pure {
-            let event = legacy::event_of(command);
-            let message = format!(
-                "commands are switched off: send the event '{}' instead of {command}",
-                event.unwrap_or_default()
-            );
-            let details = json!({ "event": event, "data": order.data });
-            self.say(&legacy::error(command, legacy::LEGACY_DISABLED, &message, &details, self.hub.now_ms())).await;
-            return Then::Close;
-        }
-        self.carry_out(command, order).await
+        self.say(&refused).await;
+        self.after_command()
     }
 
     async fn carry_out(&mut self, command: &str, order: legacy::Order) -> Then {
         if let Some(refused) = self.absent(command, &order) {
             self.say(&refused).await;
-            return Then::Close;
+            return self.after_command();
         }
         let connection = command == "AGENT_CONNECTION";
-        let stays = connection && order.data["action"] == "connect";
         let awaited = (command == "COMPLETION").then(|| self.hub.expect(order.data["client_id"].as_str()));
         let draft = Draft {
             correlation_id: awaited.clone(),
@@ -265,7 +258,7 @@ impl Serving {
         if connection && agreed {
             self.connect(&order.data).await;
         }
-        if stays && agreed { Then::GoOn } else { Then::Close }
+        self.after_command()
     }
 
     /// The older daemon let only agents subscribe that were connected.
@@ -286,17 +279,17 @@ impl Serving {
 
     async fn wrapped_event(&mut self, parameters: &Value) -> Then {
         let text = |key: &str| parameters[key].as_str().map(str::to_owned);
-        let id = text("correlation_id");
+        let id = text("correlation_id").unwrap_or_else(|| self.hub.exchange());
         let draft = Draft {
-            correlation_id: id.clone(),
+            correlation_id: Some(id.clone()),
             ..Draft::new(&text("event").unwrap_or_default(), parameters["data"].clone())
         };
         let answer = match self.hub.bus().dispatch(self.sender.clone(), draft).await {
-            Ok(reply) => json!({ "status": "success", "result": reply.answer, "id": reply.correlation_id }),
+            Ok(reply) => json!({ "status": "success", "result": reply.answer, "id": id }),
             Err(why) => json!({ "status": "error", "error": why.answer(), "result": null, "id": id }),
         };
         self.say(&answer).await;
-        Then::Close
+        self.after_command()
     }
 
     /// This connection is an agent's from now on: what waits for it comes, after what was answered.
@@ -314,7 +307,7 @@ impl Serving {
         if self.agent.as_ref().is_none_or(|agent| agent.name != name) {
             self.leave().await;
             let (pushes, messages) = mpsc::channel(self.hub.options().lines_waiting_max.max(1));
-            let writer = tokio::spawn(push(Arc::clone(&self.outlet), messages));
+            let writer = tokio::spawn(push(Arc::clone(&self.hub), name.to_owned(), Arc::clone(&self.outlet), messages));
             self.agent = Some(Agent { name: name.to_owned(), pushes, writer });
         }
         if let Some(agent) = &self.agent {
@@ -351,9 +344,10 @@ fn correlation_id(given: Option<&Value>) -> Result<Option<String>, &'static str>
 }
 
 /// Write what is pushed; gives back what could not be.
-async fn push(outlet: Arc<Outlet>, mut messages: mpsc::Receiver<Value>) -> Vec<Value> {
+async fn push(hub: Arc<Hub>, agent: String, outlet: Arc<Outlet>, mut messages: mpsc::Receiver<Value>) -> Vec<Value> {
     while let Some(message) = messages.recv().await {
         if outlet.line(message.to_string()).await {
+            hub.written(&agent);
             continue;
         }
         messages.close();

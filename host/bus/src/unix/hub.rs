@@ -39,6 +39,8 @@ pub(super) struct Hub {
     options: Arc<UnixOptions>,
     state: Mutex<State>,
     numbers: AtomicU64,
+    /// Random, so that what is named here differs from run to run.
+    run: String,
     tally: Tally,
 }
 
@@ -65,7 +67,13 @@ struct Awaited {
 
 impl Hub {
     pub(super) fn new(bus: Bus, options: Arc<UnixOptions>) -> Self {
-        Self { bus, options, state: Mutex::default(), numbers: AtomicU64::new(1), tally: Tally::default() }
+        let mut random = [0; 6];
+        // Without randomness the clock tells two runs apart.
+        if getrandom::fill(&mut random).is_err() {
+            random.copy_from_slice(&bus.now_ms().to_be_bytes()[2..]);
+        }
+        let (run, numbers) = (hex::encode(random), AtomicU64::new(1));
+        Self { bus, options, state: Mutex::default(), numbers, run, tally: Tally::default() }
     }
 
     pub(super) fn bus(&self) -> &Bus {
@@ -114,13 +122,13 @@ impl Hub {
     /// An agent is there, on this connection. What waited for it goes out.
     pub(super) fn came(&self, agent: &str, number: u64, out: mpsc::Sender<Value>) {
         let mut state = self.state();
-        let waited = state.take(agent);
-        for message in waited {
-            if let Err(message) = put(&out, message) {
-                state.keep(agent, message, &self.options);
-            }
-        }
         state.present.insert(agent.to_owned(), (number, out));
+        state.forward(agent);
+    }
+
+    /// A message was written to an agent: in its place goes what did not fit into its queue.
+    pub(super) fn written(&self, agent: &str) {
+        self.state().forward(agent);
     }
 
     /// An agent has gone, if it was on this connection.
@@ -139,10 +147,7 @@ impl Hub {
         for message in messages.into_iter().chain(since) {
             state.keep(agent, message, &self.options);
         }
-        if let Some((number, out)) = state.present.get(agent).cloned() {
-            drop(state);
-            self.came(agent, number, out);
-        }
+        state.forward(agent);
     }
 
     /// An agent has gone, wherever it was: what is sent to it waits from now on.
@@ -153,7 +158,8 @@ impl Hub {
     /// Push a message to an agent, or keep it until it comes. Says which.
     fn push(&self, agent: &str, message: Value) -> &'static str {
         let mut state = self.state();
-        let message = match state.present.get(agent) {
+        // What waits already goes before it.
+        let message = match state.present.get(agent).filter(|_| !state.absent.contains_key(agent)) {
             Some((_, out)) => match put(out, message) {
                 Ok(()) => return "delivered",
                 Err(message) => message,
@@ -162,6 +168,11 @@ impl Hub {
         };
         state.keep(agent, message, &self.options);
         "queued"
+    }
+
+    /// A name for an exchange that its client gave none.
+    pub(super) fn exchange(&self) -> String {
+        format!("unix-{}-{:x}", self.run, self.numbers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A completion is about to be asked for: what comes of it waits for [`Self::acknowledged`]. Gives its correlation id.
@@ -284,6 +295,20 @@ impl State {
         let waited = self.absent.remove(agent).unwrap_or_default();
         self.absent_bytes -= waited.iter().map(bytes_of).sum::<usize>();
         waited
+    }
+
+    /// Put what waits for an agent into its queue, as much as there is room for.
+    fn forward(&mut self, agent: &str) {
+        let Some((_, out)) = self.present.get(agent) else { return };
+        let Some(kept) = self.absent.get_mut(agent) else { return };
+        while let Ok(place) = out.try_reserve() {
+            let Some(message) = kept.pop_front() else { break };
+            self.absent_bytes -= bytes_of(&message);
+            place.send(message);
+        }
+        if kept.is_empty() {
+            self.absent.remove(agent);
+        }
     }
 
     /// Keep a message for an agent. Where there is no room, the oldest of its own make place; if there are none, it is

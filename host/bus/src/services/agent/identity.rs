@@ -8,6 +8,7 @@ use crate::store::{Change, Store};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use tokio::sync::Mutex;
 
 /// Where they are kept.
 const NAMESPACE: &str = "plugin/agent_service:identities";
@@ -46,7 +47,9 @@ enum Order {
 }
 
 /// Answer `agent:create_identity`, `update_identity`, `get_identity`, `remove_identity` and `identities`.
-pub(super) async fn answer(store: &Store, event: &Event) -> Result<Value, Fault> {
+///
+/// `changing` is held from what is known to what is kept: of two changes at once, the second is made to the first.
+pub(super) async fn answer(store: &Store, changing: &Mutex<()>, event: &Event) -> Result<Value, Fault> {
     let operation = match event.name.as_str() {
         "agent:identities" | "agent:list_identities" => return list(store, read(event)?),
         "agent:create_identity" => "create",
@@ -59,6 +62,7 @@ pub(super) async fn answer(store: &Store, event: &Event) -> Result<Value, Fault>
     if agent_id.is_empty() {
         return Err(invalid("`agent_id` is empty"));
     }
+    let _alone = if operation == "get" { None } else { Some(changing.lock().await) };
     let known = store.get(NAMESPACE, &agent_id).map_err(refused)?;
     if operation == "create" {
         return create(store, event, &agent_id, rest, known.is_some()).await;

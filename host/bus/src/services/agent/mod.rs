@@ -56,6 +56,8 @@ pub struct Agents {
     roster: Roster,
     profiles: Arc<dyn ProfileSource>,
     handle: OnceLock<Handle>,
+    /// Held while an identity is changed, over all instances.
+    identities: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Deserialize)]
@@ -103,12 +105,13 @@ impl Agents {
     /// The same, with profiles that are looked up each time one is needed.
     #[must_use]
     pub fn with_profiles(store: &Store, profiles: Arc<dyn ProfileSource>) -> Registration {
-        let store = store.clone();
+        let (store, identities) = (store.clone(), Arc::default());
         let make = move || Self {
             roster: Roster::new(store.clone()),
             store: store.clone(),
             profiles: Arc::clone(&profiles),
             handle: OnceLock::new(),
+            identities: Arc::clone(&identities),
         };
         let mut registration =
             service("agent_service", "agent", "Knows the agents, and who gets a task.", Arc::new(make));
@@ -137,7 +140,7 @@ impl Agents {
             "agent:broadcast" => self.broadcast(event, read(event)?).await,
             "agent:get_state" | "agent:update_state" => self.state(event, read(event)?).await,
             "agent:connection" => self.connection(event).await,
-            _ => identity::answer(&self.store, event).await,
+            _ => identity::answer(&self.store, &self.identities, event).await,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::plugin::Fault;
 use crate::store::{Change, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The most agents at once.
@@ -42,13 +42,34 @@ pub(super) struct Roster {
     agents: Mutex<BTreeMap<String, Agent>>,
     /// Completions that ended before their agent was known to have begun, with its status.
     early: Mutex<VecDeque<(String, &'static str)>>,
-    /// Held while an agent's work begins or ends on record, or the agent goes: what has gone does not come back.
+    /// Agents that are about to begin.
+    claimed: Mutex<BTreeSet<String>>,
+    /// Held while an agent is changed: memory and store have the changes in one order, and what has gone does not come
+    /// back.
     work: tokio::sync::Mutex<()>,
+}
+
+/// An agent's place while it begins. Dropped, it is free again.
+pub(super) struct Claim<'a> {
+    roster: &'a Roster,
+    id: String,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.roster.claimed().remove(&self.id);
+    }
 }
 
 impl Roster {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, agents: Mutex::default(), early: Mutex::default(), work: tokio::sync::Mutex::default() }
+        Self {
+            store,
+            agents: Mutex::default(),
+            early: Mutex::default(),
+            claimed: Mutex::default(),
+            work: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Take up what the store knows. No completion outlives the host: agents whose work was one are `stopped`.
@@ -66,7 +87,19 @@ impl Roster {
         Ok(())
     }
 
+    /// The place of an agent that is about to begin, or to begin again; `None` if another has it.
+    pub(super) fn claim(&self, id: &str) -> Option<Claim<'_>> {
+        let free = self.claimed().insert(id.to_owned());
+        free.then(|| Claim { roster: self, id: id.to_owned() })
+    }
+
     pub(super) async fn put(&self, event: &Event, id: &str, agent: Agent) -> Result<(), Fault> {
+        let _alone = self.work.lock().await;
+        self.set(event, id, agent).await
+    }
+
+    /// [`Self::put`], for who holds `work`.
+    async fn set(&self, event: &Event, id: &str, agent: Agent) -> Result<(), Fault> {
         if id.is_empty() {
             return Err(super::invalid("`agent_id` is empty"));
         }
@@ -88,11 +121,11 @@ impl Roster {
     /// An agent's completion has begun. It may have ended already: then its status is given.
     pub(super) async fn begun(&self, event: &Event, id: &str, agent: &Agent) -> Result<Option<String>, Fault> {
         let _alone = self.work.lock().await;
-        self.put(event, id, agent.clone()).await?;
+        self.set(event, id, agent.clone()).await?;
         let process = agent.process_id.as_deref().unwrap_or_default();
         let ended = self.take_early(process);
         if let Some(status) = ended {
-            self.put(event, id, Agent { status: status.to_owned(), ..agent.clone() }).await?;
+            self.set(event, id, Agent { status: status.to_owned(), ..agent.clone() }).await?;
         }
         Ok(ended.map(str::to_owned))
     }
@@ -116,7 +149,7 @@ impl Roster {
         let found = self.agents().iter().find_map(of);
         if let Some((id, agent)) = found {
             self.take_early(process);
-            self.put(event, &id, Agent { status: status.to_owned(), ..agent }).await?;
+            self.set(event, &id, Agent { status: status.to_owned(), ..agent }).await?;
         }
         Ok(())
     }
@@ -158,6 +191,10 @@ impl Roster {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn claimed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn early(&self) -> MutexGuard<'_, VecDeque<(String, &'static str)>> {
         self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,7 +205,7 @@ pub(super) fn refused(why: StoreError) -> Fault {
     let code = match &why {
         StoreError::Invalid(_) => INVALID_PARAMETERS,
         StoreError::Full(_) => "RATE_LIMITED",
-        StoreError::Failed(_) => "STATE_FAILED",
+        StoreError::Failed(_) | StoreError::Open(_) => "STATE_FAILED",
     };
     Fault::Refused { message: why.to_string(), code: Some(code.to_owned()) }
 }

@@ -1,7 +1,7 @@
 //! Agents that the bus begins itself: each is a completion under way, begun from a profile.
 
 use super::profile::Profiles;
-use super::roster::Agent;
+use super::roster::{Agent, Claim};
 use super::{Agents, invalid};
 use crate::event::{Draft, Event};
 use crate::plugin::Fault;
@@ -31,6 +31,8 @@ impl Agents {
         let (profile_name, selection) = select(&profiles, &wish)?;
         let agent_id =
             wish.agent_id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("{profile_name}-{}", event.event_id));
+        // Held until it is in the roster: of two that are spawned at once, one is.
+        let _place = self.place(&agent_id)?;
         if self.roster.has(&agent_id) {
             return Err(failed(format!("there is an agent '{agent_id}': terminate it first, or name another")));
         }
@@ -48,6 +50,10 @@ impl Agents {
             "agent_id": agent_id, "status": "spawned", "process_id": agent.process_id, "agent": said,
             "selection": selection,
         }))
+    }
+
+    fn place(&self, id: &str) -> Result<Claim<'_>, Fault> {
+        self.roster.claim(id).ok_or_else(|| failed(format!("an agent '{id}' is being spawned: send again later")))
     }
 
     /// Begin an agent's work from its profile, and put it into the roster.
@@ -93,6 +99,7 @@ impl Agents {
     }
 
     pub(super) async fn restart(&self, event: &Event, agent_id: &str) -> Result<Value, Fault> {
+        let _place = self.place(agent_id)?;
         let mut agent = self.roster.find(agent_id)?;
         let Some(profile) = agent.profile.clone() else {
             return Err(invalid(&format!(
