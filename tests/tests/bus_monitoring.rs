@@ -264,14 +264,14 @@ fn the_documentation_lists_exactly_the_metrics_that_are_served() {
             (cells[1].clone(), cells[2].clone(), cells[3].clone())
         })
         .collect();
-    let served = scrape.kinds.iter().map(|(name, kind)| {
+    let found = scrape.kinds.iter().map(|(name, kind)| {
         let sample = if kind == "histogram" { format!("{name}_sum") } else { name.clone() };
         let labels: Vec<&str> = scrape.labels[&sample].keys().map(String::as_str).collect();
         (name.clone(), kind.clone(), labels.join(", "))
     });
-    let served: BTreeSet<_> = served.collect();
-    let missing: Vec<_> = served.difference(&documented).collect();
-    let stale: Vec<_> = documented.difference(&served).collect();
+    let found: BTreeSet<_> = found.collect();
+    let missing: Vec<_> = found.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&found).collect();
     assert!(missing.is_empty() && stale.is_empty(), "not documented: {missing:#?}\nnot served: {stale:#?}");
 }
 
