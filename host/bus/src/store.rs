@@ -119,7 +119,7 @@ pub enum StoreError {
     #[error("{0}")]
     Invalid(String),
     /// Too many changes wait.
-    #[error("{0} changes of state wait to be written (state.waiting_max): send again later")]
+    #[error("{0} changes of state wait to be written (plugins.state_service.max_waiting): send again later")]
     Full(usize),
     /// The store or the audit failed; the change was not made, and will not be.
     #[error("the state was not changed: {0}")]
@@ -300,7 +300,7 @@ impl Store {
             if bytes > self.limits.value_bytes_max {
                 let most = self.limits.value_bytes_max;
                 return Err(StoreError::Invalid(format!(
-                    "the value of '{key}' has {bytes} bytes, at most {most} are kept (state.value_bytes_max)"
+                    "the value of '{key}' has {bytes} bytes, at most {most} are kept (plugins.state_service.max_value_bytes)"
                 )));
             }
         }
@@ -318,7 +318,7 @@ impl Store {
         for (what, name) in [("namespace", namespace), ("key", key)] {
             if name.len() > most {
                 return Err(StoreError::Invalid(format!(
-                    "a {what} of {} bytes is longer than {most} (state.name_bytes_max)",
+                    "a {what} of {} bytes is longer than {most} (plugins.state_service.max_name_bytes)",
                     name.len()
                 )));
             }

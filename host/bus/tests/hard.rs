@@ -214,8 +214,10 @@ async fn no_event_meets_a_plugin_that_has_ended() {
                 let mut sent = 0;
                 while !done.load(Ordering::SeqCst) {
                     ask(&bus, "p:x").await.unwrap();
-                    assert_eq!(tell(&bus, "n:x", json!(1)).await.queued, 1);
-                    sent += 1;
+                    let told = tell(&bus, "n:x", json!(1)).await;
+                    // On a slow machine its mailbox is full at times, and who sends is told.
+                    assert_eq!(told.queued + told.refused.len(), 1);
+                    sent += told.queued;
                     if sent % 16 == 0 {
                         tokio::task::yield_now().await;
                     }

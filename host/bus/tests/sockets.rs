@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
 
 use futures_util::future::BoxFuture;
-use gavel_bus::unix::{SOCKETS, Unix, UnixError, UnixOptions};
+use gavel_bus::unix::{Mode, SOCKETS, Unix, UnixError, UnixOptions};
 use gavel_bus::*;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
@@ -46,11 +46,19 @@ struct Served {
 }
 
 fn bus() -> (Bus, Arc<Semaphore>) {
-    let (bus, go) = (Bus::new(Options::default(), || 1_000), Arc::new(Semaphore::new(0)));
+    bus_with(Options::default())
+}
+
+fn bus_with(options: Options) -> (Bus, Arc<Semaphore>) {
+    let (bus, go) = (Bus::new(options, || 1_000), Arc::new(Semaphore::new(0)));
     let echo = Echo(Arc::clone(&go));
     let registration = Registration {
         metadata: Metadata { name: "echo".to_owned(), version: "1".to_owned(), ..Metadata::default() },
-        capabilities: Capabilities { event_namespaces: vec!["echo".to_owned()], ..Capabilities::default() },
+        capabilities: Capabilities {
+            event_namespaces: vec!["echo".to_owned()],
+            commands: vec!["legacy:compose_prompt".to_owned()],
+            ..Capabilities::default()
+        },
         config: Value::Null,
         digest: "native".to_owned(),
         factory: Arc::new(move || echo.clone()),
@@ -286,6 +294,37 @@ async fn a_host_that_stops_answers_what_is_under_way() {
     busy.ends().await;
     stopping.await.unwrap();
     assert!(SOCKETS.iter().all(|name| !folder.path().join(format!("{name}.sock")).exists()));
+}
+
+#[tokio::test]
+async fn a_command_that_a_plugin_took_over_is_answered_by_it() {
+    let served = serve(|_| {}).await;
+    let answer = served.client().await.ask(json!({ "command": "COMPOSE_PROMPT", "parameters": { "a": 1 } })).await;
+    assert_eq!((&answer["status"], &answer["command"]), (&json!("success"), &json!("COMPOSE_PROMPT")), "{answer}");
+    let answer = served.client().await.ask(json!({ "command": "COMPOSE_PROMPTS" })).await;
+    assert_eq!(answer["error"]["code"], "UNKNOWN_COMMAND");
+    let pure = serve(|options| options.mode = Mode::Pure).await;
+    let answer = pure.client().await.ask(json!({ "command": "COMPOSE_PROMPT" })).await;
+    assert_eq!(answer["error"]["code"], "LEGACY_DISABLED");
+    assert_eq!(answer["error"]["details"]["event"], "legacy:compose_prompt");
+}
+
+#[tokio::test]
+async fn who_waits_longer_than_the_grace_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bus, _never) = bus_with(Options { shutdown_grace: Duration::from_millis(100), ..Options::default() });
+    let unix = Unix::start(&bus, UnixOptions::in_folder(folder.path())).await.unwrap();
+    let stream = UnixStream::connect(folder.path().join("events.sock")).await.unwrap();
+    let mut client = Client(BufReader::new(stream));
+    client.say(br#"{"event":"echo:slow","correlation_id":"c"}"#).await;
+    while bus.plugins()[0].queue_depth == 0 {
+        tokio::task::yield_now().await;
+    }
+    let stopped = tokio::spawn(unix.stop());
+    let answer = client.hear().await;
+    assert_eq!((&answer["code"], &answer["correlation_id"]), (&json!("TIMEOUT"), &json!("c")), "{answer}");
+    client.ends().await;
+    stopped.await.unwrap();
 }
 
 #[tokio::test]

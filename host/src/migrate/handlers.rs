@@ -324,7 +324,7 @@ class SpawnAgentHandler(CommandHandler):
     fn commands_and_events_lead_to_events() {
         for (name, event) in [
             ("HEALTH_CHECK", "system:health"),
-            ("COMPLETION:async:sonnet", "completion:async"),
+            ("COMPLETION:async:sonnet", "completion:request"),
             ("COMPOSE_PROMPT", "legacy:compose_prompt"),
             ("notes:add", "notes:add"),
         ] {

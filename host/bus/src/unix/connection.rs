@@ -33,6 +33,8 @@ struct Serving {
     socket: &'static str,
     number: u64,
     sender: Sender,
+    /// Its user and program, whatever its connection: what its uses of commands are counted under.
+    program: String,
     outlet: Arc<Outlet>,
     /// The agent that this connection is, once it said so.
     agent: Option<Agent>,
@@ -63,14 +65,16 @@ impl Connection {
     /// closed.
     pub(super) async fn serve(self) {
         let Self { stream, socket, number, hub, mut stop } = self;
-        let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| peer.uid().to_string());
+        let peer = stream.peer_cred().ok();
+        let user = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.uid().to_string());
+        let program = format!("unix:{user}/{}", program(peer.and_then(|peer| peer.pid())));
         let counted = Arc::clone(&hub);
         let _open = counted.opened();
         let (reading, writing) = stream.into_split();
         let outlet = Arc::new(Outlet::new(writing, hub.options().write_timeout));
         let mut lines = Lines::new(reading, hub.options().line_bytes_max);
         let sender = Sender::Client(format!("unix:{user}/{number}").into());
-        let mut serving = Serving { hub, socket, number, sender, outlet, agent: None, watching: None };
+        let mut serving = Serving { hub, socket, number, sender, program, outlet, agent: None, watching: None };
         serving.read(&mut lines, &mut stop).await;
         serving.watching = None;
         serving.leave().await;
@@ -169,7 +173,7 @@ impl Serving {
         let answered = if frame.remove("wait") == Some(Value::Bool(false)) {
             self.hub.bus().emit(self.sender.clone(), draft).await.map(|emitted| emitted.answer())
         } else {
-            self.hub.bus().dispatch(self.sender.clone(), draft).await.map(|reply| reply.answer)
+            self.hub.ask(&self.sender, draft).await
         };
         let connecting = connecting.filter(|_| answered.is_ok());
         let mut answer = answered.unwrap_or_else(|why| why.answer());
@@ -210,23 +214,41 @@ impl Serving {
         let mode = self.hub.options().mode;
         self.hub.tally().count_legacy(command);
         if mode != Mode::Compatibility {
-            self.hub.count(command, client.unwrap_or(self.user()));
+            self.hub.count(command, client.unwrap_or(&self.program));
         }
-        let refused = match (legacy::event_of(command).filter(|_| mode == Mode::Pure), parameters) {
+        let own = self.taken_over(command);
+        let event = own.as_deref().or_else(|| legacy::event_of(command));
+        let refused = match (event.filter(|_| mode == Mode::Pure), parameters) {
             // Whatever else is wrong with it: it is the event that must be right.
             (Some(event), parameters) => {
-                let data = legacy::order(command, parameters.clone()).map_or(parameters, |order| order.data);
+                let data = self.order(command, parameters.clone()).map_or(parameters, |order| order.data);
                 let message = format!("commands are switched off: send the event '{event}' instead of {command}");
                 let details = json!({ "event": event, "data": data });
                 legacy::error(command, legacy::LEGACY_DISABLED, &message, &details, self.hub.now_ms())
             }
-            (None, parameters) => match legacy::order(command, parameters) {
+            (None, parameters) => match self.order(command, parameters) {
                 Ok(order) => return self.carry_out(command, order).await,
                 Err(refusal) => refusal.reply(command, self.hub.now_ms()),
             },
         };
         self.say(&refused).await;
         self.after_command()
+    }
+
+    fn order(&self, command: &str, parameters: Value) -> Result<legacy::Order, legacy::Refusal> {
+        match self.taken_over(command) {
+            Some(event) => legacy::own_order(command, event, parameters),
+            None => legacy::order(command, parameters),
+        }
+    }
+
+    /// A command that an installation had of its own: a plugin that was migrated answers `legacy:NAME`, in lower case.
+    fn taken_over(&self, command: &str) -> Option<String> {
+        if legacy::event_of(command).is_some() {
+            return None;
+        }
+        let event = format!("legacy:{}", command.to_ascii_lowercase());
+        self.hub.bus().owner(&event).is_some().then_some(event)
     }
 
     async fn carry_out(&mut self, command: &str, order: legacy::Order) -> Then {
@@ -241,11 +263,11 @@ impl Serving {
             client_id: order.data["client_id"].as_str().map(str::to_owned),
             ..Draft::new(&order.event, order.data.clone())
         };
-        let answered = self.hub.bus().dispatch(self.sender.clone(), draft).await;
+        let answered = self.hub.ask(&self.sender, draft).await;
         let now_ms = self.hub.now_ms();
         let reply = match answered {
-            Ok(reply) => {
-                legacy::success(command, &legacy::result(command, &order.data, Value::Object(reply.answer)), now_ms)
+            Ok(answer) => {
+                legacy::success(command, &legacy::result(command, &order.data, Value::Object(answer)), now_ms)
             }
             Err(why) => legacy::failure(command, &why, now_ms),
         };
@@ -269,14 +291,6 @@ impl Serving {
         (!self.hub.is_present(agent)).then(error)
     }
 
-    /// The client, whatever its connection.
-    fn user(&self) -> &str {
-        match &self.sender {
-            Sender::Client(name) => name.split_once('/').map_or(name, |(user, _)| user),
-            _ => "unknown",
-        }
-    }
-
     async fn wrapped_event(&mut self, parameters: &Value) -> Then {
         let text = |key: &str| parameters[key].as_str().map(str::to_owned);
         let id = text("correlation_id").unwrap_or_else(|| self.hub.exchange());
@@ -284,8 +298,8 @@ impl Serving {
             correlation_id: Some(id.clone()),
             ..Draft::new(&text("event").unwrap_or_default(), parameters["data"].clone())
         };
-        let answer = match self.hub.bus().dispatch(self.sender.clone(), draft).await {
-            Ok(reply) => json!({ "status": "success", "result": reply.answer, "id": id }),
+        let answer = match self.hub.ask(&self.sender, draft).await {
+            Ok(answer) => json!({ "status": "success", "result": answer, "id": id }),
             Err(why) => json!({ "status": "error", "error": why.answer(), "result": null, "id": id }),
         };
         self.say(&answer).await;
@@ -331,6 +345,12 @@ impl Serving {
     async fn say(&self, answer: &Value) -> Then {
         if self.outlet.line(answer.to_string()).await { Then::GoOn } else { Then::Close }
     }
+}
+
+/// What a process is called, for operators.
+fn program(pid: Option<i32>) -> String {
+    let name = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+    name.map_or_else(|| "unknown".to_owned(), |name| name.trim_end().to_owned())
 }
 
 /// What a client calls an exchange: a text, or what it writes of a number.

@@ -3,7 +3,8 @@
 use super::view::{Open, Tally, UnixCounts};
 use super::{SOCKETS, UnixOptions, legacy, watching};
 use crate::bus::Bus;
-use crate::event::{Draft, Event, Sender, bytes_of};
+use crate::error::Error;
+use crate::event::{Answer, Draft, Event, Sender, bytes_of};
 use crate::handle::Handle;
 use crate::pattern::Pattern;
 use crate::plugin::{Capabilities, Fault, Metadata, Plugin, Registration};
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What `unix_transport` answers.
 pub const EVENTS: [&str; 6] = [
@@ -42,6 +43,8 @@ pub(super) struct Hub {
     /// Random, so that what is named here differs from run to run.
     run: String,
     tally: Tally,
+    /// Whether who still waits for an answer is told that it comes too late.
+    cut: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -73,7 +76,15 @@ impl Hub {
             random.copy_from_slice(&bus.now_ms().to_be_bytes()[2..]);
         }
         let (run, numbers) = (hex::encode(random), AtomicU64::new(1));
-        Self { bus, options, state: Mutex::default(), numbers, run, tally: Tally::default() }
+        Self {
+            bus,
+            options,
+            state: Mutex::default(),
+            numbers,
+            run,
+            tally: Tally::default(),
+            cut: watch::Sender::new(false),
+        }
     }
 
     pub(super) fn bus(&self) -> &Bus {
@@ -111,6 +122,24 @@ impl Hub {
             config: Value::Null,
             digest: "native".to_owned(),
             factory: Arc::new(move || Transport { hub: Arc::clone(&hub), handle: std::sync::OnceLock::new() }),
+        }
+    }
+
+    /// The grace is over: who still waits is told so.
+    pub(super) fn cut_off(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Ask the bus, unless the host ends before there is an answer. The event is ended all the same.
+    pub(super) async fn ask(&self, sender: &Sender, draft: Draft) -> Result<Answer, Error> {
+        let name = draft.name.clone();
+        let mut cut = self.cut.subscribe();
+        tokio::select! {
+            biased;
+            answered = self.bus.dispatch(sender.clone(), draft) => answered.map(|reply| reply.answer),
+            _ = cut.wait_for(|cut| *cut) => {
+                Err(Error::Stopping(name))
+            }
         }
     }
 
@@ -376,6 +405,9 @@ fn push_of(event: &Event, kind: &str) -> Value {
 
 /// The connection itself does what is asked; this says whether it can.
 fn connection(event: &Event) -> Result<Value, Fault> {
+    if matches!(&event.sender, Sender::Client(name) if !name.starts_with("unix:")) {
+        return Err(invalid("transport:connection: only a connection to a Unix socket can be an agent's"));
+    }
     let action = event.data["action"].as_str().unwrap_or("connect");
     let agent = connecting_agent(&event.data).ok_or_else(|| invalid("transport:connection needs `agent_id`"))?;
     let status = match action {

@@ -110,6 +110,14 @@ pub(super) fn order(command: &str, parameters: Value) -> Result<Order, Refusal> 
     Ok(Order { event: carried_out.to_owned(), data: Value::Object(data) })
 }
 
+/// An order for a command that is not in the table: its parameters are the event's data.
+pub(super) fn own_order(command: &str, event: String, parameters: Value) -> Result<Order, Refusal> {
+    if parameters.is_object() {
+        return Ok(Order { event, data: parameters });
+    }
+    Err(Refusal { code: INVALID_PARAMETERS, message: format!("{command}: `parameters` is no object") })
+}
+
 /// The fields that older clients look for, from what was asked and the answer of the event's handler.
 pub(super) fn result(command: &str, asked: &Value, answer: Value) -> Value {
     let pick = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), answer[*key].clone())).collect::<Map<_, _>>();

@@ -159,11 +159,17 @@ impl Unix {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.grace, ended).await.is_err() {
-            tracing::warn!("connections that did not end in {:?} are cut off", self.grace);
+            tracing::warn!("connections that did not end in {:?} are told so, and cut off", self.grace);
+            self.hub.cut_off();
+            let told = async { while self.tasks.join_next().await.is_some() {} };
+            drop(tokio::time::timeout(LAST_WORDS, told).await);
         }
         self.tasks.shutdown().await;
     }
 }
+
+/// How long clients may take to read that their answer comes too late.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Numbers connections over all sockets of the process.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
