@@ -103,7 +103,7 @@ fn nobody_claims_to_be_a_plugin_or_another_sender() {
     assert!(client.ask("state:set", json!({"namespace": "a", "key": "k", "value": 1})).get("error").is_none());
     let hash = format!("sha256:{}", "0".repeat(64));
     let key = json!([{"name": "k", "hash": hash, "roles": ["agent"], "actor": "plugin:x"}]);
-    stage.site.configure(&Config::open().with("keys", key));
+    stage.site.configure(&Config::open().with("auth", json!({"keys": key})));
     let (code, text) = stage.validated();
     assert!(code != Some(0) && text.contains("is the host's to say"), "{text}");
 }
