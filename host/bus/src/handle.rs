@@ -125,12 +125,30 @@ impl Handle {
             );
             return Err(Error::Forbidden(text));
         }
+        self.within_rate(&bus)?;
+        Ok(bus)
+    }
+
+    /// Count something that the plugin does beside the bus against its rate of events, so that it has one limit for both.
+    ///
+    /// # Errors
+    /// If it does too much, or has ended.
+    pub fn take(&self) -> Result<(), Error> {
+        let bus = self.bus.upgrade().map(Bus::from_inner);
+        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
+        if self.revoked.load(Ordering::Acquire) {
+            return Err(Error::Forbidden(format!("plugin '{}' has ended: it may do nothing any more", self.plugin)));
+        }
+        self.within_rate(&bus)
+    }
+
+    fn within_rate(&self, bus: &Bus) -> Result<(), Error> {
         if !self.bucket.take() {
             let rate = bus.options().plugin_events_per_second;
             let text =
                 format!("plugin '{}' emits more than {rate} events a second (plugin_events_per_second)", self.plugin);
             return Err(Error::RateLimited(text));
         }
-        Ok(bus)
+        Ok(())
     }
 }

@@ -2,14 +2,16 @@
 //! held against its schema. Nothing of it runs for the bus before all of that holds, and nothing is compiled that is
 //! known already.
 
-use super::folder::{Found, only_ours};
+use super::files::{self, only_ours};
+use super::folder::Found;
 use super::grants::{Granted, Grants, plain};
 use super::manifest::{Manifest, Overlay, check_name};
 use super::settings::Settings;
 use super::shelf::Shelf;
 use crate::policies::admit::trusted_signers;
 use crate::policies::package::{Package, digest_of};
-use anyhow::{Context, Result, bail, ensure};
+use crate::signing::PublicKey;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use arc_swap::ArcSwap;
 use gavel_bus::{Capabilities, Metadata, Pattern};
 use gavel_runtime::Sandbox;
@@ -32,6 +34,10 @@ pub struct Candidate {
     pub digest: String,
     /// The names of the trusted keys that signed it.
     pub signers: Vec<String>,
+    /// The keys that signed it, trusted or not.
+    pub keys: Vec<PublicKey>,
+    /// What its manifest grants.
+    pub manifest_grants: Grants,
     /// What the component says of itself.
     pub described: Described,
     /// The same, for the bus, under the name that it runs by.
@@ -95,12 +101,13 @@ impl Admission {
     pub(super) fn admit(&self, place: &Path, found: &Found) -> Result<Candidate> {
         let manifest = match &found.manifest {
             Some(path) => {
-                only_ours(place).and_then(|()| only_ours(path)).map_err(anyhow::Error::msg)?;
+                only_ours(folder_of(place), place).and_then(|_| only_ours(place, path)).map_err(anyhow::Error::msg)?;
                 Manifest::read(path)?
             }
             None => Manifest::bare(place.to_owned()),
         };
-        let package = self.read(&manifest.component)?;
+        let root = if found.manifest.is_some() { place } else { folder_of(place) };
+        let package = self.read(root, &manifest.component)?;
         self.admit_package(place, &manifest, &package).with_context(|| manifest.component.display().to_string())
     }
 
@@ -109,17 +116,43 @@ impl Admission {
     /// # Errors
     /// Why it would be left out.
     pub fn admit_file(&self, file: &Path) -> Result<Candidate> {
-        let package = self.read(file)?;
+        let package = self.read(folder_of(file), file)?;
         self.admit_package(file, &Manifest::bare(file.to_owned()), &package).with_context(|| file.display().to_string())
     }
 
-    fn read(&self, component: &Path) -> Result<Package> {
-        only_ours(component).map_err(anyhow::Error::msg)?;
-        let (size, limit) = (std::fs::metadata(component)?.len(), self.settings().component_bytes_max);
+    /// A component that lies, and really lies, below `root`.
+    fn read(&self, root: &Path, component: &Path) -> Result<Package> {
+        let real = only_ours(root, component).map_err(anyhow::Error::msg)?;
         let shown = component.display();
-        ensure!(size <= limit, "{shown}: {size} bytes, a component may have {limit} (limits.max_component_bytes)");
-        let bytes = std::fs::read(component).with_context(|| shown.to_string())?;
-        Package::read(&bytes).with_context(|| component.display().to_string())
+        let bytes = files::read(&real, self.settings().component_bytes_max, "limits.max_component_bytes")
+            .map_err(|why| anyhow!("{shown}: {why}"))?;
+        Package::read(&bytes).with_context(|| shown.to_string())
+    }
+
+    /// What now stands against a plugin that serves: none of the keys that signed it is trusted any more, or a signature
+    /// is required now.
+    pub(super) fn distrust(&self, candidate: &Candidate) -> Option<String> {
+        let signatures = &self.settings().signatures;
+        let trusted = |key: &PublicKey| signatures.keys.values().any(|known| known == key);
+        let doubted = signatures.required && !candidate.keys.iter().any(trusted);
+        doubted.then(|| "signatures are required, and no key that is trusted now signed it".to_owned())
+    }
+
+    /// A plugin that serves, with what it is granted now, and its code and configuration as they are. `None` where that is
+    /// what it has, or cannot be known.
+    pub(super) fn granted_now(&self, candidate: &Candidate) -> Option<Candidate> {
+        let settings = self.settings();
+        let name = candidate.name();
+        let overlay = Overlay::read(name, settings.plugins.get(name).unwrap_or(&Value::Null)).ok()?;
+        let required = settings.signatures.required;
+        let mut granted = granted(&overlay, &candidate.manifest_grants, &candidate.described, required).ok()?;
+        // More room is for what is admitted anew.
+        let (now, had) = (&mut granted.limits, &candidate.granted.limits);
+        now.max_memory_bytes = now.max_memory_bytes.min(had.max_memory_bytes);
+        now.deadline_ms = now.deadline_ms.min(had.deadline_ms);
+        let capabilities = capabilities(&candidate.described, &granted).ok()?;
+        let narrowed = Candidate { capabilities, granted, ..candidate.clone() };
+        (narrowed.fingerprint() != candidate.fingerprint()).then_some(narrowed)
     }
 
     fn admit_package(&self, place: &Path, manifest: &Manifest, package: &Package) -> Result<Candidate> {
@@ -133,7 +166,7 @@ impl Admission {
         let name = manifest.name.clone().unwrap_or_else(|| described.metadata.name.clone());
         check_name(&name).map_err(anyhow::Error::msg)?;
         let overlay = Overlay::read(&name, settings.plugins.get(&name).unwrap_or(&Value::Null))?;
-        let granted = granted(&overlay, manifest, &described, settings.signatures.required)?;
+        let granted = granted(&overlay, &manifest.grants, &described, settings.signatures.required)?;
         let config = overlay.config_over(&manifest.config);
         check_size(&config)?;
         self.sandbox.check_plugin(&name, &config, &granted.limits, &described)?;
@@ -143,6 +176,8 @@ impl Admission {
             component: manifest.component.clone(),
             digest: package.digest.clone(),
             signers,
+            keys: package.signatures.iter().map(|signature| signature.key).collect(),
+            manifest_grants: manifest.grants.clone(),
             metadata: metadata(&name, &described),
             capabilities: capabilities(&described, &granted)?,
             granted,
@@ -162,11 +197,16 @@ impl Admission {
     }
 }
 
+/// The folder that a place is in.
+fn folder_of(place: &Path) -> &Path {
+    place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Where a signature is required, a manifest, which has none, grants nothing.
-fn granted(overlay: &Overlay, manifest: &Manifest, described: &Described, signed_only: bool) -> Result<Granted> {
-    let below = if signed_only { Grants::default() } else { manifest.grants.clone() };
+fn granted(overlay: &Overlay, manifest: &Grants, described: &Described, signed_only: bool) -> Result<Granted> {
+    let below = if signed_only { Grants::default() } else { manifest.clone() };
     let mut granted = overlay.grants_over(&below).grant(&described.capabilities).map_err(anyhow::Error::msg)?;
-    if manifest.grants != below {
+    if *manifest != below {
         let word = "what its manifest grants: it is not signed, and daemon.plugin_signatures.required; grant it under plugins.NAME.grants";
         granted.withheld.push(word.to_owned());
     }
@@ -208,7 +248,7 @@ fn capabilities(described: &Described, granted: &Granted) -> Result<Capabilities
         commands: said.commands.clone(),
         provides_services: said.provides_services.clone(),
         subscribes: patterns(&said.subscribes)?,
-        before: patterns(&said.before)?,
+        before: granted.before.clone(),
         after: patterns(&said.after)?,
         emits: granted.emits.clone(),
         state: granted.state.clone(),

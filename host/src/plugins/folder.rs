@@ -4,16 +4,15 @@
 //! and works on every one, which being told of changes does not. What changed is taken when two looks saw the same, so
 //! that a file that is still being copied is not read; so is what went away.
 
+use super::files::only_ours;
 use super::manifest::{FILE, Manifest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Plugins that one folder may hold; more are not looked at, and named as broken.
+/// Plugins that one folder may hold; more are not taken, and the folder is named as broken.
 const PLUGINS_MAX: usize = 256;
-
-/// The permission of others to write.
-const OTHERS_WRITE: u32 = 0o002;
 
 /// What tells that a file is another or has changed: its number, time and size.
 type Mark = Option<(u64, i64, i64, u64)>;
@@ -38,8 +37,23 @@ pub(super) struct Found {
 pub(super) struct Look {
     /// By place: the plugin's folder, or the bare component.
     pub(super) found: BTreeMap<PathBuf, Found>,
-    /// Places that are no plugins, and why.
+    /// Folders and places that are no plugins, or could not be looked into, and why.
     pub(super) broken: BTreeMap<PathBuf, String>,
+    /// Places that are there and were not looked at: there are too many, or they cannot be.
+    unseen: BTreeSet<PathBuf>,
+}
+
+impl Look {
+    /// Whether nothing can be said of a place: what is there is neither new nor gone.
+    pub(super) fn hides(&self, place: &Path) -> bool {
+        let folder = || place.parent().is_some_and(|folder| self.broken.contains_key(folder) && !self.counted(folder));
+        self.unseen.contains(place) || folder()
+    }
+
+    /// Whether a folder was read to its end, whatever else is wrong with it.
+    fn counted(&self, folder: &Path) -> bool {
+        self.unseen.iter().any(|place| place.parent() == Some(folder))
+    }
 }
 
 /// What was seen before, so that a look can tell what is new.
@@ -72,8 +86,8 @@ impl Seen {
             .filter(|(place, found)| self.done.get(*place) != Some(&found.stamp) && still(place))
             .map(|(place, found)| (place.clone(), found.clone()))
             .collect();
-        let gone: Vec<_> =
-            self.done.keys().filter(|place| !stamps.contains_key(*place) && still(place)).cloned().collect();
+        let absent = |place: &&PathBuf| !stamps.contains_key(*place) && !look.hides(place);
+        let gone: Vec<_> = self.done.keys().filter(absent).filter(|place| still(place)).cloned().collect();
         self.last = stamps;
         News { changed, gone }
     }
@@ -106,7 +120,7 @@ pub(super) fn look(folders: &[PathBuf]) -> Look {
 }
 
 fn look_into(folder: &Path, look: &mut Look) -> Result<(), String> {
-    only_ours(folder)?;
+    only_ours(folder, folder)?;
     let unreadable = |why: std::io::Error| format!("{} cannot be looked into: {why}", folder.display());
     let mut places = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -115,28 +129,45 @@ fn look_into(folder: &Path, look: &mut Look) -> Result<(), String> {
     places.sort();
     let mut count = 0;
     for place in places {
-        let Some((label, manifest)) = plugin_at(&place) else { continue };
+        let (label, manifest) = match plugin_at(&place) {
+            Ok(Some(plugin)) => plugin,
+            Ok(None) => continue,
+            Err(why) => {
+                look.broken.insert(place.clone(), format!("{}: {why}", place.display()));
+                look.unseen.insert(place);
+                continue;
+            }
+        };
         count += 1;
         if count > PLUGINS_MAX {
-            return Err(format!("{}: more than {PLUGINS_MAX} plugins; the others are left out", folder.display()));
+            look.unseen.insert(place);
+            continue;
         }
         let found = found(&place, label, manifest);
         look.found.insert(place, found);
+    }
+    if count > PLUGINS_MAX {
+        return Err(format!("{}: more than {PLUGINS_MAX} plugins; the others are left out", folder.display()));
     }
     Ok(())
 }
 
 /// What a place is called and where its manifest lies, if it is a plugin's.
-fn plugin_at(place: &Path) -> Option<(String, Option<PathBuf>)> {
-    let name = place.file_name()?.to_str()?;
-    if name.starts_with('.') {
-        return None;
-    }
-    if place.is_dir() {
+fn plugin_at(place: &Path) -> std::io::Result<Option<(String, Option<PathBuf>)>> {
+    let Some(name) = place.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
+        return Ok(None);
+    };
+    let is_folder = match std::fs::metadata(place) {
+        Ok(found) => found.is_dir(),
+        // A link that points nowhere, or what was just taken away.
+        Err(why) if why.kind() == ErrorKind::NotFound => false,
+        Err(why) => return Err(why),
+    };
+    if is_folder {
         let manifest = place.join(FILE);
-        return manifest.exists().then(|| (name.to_owned(), Some(manifest)));
+        return Ok(manifest.try_exists()?.then(|| (name.to_owned(), Some(manifest))));
     }
-    name.strip_suffix(".wasm").map(|name| (name.to_owned(), None))
+    Ok(name.strip_suffix(".wasm").map(|name| (name.to_owned(), None)))
 }
 
 fn found(place: &Path, label: String, manifest: Option<PathBuf>) -> Found {
@@ -153,16 +184,6 @@ fn mark(path: &Path) -> Mark {
     // A folder's size and time change with what else lies in it.
     let (time, size) = if found.is_dir() { ((0, 0), 0) } else { ((found.mtime(), found.mtime_nsec()), found.len()) };
     Some((found.ino(), time.0, time.1, size))
-}
-
-/// What others may write is not trusted.
-pub(super) fn only_ours(path: &Path) -> Result<(), String> {
-    let found = std::fs::metadata(path).map_err(|why| format!("{}: {why}", path.display()))?;
-    if found.mode() & OTHERS_WRITE == 0 {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(format!("{path}: everybody may write it, so nothing in it is trusted: `chmod o-w {path}`"))
 }
 
 #[cfg(test)]
@@ -235,7 +256,35 @@ mod tests {
         let seen = look(&[folder.path().to_owned()]);
         assert!(seen.found.is_empty());
         assert!(seen.broken.values().next().unwrap().contains("chmod o-w"), "{:?}", seen.broken);
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let dirs = [folder.path().to_owned()];
+        let mut known = Seen::default();
+        let news = known.news(&look(&dirs), true);
+        news.changed.iter().for_each(|(place, found)| known.done(place, found.stamp));
+        for look in [&seen, &seen] {
+            assert!(known.news(look, false).gone.is_empty(), "what cannot be looked at is not gone");
+        }
+        std::fs::remove_file(folder.path().join("a.wasm")).unwrap();
+        assert_eq!(known.news(&look(&dirs), true).gone.len(), 1);
         let missing = look(&[folder.path().join("missing")]);
         assert!(missing.broken.values().next().unwrap().contains("missing"));
+    }
+
+    #[test]
+    fn of_too_many_plugins_those_that_serve_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let dirs = [folder.path().to_owned()];
+        let file = |n: usize| folder.path().join(format!("{n:04}.wasm"));
+        (1..=PLUGINS_MAX).for_each(|n| std::fs::write(file(n), "1").unwrap());
+        let mut seen = Seen::default();
+        let news = seen.news(&look(&dirs), true);
+        assert_eq!(news.changed.len(), PLUGINS_MAX);
+        news.changed.iter().for_each(|(place, found)| seen.done(place, found.stamp));
+        std::fs::write(file(0), "1").unwrap();
+        std::fs::remove_file(file(7)).unwrap();
+        std::fs::write(folder.path().join("0000a.wasm"), "1").unwrap();
+        let crowded = look(&dirs);
+        assert!(crowded.broken.values().any(|why| why.contains("more than 256")), "{:?}", crowded.broken);
+        assert_eq!(seen.news(&crowded, true).gone, [file(7)], "the last one is there, and only what is gone is gone");
     }
 }

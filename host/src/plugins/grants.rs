@@ -2,9 +2,12 @@
 //!
 //! Without a word of the operator a plugin may emit within its own namespaces and use its own state, and nothing else.
 
-use gavel_bus::Pattern;
+use gavel_bus::{Pattern, namespace};
 use gavel_runtime::plugin::{Capabilities as Asked, Limits};
 use serde::{Deserialize, Serialize};
+
+/// What no plugin stands before without a grant that names it.
+const VITAL_NAMESPACES: [&str; 2] = ["state", "system"];
 
 /// What an operator grants. An absent key means the default, not everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -13,6 +16,10 @@ pub struct Grants {
     /// Events that it may emit or call. Default: those of its own namespaces, and its own single events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emits: Option<Vec<Pattern>>,
+    /// Events that it may see before their handler does, and change or cancel. Default: as of `emits`. The namespace is
+    /// always named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Vec<Pattern>>,
     /// Namespaces of the state beside its own. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Vec<String>>,
@@ -32,6 +39,8 @@ pub struct Grants {
 pub struct Granted {
     /// Events that it may emit or call.
     pub emits: Vec<Pattern>,
+    /// Events that it may see before their handler.
+    pub before: Vec<Pattern>,
     /// Namespaces of the state beside its own.
     pub state: Vec<String>,
     /// Governed tools.
@@ -48,6 +57,7 @@ impl Grants {
     pub fn over(self, below: &Self) -> Self {
         Self {
             emits: self.emits.or_else(|| below.emits.clone()),
+            before: self.before.or_else(|| below.before.clone()),
             state: self.state.or_else(|| below.state.clone()),
             tools: self.tools.or_else(|| below.tools.clone()),
             memory_bytes: self.memory_bytes.or(below.memory_bytes),
@@ -58,12 +68,14 @@ impl Grants {
     /// What a plugin that asks so much gets of it.
     ///
     /// # Errors
-    /// When it asks to emit what is no pattern.
+    /// When it asks to emit, or to stand before, what is no pattern.
     pub fn grant(&self, asked: &Asked) -> Result<Granted, String> {
         let mut withheld = Vec::new();
         let own = || own_events(asked);
         let (emits, refused) = patterns(&asked.emits, &self.emits.clone().map_or_else(own, Ok)?)?;
         withheld.extend(refused.iter().map(|pattern| format!("to emit {pattern}")));
+        let (before, refused) = stand_before(&asked.before, &self.before.clone().map_or_else(own, Ok)?)?;
+        withheld.extend(refused.iter().map(|pattern| format!("to see {pattern} before its handler")));
         let (state, refused) = named(&asked.state, self.state.as_deref());
         withheld.extend(refused.iter().map(|space| format!("the state's namespace {space}")));
         let (tools, refused) = named(&asked.tools, self.tools.as_deref());
@@ -73,7 +85,7 @@ impl Grants {
         let deadline = (asked.deadline_ms, self.deadline_ms.unwrap_or(limits.deadline_ms));
         limits.max_memory_bytes = within(memory, "bytes of memory", &mut withheld);
         limits.deadline_ms = within(deadline, "ms for an event", &mut withheld);
-        Ok(Granted { emits, state, tools, limits, withheld })
+        Ok(Granted { emits, before, state, tools, limits, withheld })
     }
 }
 
@@ -106,6 +118,22 @@ fn patterns(asked: &[String], granted: &[Pattern]) -> Result<(Vec<Pattern>, Vec<
         }
     }
     Ok((once, refused))
+}
+
+/// As [`patterns`], for events of others that a plugin could change, and that fail while it fails. So a plugin never stands
+/// before all namespaces at once, and before one that the host lives on only where the grant names it.
+fn stand_before(asked: &[String], granted: &[Pattern]) -> Result<(Vec<Pattern>, Vec<String>), String> {
+    let (vital, any): (Vec<Pattern>, Vec<Pattern>) =
+        granted.iter().cloned().partition(|granted| VITAL_NAMESPACES.contains(&namespace(granted.as_str())));
+    let (named, _) = patterns(asked, &vital)?;
+    let (rest, _) = patterns(asked, &any)?;
+    let rest = rest.into_iter().filter(|got| {
+        let space = namespace(got.as_str());
+        space != "*" && !VITAL_NAMESPACES.contains(&space)
+    });
+    let got: Vec<Pattern> = named.into_iter().chain(rest).collect();
+    let refused = asked.iter().filter(|text| !got.iter().any(|got| got.as_str() == *text)).cloned().collect();
+    Ok((got, refused))
 }
 
 /// The pattern of the names that are of both.
@@ -198,6 +226,25 @@ mod tests {
         assert_eq!(granted.limits.deadline_ms, 7);
         assert!(granted.withheld.contains(&"to emit state:*".to_owned()), "{:?}", granted.withheld);
         assert!(!granted.withheld.contains(&"to emit *:error".to_owned()), "{:?}", granted.withheld);
+    }
+
+    #[test]
+    fn a_plugin_stands_before_its_own_events_and_those_that_are_named() {
+        let asked = ["*", "state:set", "echo:*", "completion:*", "system:health"].map(str::to_owned).to_vec();
+        let asked = Asked { before: asked, ..asking() };
+        let before = |granted: &[&str]| {
+            let patterns = granted.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            let granted = Grants { before: Some(patterns), ..Grants::default() }.grant(&asked).unwrap();
+            texts(&granted.before).join(" ")
+        };
+        let own = Grants::default().grant(&asked).unwrap();
+        assert_eq!(texts(&own.before), ["echo:*", "greeting:say"]);
+        assert!(own.withheld.contains(&"to see state:set before its handler".to_owned()), "{:?}", own.withheld);
+        assert!(own.withheld.contains(&"to see * before its handler".to_owned()), "{:?}", own.withheld);
+        assert_eq!(before(&["*"]), "echo:* completion:*");
+        assert_eq!(before(&["*:set", "*:health"]), "echo:set echo:health completion:set completion:health");
+        assert_eq!(before(&["state:set", "system:*"]), "state:set system:* system:health");
+        assert_eq!(before(&[]), "");
     }
 
     #[test]

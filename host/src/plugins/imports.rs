@@ -112,6 +112,7 @@ impl Desk {
 
     /// Change its own namespace; gives how many keys there were of what is named.
     async fn change_own(&self, change: Change) -> Result<usize, Refusal> {
+        self.handle()?.take().map_err(told)?;
         let event_id = self.current().map_or_else(|| "startup".to_owned(), |event| event.event_id.clone());
         let sender = Sender::Plugin(Arc::clone(&self.name));
         self.surroundings.store.change(&event_id, &sender, change).await.map_err(of_store)
@@ -182,6 +183,7 @@ impl Desk {
         let Some(kernel) = &self.surroundings.kernel else {
             return Err(forbidden("this host has no kernel that could judge a tool call"));
         };
+        self.handle()?.take().map_err(told)?;
         let params = json_of(&params, "the parameters")?;
         let current = self.current();
         let number = self.calls.fetch_add(1, Ordering::Relaxed);

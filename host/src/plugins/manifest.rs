@@ -3,6 +3,7 @@
 //! It is the operator's file, not the author's: it says under which name a component runs, with which configuration, and
 //! what it is granted. What a component itself asks for is in its `describe`. Unknown keys are errors.
 
+use super::files;
 use super::grants::Grants;
 use crate::config::{ConfigError, typed};
 use serde::Deserialize;
@@ -53,11 +54,8 @@ impl Manifest {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |why: String| ConfigError::Unreadable { path: path.to_owned(), why };
         let malformed = |why: String| ConfigError::Malformed { path: path.to_owned(), why };
-        let bytes = std::fs::metadata(path).map_err(|why| unreadable(why.to_string()))?.len();
-        if bytes > MANIFEST_BYTES_MAX {
-            return Err(unreadable(format!("{bytes} bytes, a manifest may have {MANIFEST_BYTES_MAX}")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|why| unreadable(why.to_string()))?;
+        let bytes = files::read(path, MANIFEST_BYTES_MAX, "for a manifest").map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|why| malformed(why.to_string()))?;
         let value = serde_saphyr::from_str(&text).map_err(|why| malformed(why.to_string()))?;
         let mut manifest: Self = typed(path, value)?;
         manifest.validate().map_err(|why| ConfigError::Invalid { path: path.to_owned(), why })?;

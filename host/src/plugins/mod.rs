@@ -2,7 +2,7 @@
 //! serve.
 //!
 //! What belongs together: [`manifest`] is what stands beside a component and [`grants`] what it gets of what it asks;
-//! `folder` sees what lies in the plugin folders; [`admit`] stands between a file and a plugin; [`shelf`] keeps what is
+//! `folder` sees what lies in the plugin folders, and `files` reads it; [`admit`] stands between a file and a plugin; [`shelf`] keeps what is
 //! known by digest; `place` brings plugins to the bus in the order in which they need each other; `component` is a
 //! plugin to the bus, and `imports` and `tools` are what it may do there.
 //!
@@ -14,6 +14,7 @@
 
 pub mod admit;
 mod component;
+mod files;
 mod folder;
 pub mod grants;
 mod imports;
@@ -34,7 +35,7 @@ use gavel_bus::{Bus, Store};
 use imports::Surroundings;
 use place::Hall;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
@@ -66,6 +67,8 @@ pub struct Plugins {
 struct State {
     seen: Seen,
     hall: Hall,
+    /// What the last look found wrong with the folders.
+    unseen: BTreeMap<PathBuf, String>,
 }
 
 /// What an operator is told, as of the last change.
@@ -86,7 +89,7 @@ impl Plugins {
         let plugins = Arc::new(Self {
             surroundings,
             bus,
-            changing: tokio::sync::Mutex::new(State { seen: Seen::default(), hall }),
+            changing: tokio::sync::Mutex::new(State { seen: Seen::default(), hall, unseen: BTreeMap::new() }),
             shown: Mutex::default(),
         });
         plugins.look(true).await;
@@ -113,9 +116,17 @@ impl Plugins {
     /// Look into the folders, and take what is new. `at_once`: what is seen for the first time too.
     pub async fn look(&self, at_once: bool) {
         let mut state = self.changing.lock().await;
-        let look = self.see().await;
-        let news = state.seen.news(&look, at_once);
-        self.take(&mut state, &look, news).await;
+        self.look_and_take(&mut state, at_once).await;
+    }
+
+    async fn look_and_take(&self, state: &mut State, at_once: bool) {
+        match self.see().await {
+            Ok(look) => {
+                let news = state.seen.news(&look, at_once);
+                self.take(state, look, news).await;
+            }
+            Err(why) => tracing::error!(why, "the plugin folders were not looked at"),
+        }
     }
 
     /// Look at a plugin's files again, and put what is there now in its place, be it the same. A name that is not
@@ -125,7 +136,7 @@ impl Plugins {
     /// Why it is not in service as its files are; what served goes on.
     pub async fn reload(&self, name: &str) -> Result<(), String> {
         let mut state = self.changing.lock().await;
-        let look = self.see().await;
+        let look = self.see().await?;
         let placed = state.hall.place_of(name);
         let of_label = || look.found.iter().find(|(_, found)| found.label == name).map(|(place, _)| place.clone());
         let Some(place) = placed.or_else(of_label) else {
@@ -136,10 +147,15 @@ impl Plugins {
                 format!("there is no plugin '{name}', neither registered nor in the plugin folders")
             });
         };
+        if look.hides(&place) {
+            let folder = place.parent().and_then(|folder| look.broken.get(folder));
+            let why = look.broken.get(&place).or(folder).cloned();
+            return Err(why.unwrap_or_else(|| format!("{}: it cannot be looked at", place.display())));
+        }
         state.hall.begin_anew(&place);
         let changed = look.found.get(&place).map(|found| (place.clone(), found.clone()));
         let gone = if changed.is_none() { vec![place.clone()] } else { Vec::new() };
-        self.take(&mut state, &look, News { changed: changed.into_iter().collect(), gone }).await;
+        self.take(&mut state, look, News { changed: changed.into_iter().collect(), gone }).await;
         state.hall.trouble(&place).map_or(Ok(()), Err)
     }
 
@@ -156,12 +172,18 @@ impl Plugins {
         self.shown().facts.remove(plugin).unwrap_or_default()
     }
 
-    /// Take another configuration, and look at all plugins again: what is the same goes on as it is. How often the
-    /// folders are looked at counts from the next start.
+    /// Take another configuration, and look at all plugins again: what is the same goes on as it is. What is no longer
+    /// trusted ends, and what is no longer granted is taken, whatever the files have become. How often the folders are
+    /// looked at counts from the next start.
     pub async fn reconfigure(&self, settings: Settings) {
+        let mut state = self.changing.lock().await;
         self.surroundings.admission.reconfigure(settings);
-        self.changing.lock().await.seen.look_at_all_again();
-        self.look(true).await;
+        state.hall.expel().await;
+        state.seen.look_at_all_again();
+        self.look_and_take(&mut state, true).await;
+        state.hall.narrow().await;
+        state.hall.settle().await;
+        self.show(&state);
     }
 
     /// What the host is told about plugins.
@@ -174,13 +196,13 @@ impl Plugins {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn see(&self) -> Look {
+    async fn see(&self) -> Result<Look, String> {
         let folders = self.settings().folders.clone();
-        tokio::task::spawn_blocking(move || folder::look(&folders)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || folder::look(&folders)).await.map_err(|why| why.to_string())
     }
 
     /// Bring to the bus what is new.
-    async fn take(&self, state: &mut State, look: &Look, news: News) {
+    async fn take(&self, state: &mut State, look: Look, news: News) {
         for place in &news.gone {
             state.hall.leave(place);
         }
@@ -199,7 +221,8 @@ impl Plugins {
         for place in news.gone.iter().filter(|place| !state.hall.has(place)) {
             state.seen.forget(place);
         }
-        self.show(state, look);
+        state.unseen = look.broken;
+        self.show(state);
     }
 
     /// Verifying hashes and describing compiles: not on a thread that serves.
@@ -209,12 +232,12 @@ impl Plugins {
     }
 
     /// Keep what an operator is told, and log what is new in it.
-    fn show(&self, state: &State, look: &Look) {
+    fn show(&self, state: &State) {
         let mut broken = state.hall.broken();
-        broken.extend(look.broken.iter().map(|(place, why)| (place.display().to_string(), why.clone())));
+        broken.extend(state.unseen.iter().map(|(place, why)| (place.display().to_string(), why.clone())));
         let facts: BTreeMap<String, Map<String, Value>> =
             state.hall.in_service().map(|candidate| (candidate.name().to_owned(), facts(candidate))).collect();
-        let digests: BTreeSet<String> = state.hall.in_service().map(|candidate| candidate.digest.clone()).collect();
+        let digests = state.hall.digests();
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for (plugin, why) in broken.iter().filter(|(plugin, why)| shown.broken.get(*plugin) != Some(why)) {
             let what = if facts.contains_key(plugin) { "it goes on as it is" } else { "left out" };

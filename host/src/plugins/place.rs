@@ -4,10 +4,13 @@
 //! once. One that cannot come waits, with the reason, and is tried again when something else has changed. A new version
 //! takes the place of the old one when it has started; until then, and if it does not, the old one serves.
 
+mod doubt;
+
 use super::admit::Candidate;
 use super::component::ComponentFactory;
 use super::grants::plain;
 use super::imports::Surroundings;
+use crate::bus::nats::NATS_BRIDGE;
 use gavel_bus::services::StateGrants;
 use gavel_bus::{Bus, RegisterError, Registration, namespace};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +19,7 @@ use std::sync::Arc;
 
 /// What belongs to the host without a plugin of its own, or with one that begins when the others are there.
 const RESERVED_NAMESPACES: [&str; 2] = ["news", "transport"];
-const RESERVED_NAMES: [&str; 1] = ["unix_transport"];
+const RESERVED_NAMES: [&str; 2] = ["unix_transport", NATS_BRIDGE];
 
 /// What identifies the code of a plugin that is part of the host.
 const NATIVE: &str = "native";
@@ -72,6 +75,12 @@ impl Hall {
     /// Whether something may come of trying again.
     pub(super) fn waits(&self) -> bool {
         !self.waiting.is_empty() || !self.leaving.is_empty()
+    }
+
+    /// The digests of the code that is needed: of those that serve, and of those that may yet.
+    pub(super) fn digests(&self) -> BTreeSet<String> {
+        let waiting = self.waiting.values().map(|waiting| &waiting.candidate);
+        self.standing.values().chain(waiting).map(|candidate| candidate.digest.clone()).collect()
     }
 
     pub(super) fn in_service(&self) -> impl Iterator<Item = &Arc<Candidate>> {
@@ -143,30 +152,25 @@ impl Hall {
     pub(super) async fn settle(&mut self) {
         loop {
             let left = self.let_leave();
+            let renamed = self.rename();
             let replaced = self.replace().await;
             let registered = self.register();
-            if !left && !replaced && !registered {
+            if !left && !renamed && !replaced && !registered {
                 break;
             }
         }
         self.anew.clear();
     }
 
-    /// Take those away whose files are gone, or which go by another name now. True if one was taken.
+    /// Take those away whose files are gone. True if one was taken.
     fn let_leave(&mut self) -> bool {
-        let renamed = self.waiting.iter().filter_map(|(place, waiting)| {
-            let old = self.at(place)?;
-            (old.name() != waiting.candidate.name()).then(|| place.clone())
-        });
-        let places: Vec<PathBuf> = self.leaving.keys().cloned().chain(renamed).collect();
+        let places: Vec<PathBuf> = self.leaving.keys().cloned().collect();
         let mut some = false;
         for place in places {
             let Some(name) = self.at(&place).map(|candidate| candidate.name().to_owned()) else { continue };
-            match self.bus.unregister(&name) {
+            match self.unregister(&name) {
                 Ok(()) => {
                     tracing::info!(plugin = name, "removed: its files are gone");
-                    self.standing.remove(&name);
-                    self.grants.revoke(&name);
                     self.leaving.remove(&place);
                     some = true;
                 }
@@ -174,6 +178,83 @@ impl Hall {
             }
         }
         some
+    }
+
+    fn unregister(&mut self, name: &str) -> Result<(), RegisterError> {
+        self.bus.unregister(name)?;
+        self.standing.remove(name);
+        self.grants.revoke(name);
+        Ok(())
+    }
+
+    /// Let those go by another name that have one now. One that cannot come under its new name serves under the old one.
+    /// True if one was renamed.
+    fn rename(&mut self) -> bool {
+        let renamed = self.waiting.iter().filter_map(|(place, waiting)| {
+            let old = self.at(place)?;
+            let new = Arc::clone(&waiting.candidate);
+            (old.name() != new.name()).then(|| (place.clone(), Arc::clone(old), new))
+        });
+        let mut some = false;
+        for (place, old, new) in renamed.collect::<Vec<_>>() {
+            match self.rename_one(&place, &old, &new) {
+                Ok(()) => {
+                    tracing::info!(plugin = new.name(), before = old.name(), "renamed");
+                    some = true;
+                }
+                Err(why) => self.keep_waiting(&place, &why),
+            }
+        }
+        some
+    }
+
+    /// What is known to stand in the way is asked before the old one goes.
+    fn rename_one(&mut self, place: &Path, old: &Arc<Candidate>, new: &Candidate) -> Result<(), String> {
+        let name = new.name();
+        self.clash(new)?;
+        if self.bus.plugins().iter().any(|plugin| plugin.metadata.name == name) {
+            return Err(format!("a plugin '{name}' is there already"));
+        }
+        if new.metadata.dependencies.iter().any(|needed| needed == old.name()) {
+            return Err(format!("plugin '{name}' depends on '{}', which is itself under another name", old.name()));
+        }
+        self.needs(place)?;
+        self.rival(old.name(), new)?;
+        self.unregister(old.name()).map_err(|why| why.to_string())?;
+        self.register_with_needs(place).inspect_err(|why| {
+            self.come_back(old);
+            // It would fail again, and each time the old one would go: it is tried when its files change.
+            self.refuse(place, name, why.clone());
+        })
+    }
+
+    /// Another than `old` that owns what a plugin claims.
+    fn rival(&self, old: &str, new: &Candidate) -> Result<(), String> {
+        let (name, claims) = (new.name(), &new.capabilities);
+        for other in self.bus.plugins().iter().filter(|plugin| plugin.metadata.name != old) {
+            let (second, owns) = (&other.metadata.name, &other.capabilities);
+            let mut spaces = claims.event_namespaces.iter().map(|space| plain(space));
+            if let Some(space) = spaces.find(|space| owns.event_namespaces.iter().any(|own| plain(own) == *space)) {
+                return Err(format!("plugins '{second}' and '{name}' both own namespace '{space}'"));
+            }
+            if let Some(event) = claims.commands.iter().find(|command| owns.commands.contains(command)) {
+                return Err(format!("plugins '{second}' and '{name}' both own event '{event}'"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bring one back that had to go for another that then could not come.
+    fn come_back(&mut self, old: &Arc<Candidate>) {
+        let name = old.name();
+        self.grants.grant(name, old.granted.state.clone());
+        match self.bus.register(vec![self.registration(old)]) {
+            Ok(()) => drop(self.standing.insert(name.to_owned(), Arc::clone(old))),
+            Err(why) => {
+                self.grants.revoke(name);
+                tracing::error!(plugin = name, %why, "it cannot come back");
+            }
+        }
     }
 
     fn keep_waiting(&mut self, place: &Path, why: &str) {
@@ -243,7 +324,7 @@ impl Hall {
                 continue;
             }
             if self.has(&place) {
-                // It goes by another name now, and the old name has not left yet.
+                // It goes by another name now, and cannot come under that yet.
                 continue;
             }
             match self.register_with_needs(&place) {

@@ -91,7 +91,8 @@ impl Shelf {
     /// When it cannot be written.
     pub fn keep(&self, digest: &str, component: &[u8]) -> Result<()> {
         let Some(path) = path(self.components.as_deref(), digest, "wasm") else { return Ok(()) };
-        if path.is_file() {
+        // One that was damaged is written anew.
+        if std::fs::read(&path).is_ok_and(|kept| digest_of(&kept) == digest) {
             return Ok(());
         }
         write_whole(&path, component).with_context(|| path.display().to_string())
@@ -113,10 +114,10 @@ impl Shelf {
         Ok(bytes)
     }
 
-    /// Forget all components but those in service, and the oldest metadata where there are too many.
-    pub fn tidy(&self, in_service: &BTreeSet<String>) {
+    /// Forget all components but those in service and those that wait to be, and the oldest metadata where there are too many.
+    pub fn tidy(&self, needed: &BTreeSet<String>) {
         for (path, hex) in self.components.iter().flat_map(|folder| files(folder)) {
-            if !in_service.contains(&format!("sha256:{hex}")) {
+            if !needed.contains(&format!("sha256:{hex}")) {
                 remove(&path);
             }
         }
@@ -147,5 +148,28 @@ fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> {
 fn remove(path: &Path) {
     if let Err(why) = std::fs::remove_file(path) {
         tracing::warn!(file = %path.display(), %why, "what is no longer needed cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_component_is_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path()).unwrap();
+        let digest = digest_of(b"code");
+        let file = path(shelf.components.as_deref(), &digest, "wasm").unwrap();
+        let nowhere = Path::new("nowhere");
+        shelf.keep(&digest, b"code").unwrap();
+        std::fs::write(&file, "cod").unwrap();
+        assert!(shelf.component(&digest, nowhere).unwrap_err().to_string().contains("it was changed"));
+        shelf.keep(&digest, b"code").unwrap();
+        assert_eq!(shelf.component(&digest, nowhere).unwrap(), b"code");
+        shelf.tidy(&[digest.clone()].into());
+        assert!(file.exists());
+        shelf.tidy(&BTreeSet::new());
+        assert!(!file.exists());
     }
 }

@@ -30,6 +30,12 @@ fn stage_of_broken() -> (Stage, Vec<(&'static str, &'static str)>) {
     stage.put("writable", &named("writable"));
     let writable = stage.folder().join("writable.wasm");
     std::fs::set_permissions(writable, std::fs::Permissions::from_mode(0o666)).unwrap();
+    stage.put("nats_bridge", &named("nats_bridge"));
+    let pipe = stage.folder().join("pipe.wasm");
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    let elsewhere = stage.site.path().join("elsewhere.wasm");
+    put_whole(&elsewhere, &named("linked"));
+    std::os::unix::fs::symlink(elsewhere, stage.folder().join("linked.wasm")).unwrap();
     let reasons = vec![
         ("garbage", "not WebAssembly"),
         ("half", "truncated"),
@@ -47,6 +53,9 @@ fn stage_of_broken() -> (Stage, Vec<(&'static str, &'static str)>) {
         ("carrier", "claims namespace 'transport'"),
         ("state_service", "a plugin named 'state_service' is registered"),
         ("writable", "everybody may write it"),
+        ("nats_bridge", "the name 'nats_bridge' is the host's"),
+        ("pipe", "no plain file"),
+        ("linked", "which is outside"),
     ];
     (stage, reasons)
 }

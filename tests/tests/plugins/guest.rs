@@ -28,6 +28,7 @@ pub(crate) struct Guest<'a> {
     pub(crate) namespaces: &'a [&'a str],
     pub(crate) commands: &'a [&'a str],
     pub(crate) subscribes: &'a [&'a str],
+    pub(crate) before: &'a [&'a str],
     pub(crate) emits: &'a [&'a str],
     pub(crate) state: &'a [&'a str],
     /// The event whose name ends in this word has a deed of its own; the word has four letters.
@@ -47,6 +48,7 @@ impl Guest<'_> {
             namespaces,
             commands: &[],
             subscribes: &[],
+            before: &[],
             emits: &[],
             state: &[],
             other: None,
@@ -60,7 +62,8 @@ impl Guest<'_> {
         let mut memory = Memory::new();
         let metadata = [self.name, self.version, "A plugin of a test.", "gavel"].map(|text| memory.text(text));
         let dependencies = memory.texts(self.dependencies);
-        let lists = [self.namespaces, self.commands, &[], self.subscribes, &[], &[], self.emits, self.state, &[]];
+        let lists =
+            [self.namespaces, self.commands, &[], self.subscribes, self.before, &[], self.emits, self.state, &[]];
         let lists = lists.map(|list| memory.texts(list));
         let mut described: Vec<u8> = metadata.into_iter().flat_map(pair).collect();
         described.extend(pair(dependencies));

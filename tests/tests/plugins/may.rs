@@ -89,6 +89,66 @@ fn a_tool_call_is_a_request_to_a_kernel() {
 }
 
 #[test]
+fn nobody_claims_to_be_a_plugin_or_another_sender() {
+    let stage = Stage::new(&json!({}));
+    let (server, mut client) = stage.serve();
+    for actor in ["plugin:x", "client:unix:0/1", "peer:other", "host"] {
+        let request = json!({"request_id": actor, "actor": actor, "intent": "x"});
+        let receipt = server.post("/submit", &request).expect(200);
+        assert_eq!(receipt["decision"], json!("DENY"), "{actor}: {receipt}");
+        assert!(receipt["error"].as_str().unwrap().contains("is the host's to say"), "{receipt}");
+    }
+    let receipt = server.post("/submit", &json!({"request_id": "r", "actor": "hosts", "intent": "x"})).expect(200);
+    assert_eq!(receipt["decision"], json!("ALLOW"), "{receipt}");
+    assert!(client.ask("state:set", json!({"namespace": "a", "key": "k", "value": 1})).get("error").is_none());
+    let hash = format!("sha256:{}", "0".repeat(64));
+    let key = json!([{"name": "k", "hash": hash, "roles": ["agent"], "actor": "plugin:x"}]);
+    stage.site.configure(&Config::open().with("auth", json!({"keys": key})));
+    let (code, text) = stage.validated();
+    assert!(code != Some(0) && text.contains("is the host's to say"), "{text}");
+}
+
+#[test]
+fn before_others_events_a_plugin_stands_only_where_it_is_granted() {
+    let granted = json!({"grants": {"before": ["completion:*"]}});
+    let stage = Stage::new(&json!({"granted": granted}));
+    let before: &[&str] = &["state:set", "completion:*", "own:*", "*"];
+    stage.put("plain", &Guest { before, ..Guest::named("plain", &["own"]) }.component());
+    stage.put("granted", &Guest { before, ..Guest::named("granted", &["other"]) }.component());
+    let (_server, mut client) = stage.serve();
+    let plain = client.plugin("plain");
+    assert_eq!(plain["capabilities"]["before"], json!(["own:*"]));
+    let withheld: Vec<String> =
+        ["state:set", "completion:*", "*"].map(|it| format!("to see {it} before its handler")).to_vec();
+    assert_eq!(plain["not_granted"], json!(withheld));
+    assert_eq!(client.plugin("granted")["capabilities"]["before"], json!(["completion:*"]));
+}
+
+#[test]
+fn what_a_new_configuration_takes_is_taken_whatever_the_files_are() {
+    let shared = json!({"keeper": {"grants": {"state": ["shared"]}}});
+    let stage = Stage::new(&shared);
+    let keeper = Guest { state: &["shared"], deed: Deed::Keep("shared"), ..Guest::named("keeper", &["keeper"]) };
+    stage.put("keeper", &keeper.component());
+    let needing = Guest { dependencies: &["keeper"], ..Guest::named("needing", &["needing"]) };
+    stage.put("needing", &needing.component());
+    let (server, mut client) = stage.serve();
+    assert!(client.ask("keeper:x", json!({})).get("error").is_none());
+    stage.put("keeper", b"no component");
+    client.broken("keeper");
+    stage.configure(&json!({}), &json!({}), Config::open());
+    server.hang_up();
+    client.until("keeper:x", &json!({}), |answer| answer["code"] == json!("FORBIDDEN"));
+    assert!(client.broken("keeper").contains("not WebAssembly"), "it goes on, and its files are broken");
+    let daemon = json!({"plugin_signatures": {"required": true}});
+    stage.configure(&json!({}), &daemon, Config::open());
+    server.hang_up();
+    for event in ["keeper:x", "needing:x"] {
+        client.until(event, &json!({}), |answer| answer["code"] == json!("NO_HANDLER"));
+    }
+}
+
+#[test]
 fn state_is_a_plugins_own_and_on_record() {
     let stage = Stage::new(&json!({"sharer": {"grants": {"state": ["shared"]}}}));
     let own = Guest {

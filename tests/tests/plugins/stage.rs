@@ -79,6 +79,12 @@ impl Stage {
         let told = gavel_tests::gavel(["validate", "--config", path(&self.site.config())]);
         (told.code, told.stdout)
     }
+
+    /// The same with what is an error before anything is looked at.
+    pub(crate) fn validated(&self) -> (Option<i32>, String) {
+        let told = gavel_tests::gavel(["validate", "--config", path(&self.site.config())]);
+        (told.code, told.stdout + &told.stderr)
+    }
 }
 
 /// Put a file there at once, as a careful tool does.

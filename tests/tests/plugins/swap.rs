@@ -111,6 +111,59 @@ fn plugins_come_and_go_without_a_restart() {
 }
 
 #[test]
+fn one_that_cannot_come_under_its_new_name_serves_under_the_old() {
+    let stage = Stage::new(&json!({}));
+    stage.put("a", &Guest::named("first", &["first"]).component());
+    stage.put("b", &Guest::named("second", &["second"]).component());
+    let (server, mut client) = stage.serve();
+    client.until_well("first:x", &json!({}));
+    stage.put("a", &Guest::named("second", &["first"]).component());
+    let place = stage.folder().join("a.wasm").display().to_string();
+    assert!(client.broken(&place).contains("is there already"));
+    stage.put("a", &Guest { dependencies: &["nobody"], ..Guest::named("third", &["first"]) }.component());
+    assert!(client.broken("third").contains("depends on 'nobody'"));
+    stage.put("a", &Guest::named("third", &["second"]).component());
+    let rival = |told: &serde_json::Value| told["broken"]["third"].as_str().is_some_and(|why| why.contains("both own"));
+    client.until("system:plugins", &json!({}), rival);
+    client.until_well("first:x", &json!({}));
+    stage.put("a", &Guest::named("third", &["first"]).component());
+    client.plugin("third");
+    assert!(client.ask("first:x", json!({})).get("error").is_none());
+    server.wait_for_log("renamed");
+}
+
+#[test]
+fn one_that_waits_keeps_its_code() {
+    let stage = Stage::new(&json!({}));
+    let waiting = Guest { dependencies: &["late"], ..Guest::named("waiting", &["waiting"]) };
+    stage.put("waiting", &waiting.component());
+    let (_server, mut client) = stage.serve();
+    client.broken("waiting");
+    stage.put("other", &Guest::named("other", &["other"]).component());
+    client.plugin("other");
+    stage.put("late", &Guest::named("late", &["late"]).component());
+    client.until_well("waiting:x", &json!({}));
+}
+
+#[test]
+fn a_folder_that_is_not_trusted_for_a_while_takes_no_plugin_away() {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let stage = Stage::new(&json!({}));
+    stage.put("keeper", &keeper("1.0.0"));
+    let (_server, mut client) = stage.serve();
+    assert_eq!(client.ask("keeper:version", json!({}))["version"], json!("1.0.0"));
+    set_permissions(stage.folder(), Permissions::from_mode(0o777)).unwrap();
+    assert!(client.broken(&stage.folder().display().to_string()).contains("everybody may write it"));
+    assert!(client.ask("system:reload_module", json!({"module_name": "keeper"}))["error"].is_string());
+    assert_eq!(client.ask("keeper:version", json!({}))["version"], json!("1.0.0"));
+    set_permissions(stage.folder(), Permissions::from_mode(0o755)).unwrap();
+    client.until("system:plugins", &json!({}), |told| told["broken"] == json!({}));
+    stage.remove("keeper");
+    client.until("keeper:version", &json!({}), |answer| answer["code"] == json!("NO_HANDLER"));
+}
+
+#[test]
 fn a_plugin_is_looked_at_again_when_that_is_asked_for() {
     let never = json!({"plugin_watch_interval": 0});
     let stage = Stage::with(&json!({}), &never, Config::open());

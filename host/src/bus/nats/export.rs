@@ -20,6 +20,9 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+/// What the bridge is called on the bus.
+pub(crate) const NATS_BRIDGE: &str = "nats_bridge";
+
 /// Events that share one wait for the disk at most.
 const TOGETHER_MAX: usize = 256;
 
@@ -45,7 +48,7 @@ pub(super) fn registration(file: &NatsFile, jobs: mpsc::Sender<Job>, counters: &
         Exporter { jobs, host: file.host.clone(), hops_max: file.limits.max_hops, counters: Arc::clone(counters) };
     Registration {
         metadata: Metadata {
-            name: "nats_bridge".to_owned(),
+            name: NATS_BRIDGE.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             description: "Brings events to other hosts through NATS JetStream.".to_owned(),
             author: "gavel".to_owned(),

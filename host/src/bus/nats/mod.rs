@@ -24,6 +24,7 @@ mod settings;
 mod strangers;
 
 pub use counts::NatsCounts;
+pub(crate) use export::NATS_BRIDGE;
 pub use settings::{NatsFile, NatsLimits, PeerFile};
 
 use crate::signing::{PublicKey, SigningError, SigningKey};
