@@ -308,6 +308,17 @@ fn errors_of_the_bus_have_their_status() {
 }
 
 #[test]
+fn a_handler_that_is_late_is_told_as_such_though_other_requests_have_less_time() {
+    let section = json!({
+        "daemon": {"event_timeout": 1.0}, "transports": {"unix": {"enabled": false}},
+        "plugins": {"completion_service": {"provider": "stub", "stub_delay": 3_600}},
+    });
+    let server = Server::start(&Config::open().with("bus", section).with("limits", json!({"request_timeout_ms": 500})));
+    let late = server.post("/bus/events", &json!({"event": "completion:request", "data": {"prompt": "long"}}));
+    assert_eq!((late.status, &late.json()["code"]), (504, &json!("TIMEOUT")), "{}", late.text());
+}
+
+#[test]
 fn each_role_may_do_its_own_and_nothing_else() {
     let agent = Key::make("agent", &["--role", "agent", "--actor", "agent-001"]);
     let auditor = Key::make("auditor", &["--role", "auditor"]);

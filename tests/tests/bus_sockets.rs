@@ -231,6 +231,59 @@ fn it_ends_when_it_is_asked_to_and_leaves_nothing() {
 }
 
 #[test]
+fn the_grace_that_it_is_asked_to_end_with_counts() {
+    let slow = |file: &mut Value, _: &Path| {
+        file["daemon"]["shutdown_grace"] = json!(3_600);
+        file["daemon"]["event_timeout"] = json!(3_600);
+        file["plugins"]["completion_service"] =
+            json!({"provider": "stub", "model": "m", "stub_delay": 3_600, "timeout": 3_600});
+    };
+    let server = site(slow, json!(true)).serve();
+    let site = server.site().clone();
+    let mut waiting = Client::connect(&site, "events");
+    waiting.say(&json!({"event": "completion:request", "data": {"prompt": "long"}}));
+    let until = Instant::now() + PATIENCE;
+    while ask(&site, "completion:status", json!({}))["running"] != 1 {
+        assert!(Instant::now() < until, "it is not asked: {}", server.log());
+    }
+    let ending = ask(&site, "system:shutdown", json!({"reason": "a test", "grace_period": 0.5}));
+    assert_eq!(ending["status"], "shutting_down");
+    until_it_has_ended(&server);
+    let (status, log) = server.terminate();
+    assert!(status.success(), "{status}: {log}");
+    assert!(SOCKETS.iter().all(|name| !socket(&site, name).exists()));
+}
+
+#[test]
+fn what_was_moved_from_the_older_daemon_is_found_by_the_server_with_its_file() {
+    let site = plain();
+    let older = gavel_tests::repository().join("tests/data/legacy/var/state");
+    let (config, data) = (site.config(), site.data());
+    let args = ["migrate", "state", "--json", "--from", path(&older), "--config", path(&config), "--data", path(&data)];
+    let moved = gavel(args.iter().chain(&["--apply"])).code(0).json();
+    assert_eq!(moved["result"]["verified"], 6, "{moved}");
+    let shared: Value = serde_json::from_slice(&std::fs::read(older.join("shared_state.json")).unwrap()).unwrap();
+    let server = site.serve();
+    for (key, value) in shared.as_object().unwrap() {
+        assert_eq!(&ask(server.site(), "state:get", json!({"namespace": "shared", "key": key}))["value"], value);
+    }
+    let site = server.stop();
+    assert!(!site.data().join("bus/state.redb").exists());
+    assert_eq!(gavel(["verify", "--json", path(&site.ledger("bus"))]).code(0).json()["verified"], true);
+}
+
+#[test]
+fn the_configuration_of_a_plugin_that_nobody_knows_is_told() {
+    let misspelt = |file: &mut Value, _: &Path| file["plugins"]["completion_servise"] = json!({"provider": "stub"});
+    let site = site(misspelt, json!(true));
+    let told = gavel(["validate", "--config", path(&site.config())]).code(0).stdout;
+    let expected = "plugins.completion_servise: there is no such plugin or service, so it counts for nothing; the nearest that there is is \
+                    `completion_service`";
+    assert!(told.contains(expected) && told.lines().count() == 2, "{told}");
+    site.serve().wait_for_log("plugins.completion_servise: there is no such plugin");
+}
+
+#[test]
 fn what_was_kept_survives_a_kill_and_is_on_record() {
     let server = plain().serve();
     let site = server.site().clone();

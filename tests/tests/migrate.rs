@@ -286,13 +286,53 @@ fn state_tells_what_cannot_be() {
     assert_eq!(fs::read(&to).unwrap(), b"no state");
 }
 
+/// A kernel that lets nobody on the bus change state.
+fn closed_kernel() -> Value {
+    json!({"id": "main", "policy": {"allowed_actors": ["*"], "allowed_tools": ["echo"], "require_tool_call": false}})
+}
+
+#[test]
+fn state_asks_the_kernel_that_the_configuration_names() {
+    let folder = folder();
+    let (data, config) = (folder.path().join("data"), folder.path().join("gavel.yaml"));
+    let file = json!({"kernels": [closed_kernel()], "bus": {"kernel": "main"}});
+    fs::write(&config, file.to_string()).unwrap();
+    let from = legacy().join("var/state");
+    let args = ["state", "--from", path(&from), "--data", path(&data), "--apply"];
+    let told = migrate(&[&args[..], &["--config", path(&config)]].concat()).code(2).stderr;
+    assert!(told.contains("bus.state"), "{told}");
+    let told = migrate(&args).code(2).stderr;
+    assert!(told.contains("--config FILE"), "its kernels are other ones: {told}");
+    let without = folder.path().join("without.yaml");
+    fs::write(&without, json!({"kernels": [closed_kernel()]}).to_string()).unwrap();
+    let told = migrate(&[&args[..], &["--config", path(&without)]].concat()).code(2).stderr;
+    assert!(told.contains("there is no section `bus`"), "{told}");
+}
+
+#[test]
+fn state_keeps_the_limits_of_the_configuration() {
+    let folder = folder();
+    let config = folder.path().join("daemon.json");
+    let file = json!({"daemon": {}, "plugins": {"state_service": {"max_value_bytes": 10, "state_dir": "state"}}});
+    fs::write(&config, file.to_string()).unwrap();
+    let from = legacy().join("var/state");
+    let args = ["state", "--from", path(&from), "--config", path(&config), "--data", path(folder.path())];
+    let told = migrate(&args).code(1).stderr;
+    assert!(told.contains("more than 10 (--value-bytes-max)"), "{told}");
+    let more = [&args[..], &["--value-bytes-max", "100000", "--json"]].concat();
+    assert_eq!(migrate(&more).code(0).json()["to"], json!(folder.path().join("state/state.redb")));
+}
+
 // --- report ---
 
 #[test]
 fn report_says_what_there_is_to_move() {
     let from = legacy();
     let report = migrate(&["report", "--json", "--from", path(&from)]).code(1).json();
-    assert_eq!(report["left"], json!({"unanswered": 3, "legacy_uses": 0, "problems": 0}));
+    assert_eq!(
+        report["left"],
+        json!({"unanswered": 3, "legacy_uses": 0, "not_counted": false, "state": 6, "problems": 0})
+    );
     let owner = |event: &str| {
         let commands = report["commands"].as_array().unwrap();
         commands.iter().find(|command| command["event"] == event).unwrap()["answered_by"].clone()
@@ -344,7 +384,7 @@ fn report_asks_a_running_host_who_still_uses_commands() {
     let report = migrate(&[&args[..], &["--json"]].concat()).code(1).json();
     assert_eq!(
         report["left"],
-        json!({"unanswered": 1, "legacy_uses": 2, "problems": 0}),
+        json!({"unanswered": 1, "legacy_uses": 2, "not_counted": false, "state": 6, "problems": 0}),
         "agent:spawn has no owner there"
     );
     assert_eq!(report["host"]["mode"], json!("hybrid"));
@@ -352,6 +392,28 @@ fn report_asks_a_running_host_who_still_uses_commands() {
     let text = migrate(&args).code(1).stdout;
     assert!(text.contains("unix:1000/2 sent SPAWN_AGENT 9 times: use agent:spawn"), "{text}");
     assert!(text.contains("answered by log-plugin"), "{text}");
+}
+
+#[test]
+fn report_counts_state_until_it_is_moved_and_uses_only_where_they_are_counted() {
+    let (folder, sockets) = (folder(), folder());
+    let from = folder.path().join("older");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("shared_state.json"), r#"{"a": 1, "b": 2}"#).unwrap();
+    let data = folder.path().join("data");
+    let report = |more: &[&str]| migrate(&[&["report", "--from", path(&from)], more].concat());
+    let told = report(&[]).code(1).stdout;
+    assert!(told.contains("2 values of state") && told.contains("no server's state was looked into"), "{told}");
+    assert!(report(&["--data", path(&data)]).code(1).stdout.contains("2 values of state"));
+    let _ = migrate(&["state", "--from", path(&from), "--data", path(&data), "--apply"]).code(0);
+    assert!(report(&["--data", path(&data)]).code(0).stdout.contains("0 values of state"));
+    fs::write(from.join("shared_state.json"), r#"{"a": 1, "b": 3}"#).unwrap();
+    assert!(report(&["--data", path(&data)]).code(1).stdout.contains("1 values of state"));
+    fs::write(from.join("shared_state.json"), r#"{"a": 1, "b": 2}"#).unwrap();
+    let status = json!({"mode": "compatibility", "legacy_uses": []});
+    host(sockets.path(), [("transport:status", status), ("system:plugins", json!({"plugins": {}}))].into());
+    let told = report(&["--data", path(&data), "--socket-dir", path(sockets.path())]).code(1).stdout;
+    assert!(told.contains("uses are not counted by client; switch to hybrid"), "{told}");
 }
 
 #[test]

@@ -6,10 +6,11 @@
 //! and nothing that could not be forgotten.
 
 use crate::clock::Clock;
-use crate::config::{self, File, KernelFile};
+use crate::config::{self, BUS_KERNEL, File, KernelFile};
 use crate::decide::{Effect, Principal, Refused};
-use crate::fleet::Slot;
-use crate::host::{Host, Storage};
+use crate::fleet::{Slot, manifest};
+use crate::host::{Host, Storage, kernel_dir};
+use anyhow::{Context, ensure};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use gavel_bus::{Audit, Audited, Change};
@@ -79,14 +80,38 @@ pub struct OfflineAudit {
 }
 
 impl OfflineAudit {
-    /// Open the kernel of this name in a data folder, and make it if it is not there.
+    /// Open the kernels of a server's configuration in its data folder, and ask the one that its bus asks.
     ///
     /// # Errors
-    /// If its ledger cannot be opened, above all while a server has it.
-    pub async fn open(kernel: &str, data: &Path) -> anyhow::Result<Self> {
-        let file = config::checked(File::new(vec![own_kernel(kernel)]))?;
+    /// If the configuration has no bus, or a ledger cannot be opened, above all while a server has it.
+    pub async fn of_server(mut file: File, data: &Path) -> anyhow::Result<Self> {
+        let bus = file.bus.take().context("the configuration has no event bus: give it a section `bus`")?;
+        // Layers would begin to work.
+        file.kasmina = None;
+        Self::open(file, bus.kernel.as_deref().unwrap_or(BUS_KERNEL), data).await
+    }
+
+    /// Open the kernel `bus` of a data folder whose server's configuration says nothing else, and make it if it is not
+    /// there.
+    ///
+    /// # Errors
+    /// If the folder has kernels and none of that name, or kernels that an operator changed: then only the configuration
+    /// knows who is to be asked. If its ledger cannot be opened, above all while a server has it.
+    pub async fn of_folder(data: &Path) -> anyhow::Result<Self> {
+        let others = std::fs::read_dir(data.join("kernels")).is_ok_and(|mut kernels| kernels.next().is_some());
+        ensure!(
+            !data.join(manifest::FILE).exists() && (!others || kernel_dir(data, BUS_KERNEL).exists()),
+            "{}: its kernels are other ones than a bus has by default, so it is not known which one records changes of \
+             state: give the server's configuration (--config FILE)",
+            data.display()
+        );
+        Self::open(config::checked(File::new(vec![own_kernel(BUS_KERNEL)]))?, BUS_KERNEL, data).await
+    }
+
+    async fn open(file: File, kernel: &str, data: &Path) -> anyhow::Result<Self> {
         let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await?;
-        let audit = Arc::new(LedgerAudit::new(host.fleet.first(), Clock::System));
+        let slot = host.fleet.find(kernel).with_context(|| format!("bus: there is no kernel `{kernel}`"))?;
+        let audit = Arc::new(LedgerAudit::new(slot, Clock::System));
         Ok(Self { host, audit })
     }
 

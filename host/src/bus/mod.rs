@@ -24,8 +24,8 @@ pub use wishes::{Shutdown, Wishes};
 
 use crate::clock::Clock;
 use crate::config::{
-    AGENT_SERVICE, AgentServiceFile, BUS_KERNEL, BusFile, COMPLETION_SERVICE, CompletionServiceFile, STATE_SERVICE,
-    StateServiceFile,
+    AGENT_SERVICE, AgentServiceFile, BUS_KERNEL, BusFile, COMPLETION_SERVICE, CompletionServiceFile, SERVICES,
+    STATE_SERVICE, StateServiceFile,
 };
 use crate::fleet::{Fleet, Slot};
 use crate::metrics::Metrics;
@@ -44,11 +44,12 @@ use metrics::BusCollector;
 use nats::{Bridge, NatsMonitor};
 use profiles::Folder;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tail::Tails;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 /// What a bus is made of.
 #[derive(Clone, Copy)]
@@ -72,7 +73,9 @@ pub struct BusHost {
     wishes: Arc<Wishes>,
     bridge: tokio::sync::Mutex<Option<Bridge>>,
     nats: Option<NatsMonitor>,
-    unix: Mutex<Option<Unix>>,
+    unix: tokio::sync::Mutex<Option<Unix>>,
+    /// When all of it must have ended, if somebody said so.
+    deadline: OnceLock<Instant>,
     view: Option<UnixView>,
     kernel: String,
     tails: Tails,
@@ -128,13 +131,14 @@ impl BusHost {
         let nats = bridge.as_ref().map(Bridge::monitor);
         let view = unix.as_ref().map(Unix::view);
         let (kernel, tails) = (kernel.to_owned(), Tails::new(&file.daemon));
-        Ok(Self {
+        let host = Self {
             bus,
             store,
             wishes,
             bridge: tokio::sync::Mutex::new(bridge),
             nats,
-            unix: Mutex::new(unix),
+            unix: tokio::sync::Mutex::new(unix),
+            deadline: OnceLock::new(),
             view,
             kernel,
             tails,
@@ -144,7 +148,11 @@ impl BusHost {
             watching: Mutex::default(),
             data: data.map(Path::to_owned),
             component_bytes_max,
-        })
+        };
+        if data.is_some() {
+            host.tell_unknown_plugins();
+        }
+        Ok(host)
     }
 
     /// Begin to watch the plugin folders.
@@ -155,6 +163,7 @@ impl BusHost {
     /// Take the plugins of a configuration that was read again: their folders, their configuration, what they are granted.
     pub async fn reconfigure(&self, file: &BusFile) {
         self.plugins.reconfigure(file.plugin_settings(self.data.as_deref(), self.component_bytes_max)).await;
+        self.tell_unknown_plugins();
     }
 
     /// The bus itself.
@@ -256,19 +265,61 @@ impl BusHost {
         if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
             watching.abort();
         }
-        let unix = self.unix.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(unix) = unix {
-            unix.stop().await;
-        }
+        self.close_sockets().await;
         let mut bridge = self.bridge.lock().await.take();
         if let Some(bridge) = &mut bridge {
-            Box::pin(bridge.stop_receiving()).await;
+            self.in_time("the bridge to NATS", Box::pin(bridge.stop_receiving())).await;
         }
-        self.bus.shutdown().await;
+        self.in_time("plugins", self.bus.shutdown()).await;
         if let Some(bridge) = bridge {
-            Box::pin(bridge.stop()).await;
+            self.in_time("the bridge to NATS", Box::pin(bridge.stop())).await;
         }
     }
+
+    /// All of it must have ended by then: what has not is cut off. The first one to say so counts; without, each part has
+    /// the grace of the bus.
+    pub fn end_by(&self, deadline: Instant) {
+        let _ = self.deadline.set(deadline);
+    }
+
+    /// Take no more clients on the sockets, and end those there are. Whoever calls it while it is under way waits for it.
+    pub async fn close_sockets(&self) {
+        let mut unix = self.unix.lock().await;
+        if let Some(unix) = unix.take() {
+            self.in_time("connections of the sockets", unix.stop()).await;
+        }
+    }
+
+    async fn in_time(&self, what: &str, ending: impl Future<Output = ()>) {
+        let Some(deadline) = self.deadline.get() else { return ending.await };
+        if timeout_at(*deadline, ending).await.is_err() {
+            tracing::warn!("{what} did not end in the grace that the shutdown was asked for with: cut off");
+        }
+    }
+
+    /// What the configuration says of plugins that nobody knows, one sentence for each.
+    #[must_use]
+    pub fn unknown_plugins(&self) -> Vec<String> {
+        let mut known: BTreeSet<String> = SERVICES.iter().map(|name| (*name).to_owned()).collect();
+        known.extend(self.bus.plugins().into_iter().map(|plugin| plugin.metadata.name));
+        // One that is there and cannot be taken is told as such.
+        known.extend(self.plugins.broken().into_keys());
+        let settings = self.plugins.settings();
+        let unknown = settings.plugins.keys().filter(|name| !known.contains(*name));
+        unknown.map(|name| unknown_plugin(name, &known)).collect()
+    }
+
+    fn tell_unknown_plugins(&self) {
+        for told in self.unknown_plugins() {
+            tracing::warn!("{told}");
+        }
+    }
+}
+
+fn unknown_plugin(name: &str, known: &BTreeSet<String>) -> String {
+    let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
+    let nearest = nearest.map(|nearest| format!("; the nearest that there is is `{nearest}`")).unwrap_or_default();
+    format!("plugins.{name}: there is no such plugin or service, so it counts for nothing{nearest}")
 }
 
 /// The bridge to other hosts, if the configuration has one. It keeps what waits beside the other data; a host that keeps
@@ -281,11 +332,11 @@ async fn open_bridge(file: &BusFile, data: Option<&Path>, bus: &Bus) -> Result<O
 /// The state of a bus, whose changes are on record with a kernel before they are made.
 async fn open_store(file: &BusFile, data: Option<&Path>, kernel: Arc<Slot>, clock: &Clock) -> Result<Store> {
     let service: StateServiceFile = file.service(STATE_SERVICE).map_err(anyhow::Error::msg)?;
-    let folder = service.state_dir.clone().or_else(|| data.map(|data| data.join("bus")));
-    if let Some(folder) = &folder {
+    // A host that keeps nothing is looked at: the state of the one that may be running is not its own.
+    let path = data.map(|data| state_file(&service, data));
+    if let Some(folder) = path.as_deref().and_then(Path::parent) {
         std::fs::create_dir_all(folder).with_context(|| format!("the state's folder {}", folder.display()))?;
     }
-    let path = folder.map(|folder| folder.join("state.redb"));
     let audit = Arc::new(LedgerAudit::new(kernel, clock.clone()));
     Ok(Store::open(path.as_deref(), service.limits(), audit).await?)
 }
@@ -332,6 +383,13 @@ fn register_services(
         System::registration(bus, wishes.clone()),
     ])?;
     Ok(())
+}
+
+/// Where the state of a configuration is, which the server opens and a migration writes.
+#[must_use]
+pub fn state_file(service: &StateServiceFile, data: &Path) -> PathBuf {
+    let folder = service.state_dir.clone().unwrap_or_else(|| data.join("bus"));
+    folder.join("state.redb")
 }
 
 /// Where the sockets of a configuration are: where it says, else in the user's runtime folder, else with the data.

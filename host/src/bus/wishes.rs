@@ -7,6 +7,7 @@ use gavel_bus::services::About;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A wish that the host should end.
@@ -16,6 +17,17 @@ pub struct Shutdown {
     pub reason: String,
     /// Seconds that it may take.
     pub grace_seconds: f64,
+}
+
+/// The shortest time that a host takes to end: the one who asked for it is to have its answer.
+const GRACE_LEAST: Duration = Duration::from_millis(100);
+
+impl Shutdown {
+    /// How long it may take.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::try_from_secs_f64(self.grace_seconds).unwrap_or_default().max(GRACE_LEAST)
+    }
 }
 
 /// What clients asked of the host, for whoever can do it.

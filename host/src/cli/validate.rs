@@ -50,7 +50,10 @@ fn check_config(path: &Path) -> Result<String> {
         anyhow::ensure!(told.is_empty(), "{}: {}", path.display(), told.join("; "));
     }
     let policies: usize = host.kernels().iter().map(|kernel| kernel.policies().serving.document.policies.len()).sum();
-    Ok(format!("{}: valid, {} kernels with {policies} custom rules", path.display(), host.kernels().len()))
+    let kernels = host.kernels().len();
+    let mut told = vec![format!("{}: valid, {kernels} kernels with {policies} custom rules", path.display())];
+    told.extend(host.bus().into_iter().flat_map(|bus| bus.unknown_plugins()));
+    Ok(told.join("\n"))
 }
 
 fn check_request(path: &Path) -> Result<String> {

@@ -28,6 +28,19 @@ pub const AGENT_SERVICE: &str = "agent_service";
 /// The name of the completion service in `plugins`.
 pub const COMPLETION_SERVICE: &str = "completion_service";
 
+/// The host's own plugins that have nothing to configure in `plugins`.
+const WITHOUT_KEYS: [&str; 4] = ["message_service", "system_service", "unix_transport", "nats_bridge"];
+/// The host's own plugins, whether this host has them all or not.
+pub const SERVICES: [&str; 7] = [
+    STATE_SERVICE,
+    AGENT_SERVICE,
+    COMPLETION_SERVICE,
+    WITHOUT_KEYS[0],
+    WITHOUT_KEYS[1],
+    WITHOUT_KEYS[2],
+    WITHOUT_KEYS[3],
+];
+
 /// The event bus of a host. Every limit is a key.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -296,6 +309,17 @@ impl BusFile {
         super::typed(&at, value.clone()).map_err(|why| why.to_string())
     }
 
+    fn without_keys(&self, name: &str) -> Result<(), String> {
+        match self.plugins.get(name) {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::Object(keys)) => match keys.keys().next() {
+                None => Ok(()),
+                Some(key) => Err(format!("plugins.{name}: unknown key `{key}`; {name} has no keys")),
+            },
+            Some(_) => Err(format!("plugins.{name} is no mapping; {name} has no keys, leave it out")),
+        }
+    }
+
     /// Every limit in its range, every service's keys known, every kernel there.
     pub(super) fn validate(&self, kernels: &[&str]) -> Result<(), String> {
         for (key, kernel) in [("kernel", &self.kernel), ("tools_kernel", &self.tools_kernel)] {
@@ -306,6 +330,7 @@ impl BusFile {
         self.daemon.validate()?;
         self.transports.unix.validate()?;
         self.nats.as_ref().map_or(Ok(()), NatsFile::validate)?;
+        WITHOUT_KEYS.iter().try_for_each(|name| self.without_keys(name))?;
         self.service::<StateServiceFile>(STATE_SERVICE)?;
         self.service::<AgentServiceFile>(AGENT_SERVICE)?;
         self.service::<CompletionServiceFile>(COMPLETION_SERVICE)?.validate()

@@ -38,6 +38,18 @@ const PATTERNS_MAX: usize = 64;
 /// A stream with nothing to say says so, or middlemen would close it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
+/// Where events are sent.
+pub(super) const EVENTS_ROUTE: &str = "/bus/events";
+
+/// What it takes beside the handler of an event until the answer is out: the plugins before it, the mailbox, the body.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long the answer to an event may take over HTTP, in milliseconds: longer than the bus lets its handler take.
+pub(super) fn answer_time_ms(bus: &BusHost) -> u64 {
+    let time = bus.bus().options().event_timeout.saturating_add(ANSWER_MARGIN);
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// All routes below `/bus`.
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -46,7 +58,7 @@ pub(super) fn router() -> Router<App> {
         .route("/bus/plugins/{name}", get(plugin))
         .route("/bus/plugins/{name}/reload", post(reload))
         .route("/bus/history", get(history))
-        .route("/bus/events", post(send))
+        .route(EVENTS_ROUTE, post(send))
         .route("/bus/tail", get(tail))
 }
 
@@ -210,6 +222,8 @@ impl From<gavel_bus::Error> for ApiError {
             Error::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::PluginFailed { .. } => StatusCode::BAD_GATEWAY,
             Error::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            // A service that ends its work before the bus would says so by the code.
+            Error::Refused { .. } if why.code() == Some("TIMEOUT") => StatusCode::GATEWAY_TIMEOUT,
             Error::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::BAD_REQUEST,
         };

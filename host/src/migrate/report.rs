@@ -2,7 +2,7 @@
 //! commands to it.
 
 use super::handlers::{Command, Found, read_folder};
-use super::state::{Limits, SESSIONS, SHARED, Source, read};
+use super::state::{Fate, Item, Limits, SESSIONS, SHARED, ServerState, Source, fates, read};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -55,8 +55,13 @@ pub struct State {
     pub sessions: usize,
     /// Keys of the shared state that can be moved.
     pub shared: usize,
+    /// Of both, those that are not in the state of the server; all of them as long as that was not looked at.
+    pub left: usize,
     /// Bytes of the files.
     pub bytes: u64,
+    /// What can be moved.
+    #[serde(skip)]
+    pub items: Vec<Item>,
     /// What stands in the way.
     pub problems: Vec<super::handlers::PassedOver>,
     /// What is left where it is.
@@ -92,6 +97,12 @@ pub struct Use {
 }
 
 impl Host {
+    /// Whether uses of commands are not counted by client, so that nothing can be said of who still sends them.
+    #[must_use]
+    pub fn counts_nothing(&self) -> bool {
+        self.mode == "compatibility"
+    }
+
     /// The plugin that answers an event.
     #[must_use]
     pub fn owner(&self, event: &str) -> Option<&str> {
@@ -117,7 +128,7 @@ impl Report {
         let mut state = Vec::new();
         for folder in STATE_FOLDERS.map(|name| from.join(name)) {
             if folder.join("sessions").is_dir() || folder.join("shared_state.json").is_file() {
-                state.push(State::of(&read(&folder, limits)?, folder));
+                state.push(State::of(read(&folder, limits)?, folder));
             }
         }
         ensure!(
@@ -129,6 +140,18 @@ impl Report {
         );
         let host = socket_dir.map(Host::ask).transpose()?;
         Ok(Self { from: from.to_owned(), handlers, state, host })
+    }
+
+    /// Look into the state of a server: what is there with the same value is not left.
+    ///
+    /// # Errors
+    /// If there is a state and it cannot be copied or read.
+    pub async fn compare(&mut self, state: &ServerState) -> Result<()> {
+        for folder in &mut self.state {
+            let fates = fates(&folder.items, &state.file, state.limits).await?;
+            folder.left = fates.iter().filter(|fate| **fate != Fate::Same).count();
+        }
+        Ok(())
     }
 
     /// Each command of a handler with who answers its event, as far as that is known.
@@ -145,15 +168,17 @@ impl Report {
 }
 
 impl State {
-    fn of(source: &Source, folder: PathBuf) -> Self {
+    fn of(source: Source, folder: PathBuf) -> Self {
         let count = |namespace| source.items.iter().filter(|item| item.namespace == namespace).count();
         Self {
             folder,
             sessions: count(SESSIONS),
             shared: count(SHARED),
+            left: source.items.len(),
             bytes: source.bytes,
-            problems: source.problems.clone(),
-            passed_over: source.passed_over.clone(),
+            items: source.items,
+            problems: source.problems,
+            passed_over: source.passed_over,
         }
     }
 }

@@ -9,6 +9,9 @@
 //! - After writing every value is read back and compared.
 
 use super::handlers::PassedOver;
+use crate::bus::state_file;
+use crate::config::{self, STATE_SERVICE, StateServiceFile};
+use crate::host::default_data_dir;
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gavel_bus::{Audit, Change, NoAudit, Sender, Store, StoreLimits};
@@ -23,12 +26,46 @@ use std::sync::Arc;
 pub const SESSIONS: &str = "session";
 /// Where the shared state goes.
 pub const SHARED: &str = "shared";
-/// The state within a data folder.
-pub const STATE_FILE: &str = "bus/state.redb";
 /// By default the state files may have so many bytes, all together.
 pub const BYTES_MAX: u64 = 1 << 30;
 /// Changes that are on their way to the store at once: they share its syncs.
 const TOGETHER: usize = 256;
+
+/// The state of a server that does not run.
+#[derive(Debug)]
+pub struct ServerState {
+    /// The state itself.
+    pub file: PathBuf,
+    /// What it keeps.
+    pub limits: StoreLimits,
+    /// The server's data folder.
+    pub data: PathBuf,
+    /// The server's configuration, if it was named.
+    pub config: Option<config::File>,
+}
+
+impl ServerState {
+    /// The state of the server with this configuration and this data folder, which wins over that of the configuration;
+    /// none if neither is named.
+    ///
+    /// # Errors
+    /// If the configuration is not accepted, or has no event bus.
+    pub fn of(config: Option<&Path>, data: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = config else {
+            let service = StateServiceFile::default();
+            let of = |data: &Path| (state_file(&service, data), service.limits(), data.to_owned());
+            return Ok(data.map(of).map(|(file, limits, data)| Self { file, limits, data, config: None }));
+        };
+        let config = config::read(path)?;
+        let named = data.map(Path::to_owned).or_else(|| config.data.clone());
+        let data = named.map_or_else(default_data_dir, Ok)?;
+        let bus = config.bus.as_ref();
+        let bus = bus.with_context(|| format!("{}: there is no section `bus`, so no state", path.display()))?;
+        let service: StateServiceFile = bus.service(STATE_SERVICE).map_err(anyhow::Error::msg)?;
+        let (file, limits) = (state_file(&service, &data), service.limits());
+        Ok(Some(Self { file, limits, data, config: Some(config) }))
+    }
+}
 
 /// What is read at most.
 #[derive(Debug, Clone, Copy)]

@@ -264,7 +264,12 @@ impl Publisher {
         for event in events {
             let number = event.number;
             match self.send(server, Envelope { floor, ..event }).await {
-                Ok(awaited) => sent.push((number, awaited)),
+                Ok(Some(awaited)) => sent.push((number, Some(awaited))),
+                // The next ones say that nobody needs to wait for it.
+                Ok(None) => {
+                    sent.push((number, None));
+                    break;
+                }
                 Err(why) => {
                     failed = Some(why);
                     break;

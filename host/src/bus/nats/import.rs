@@ -7,7 +7,7 @@ use super::NatsError;
 use super::connect::stream;
 use super::counts::Counters;
 use super::envelope::{Envelope, SIGNATURE_HEADER};
-use super::order::{Came, Next, Order};
+use super::order::{Came, Next, Order, Waits};
 use super::position::{Position, PositionFile};
 use super::settings::{NatsFile, PeerFile};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
@@ -17,7 +17,7 @@ use futures_util::{FutureExt, StreamExt};
 use gavel_bus::{Bus, Draft, Error, PluginState, any_pattern};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +45,10 @@ pub(super) struct Importer {
     handled: PositionFile,
     /// Handled and written down, not acknowledged yet.
     to_ack: Vec<Message>,
+    /// The first that is held and waits for one before it, and since when.
+    early: Option<(Position, Instant)>,
+    /// The outbox of the peer that is older than the one before, once it was told of.
+    older: Option<u64>,
     stop: CancellationToken,
 }
 
@@ -58,7 +62,8 @@ impl Importer {
         stop: CancellationToken,
     ) -> Self {
         let name = peer.name.as_str().into();
-        Self { file, peer, name, bus, counters, order: Order::new(position), handled, to_ack: Vec::new(), stop }
+        let order = Order::new(position);
+        Self { file, peer, name, bus, counters, order, handled, to_ack: Vec::new(), early: None, older: None, stop }
     }
 
     /// Receive until the bridge stops.
@@ -188,6 +193,7 @@ impl Importer {
         };
         let at = Position { epoch: envelope.epoch, number: envelope.number };
         let floor = envelope.floor;
+        self.tell_older(at);
         match self.order.put(at, floor, Held { envelope, message }) {
             Came::Held => {}
             Came::Duplicate(held) => {
@@ -200,6 +206,37 @@ impl Importer {
                 self.answer_other_copy(&held.message).await;
             }
         }
+    }
+
+    /// A new outbox whose number is below that of the one before: nothing that it has will be handled here.
+    fn tell_older(&mut self, at: Position) {
+        let epoch = self.order.position().epoch;
+        if at.epoch < epoch && self.older != Some(at.epoch) {
+            self.older = Some(at.epoch);
+            tracing::warn!(
+                peer = %self.name, outbox = at.epoch, known = epoch,
+                "its messages are of an older outbox than those before, and are taken for old ones: if that does not end, its \
+                 clock went back and its nats-outbox.epoch is gone"
+            );
+        }
+    }
+
+    /// Whether the first that is held waits in vain for one before it.
+    async fn waits_in_vain(&mut self, consumer: &Consumer<pull::Config>) -> Result<bool, NatsError> {
+        let Some(first) = self.order.first() else { return Ok(false) };
+        let since = match self.early {
+            Some((known, since)) if known == first => since,
+            _ => Instant::now(),
+        };
+        self.early = Some((first, since));
+        let (held, window) = (self.order.held(), self.file.limits.receive_window);
+        let long = since.elapsed() >= Duration::from_secs(self.file.limits.duplicate_window_s);
+        if !long && held < window {
+            return Ok(false);
+        }
+        let info = consumer.get_info().await.map_err(|why| NatsError::Server(why.to_string()))?;
+        let waits = Waits { held, window, outstanding: info.num_ack_pending, pending: info.num_pending, long };
+        Ok(waits.in_vain())
     }
 
     /// Acknowledge a message whose like is held, unless it is the very same.
@@ -243,7 +280,18 @@ impl Importer {
                     }
                     self.pass_gap()?;
                 }
-                Next::Early | Next::Empty => {
+                Next::Early => {
+                    self.acknowledge().await?;
+                    if !self.waits_in_vain(consumer).await? {
+                        return Ok(true);
+                    }
+                    // A server that was killed may have forgotten what it sent.
+                    if !same_connection() {
+                        return Err(lost());
+                    }
+                    self.pass_gap()?;
+                }
+                Next::Empty => {
                     self.acknowledge().await?;
                     return Ok(true);
                 }

@@ -4,6 +4,8 @@
 //! So what comes is held until everything before it was handled. A number that does not come is passed over when two
 //! things are sure: its sender had it in the stream before the one that is held (the `floor`), and the server has sent
 //! everything that it has sent to nobody else but here (`nothing outstanding`): then the stream no longer has it.
+//! Where the sender has said nothing newer, that is never sure. Then it is passed over when nothing is on its way and
+//! nothing has come for long, or when there is no room for more ([`Waits`]).
 //!
 //! No input or output here: this decides, `import` does.
 
@@ -30,6 +32,30 @@ pub(super) enum Next<T> {
     Early,
     /// What comes before the first that is held is lost, unless the server still waits for its acknowledgement.
     Gap,
+}
+
+/// How it stands with a message that waits for one before it, of which nobody knows whether it comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// Messages that are held.
+    pub(super) held: usize,
+    /// As many as the server sends without an acknowledgement.
+    pub(super) window: usize,
+    /// Messages that were sent here and not acknowledged, the held ones among them.
+    pub(super) outstanding: usize,
+    /// Messages that the stream has and were not sent here yet.
+    pub(super) pending: u64,
+    /// Whether it waits for longer than its sender's repetition is known again by the server.
+    pub(super) long: bool,
+}
+
+impl Waits {
+    /// Whether what it waits for is given up: it cannot come, or would have come.
+    pub(super) fn in_vain(self) -> bool {
+        let full = self.held >= self.window;
+        let quiet = self.pending == 0 && self.outstanding <= self.held;
+        full || (self.long && quiet)
+    }
 }
 
 /// What becomes of a message that came.
@@ -86,6 +112,11 @@ impl<T> Order<T> {
         let before = if first.epoch == self.done.epoch { self.done.number } else { 0 };
         self.done = Position { epoch: first.epoch, number: first.number - 1 };
         self.done.number - before
+    }
+
+    /// The first that is held.
+    pub(super) fn first(&self) -> Option<Position> {
+        self.held.first_key_value().map(|(&first, _)| first)
     }
 
     /// How many are held.
@@ -149,6 +180,26 @@ mod tests {
         assert_eq!(order.next(), Next::Gap);
         assert_eq!(order.pass_gap(), 3);
         assert_eq!(drain(&mut order), [6, 7]);
+    }
+
+    #[test]
+    fn what_waits_for_a_number_that_does_not_come_does_not_wait_for_ever() {
+        let mut order = Order::new(at(1, 2));
+        order.put(at(1, 4), 2, 4);
+        assert_eq!((order.next(), order.first()), (Next::Early, Some(at(1, 4))));
+        let waits = Waits { held: 1, window: 4, outstanding: 1, pending: 0, long: false };
+        assert!(!waits.in_vain(), "its sender may send it again");
+        let long = Waits { long: true, ..waits };
+        assert!(long.in_vain());
+        assert!(!Waits { pending: 1, ..long }.in_vain(), "it may be the next that the stream has");
+        assert!(!Waits { outstanding: 2, ..long }.in_vain(), "it may be on its way");
+        for number in 5..=7 {
+            order.put(at(1, number), 2, number);
+        }
+        let full = Waits { held: order.held(), outstanding: 4, pending: 9, ..waits };
+        assert!(full.in_vain(), "no more is sent before one is acknowledged");
+        assert_eq!(order.pass_gap(), 1);
+        assert_eq!(drain(&mut order), [4, 5, 6, 7]);
     }
 
     #[test]

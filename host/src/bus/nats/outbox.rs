@@ -2,10 +2,14 @@
 //!
 //! An event has its number from here, and keeps it until the stream has it: however often it is sent, it is known again.
 //! What was acknowledged is taken out without waiting for the disk; after a crash it may be sent once more.
+//!
+//! Where the file is gone a new one begins a new count, which its peers know by its epoch: the time, and in any case more
+//! than that of the one before, which stands in a small file beside it.
 
 use super::NatsError;
 use super::counts::Counters;
 use super::envelope::Envelope;
+use crate::policies::catalogue::write_whole;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +55,13 @@ impl Outbox {
     ) -> Result<Self, NatsError> {
         let told = |why: redb::Error| NatsError::outbox(path, &why);
         let database = Database::create(path).map_err(|why| NatsError::outbox(path, &why))?;
-        let epoch = prepare(&database, now_ms).map_err(told)?;
+        let last = read_epoch(path)?;
+        let epoch = prepare(&database, last.map_or(now_ms, |last| now_ms.max(last.saturating_add(1)))).map_err(told)?;
+        // Before the first event has it. One that is not above the last is of a file that was put back.
+        if last.is_none_or(|last| last < epoch) {
+            let file = epoch_file(path);
+            write_whole(&file, format!("{epoch}\n").as_bytes()).map_err(|why| NatsError::outbox(&file, &why))?;
+        }
         let size = weigh(&database).map_err(told)?;
         let outbox = Self { database, path: path.to_owned(), limits, epoch, size: Mutex::new(size), counters };
         outbox.tell(size);
@@ -136,6 +146,23 @@ impl Outbox {
     }
 }
 
+/// The file with the last epoch: beside the outbox, with another ending.
+fn epoch_file(path: &Path) -> PathBuf {
+    path.with_extension("epoch")
+}
+
+fn read_epoch(path: &Path) -> Result<Option<u64>, NatsError> {
+    let file = epoch_file(path);
+    match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let told = "it holds no number: take it away, if the clock of this host did not go back";
+            text.trim().parse().map(Some).map_err(|_| NatsError::outbox(&file, &told))
+        }
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(NatsError::outbox(&file, &why)),
+    }
+}
+
 /// Make the tables where there are none; gives when they were made.
 fn prepare(database: &Database, now_ms: u64) -> Result<u64, redb::Error> {
     let transaction = database.begin_write()?;
@@ -203,6 +230,25 @@ mod tests {
         outbox.append(vec![event("a")]).unwrap();
         let found: Vec<_> = outbox.first(9).unwrap().into_iter().map(|event| (event.epoch, event.number)).collect();
         assert_eq!(found, [(5, 3), (5, 4)]);
+    }
+
+    #[test]
+    fn a_new_outbox_has_a_higher_epoch_even_if_the_clock_went_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.redb");
+        let epoch_at = |now_ms: u64| {
+            let limits = OutboxLimits { events_max: 1, bytes_max: 10_000 };
+            Outbox::open(&path, now_ms, limits, Arc::default()).unwrap().epoch
+        };
+        assert_eq!((epoch_at(50), epoch_at(90)), (50, 50));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((epoch_at(7), epoch_at(7)), (51, 51));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(epoch_at(90), 90);
+        std::fs::write(path.with_extension("epoch"), "x").unwrap();
+        let limits = OutboxLimits { events_max: 1, bytes_max: 10_000 };
+        let told = Outbox::open(&path, 5, limits, Arc::default()).err().unwrap().to_string();
+        assert!(told.contains("it holds no number"), "{told}");
     }
 
     #[test]

@@ -26,10 +26,6 @@ pub(super) async fn watch(
     counters: Arc<Counters>,
     stop: CancellationToken,
 ) {
-    // A host that accepts nothing has no peers, and nobody is a stranger to it.
-    if file.peers.is_empty() {
-        return;
-    }
     let mut known = BTreeSet::new();
     let look = async {
         loop {

@@ -3,12 +3,12 @@
 use super::super::Outcome;
 use super::super::output::{line, note, print_json, shown};
 use crate::bus::OfflineAudit;
-use crate::config::BUS_KERNEL;
+use crate::config::File;
 use crate::migrate::handlers::PassedOver;
 use crate::migrate::state::{
-    Applied, BYTES_MAX, Fate, Item, Limits, SESSIONS, SHARED, STATE_FILE, Source, apply, fates, open_store, read,
+    Applied, BYTES_MAX, Fate, Item, Limits, SESSIONS, SHARED, ServerState, Source, apply, fates, open_store, read,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use gavel_bus::{NoAudit, Store, StoreLimits};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -26,62 +26,82 @@ const LISTED_MAX: usize = 20;
 /// is left as it is, unless --overwrite is given. Stop the server first, and keep a copy of both folders.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  gavel migrate state --from var/state --data /var/lib/gavel
-  gavel migrate state --from var/state --data /var/lib/gavel --apply
+  gavel migrate state --from var/state --config daemon.json --data /var/lib/gavel
+  gavel migrate state --from var/state --config daemon.json --data /var/lib/gavel --apply
   gavel migrate state --from var/state --to state.redb --apply --json")]
 pub(super) struct Args {
     /// The folder that the older daemon kept its state in.
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
-    /// The data folder of the server.
-    #[arg(long, value_name = "DIR", required_unless_present = "to", conflicts_with = "to")]
+    /// The server's configuration: where its state is, what that keeps, and which kernel records changes.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data folder of the server. Wins over the configuration.
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["to", "config"])]
     data: Option<PathBuf>,
-    /// The state itself, where it is not in the data folder.
+    /// The state itself, where it is neither in the data folder nor where the configuration says.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// The kernel of the data folder in whose ledger every change is put; the server's `bus.kernel`.
-    #[arg(long, value_name = "NAME", default_value = BUS_KERNEL)]
-    kernel: String,
     /// Write it.
     #[arg(long)]
     apply: bool,
     /// Put the older values over those that keys have now.
     #[arg(long, requires = "apply")]
     overwrite: bool,
-    /// The largest value, in bytes of its JSON.
-    #[arg(long, value_name = "BYTES", default_value_t = StoreLimits::default().value_bytes_max)]
-    value_bytes_max: usize,
-    /// The longest key, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = StoreLimits::default().name_bytes_max)]
-    name_bytes_max: usize,
+    /// The largest value, in bytes of its JSON. Default: what the configuration says, else 1 MiB.
+    #[arg(long, value_name = "BYTES")]
+    value_bytes_max: Option<usize>,
+    /// The longest key, in bytes. Default: what the configuration says, else 256.
+    #[arg(long, value_name = "BYTES")]
+    name_bytes_max: Option<usize>,
     /// The most bytes of all state files together.
     #[arg(long, value_name = "BYTES", default_value_t = BYTES_MAX)]
     bytes_max: u64,
 }
 
-impl Args {
-    fn limits(&self) -> Limits {
-        let (name_bytes_max, value_bytes_max) = (self.name_bytes_max, self.value_bytes_max);
-        Limits {
-            store: StoreLimits { name_bytes_max, value_bytes_max, ..StoreLimits::default() },
-            bytes_max: self.bytes_max,
-        }
-    }
+/// Where it goes, and by whom it is recorded.
+struct Target {
+    file: PathBuf,
+    limits: Limits,
+    recorder: Recorder,
+}
 
-    fn file(&self) -> PathBuf {
-        match (&self.to, &self.data) {
-            (Some(file), _) => file.clone(),
-            (None, data) => data.as_deref().unwrap_or(Path::new(".")).join(STATE_FILE),
-        }
+/// Who records the changes.
+enum Recorder {
+    /// The kernels of a server, in its data folder.
+    Server(Box<File>, PathBuf),
+    /// The kernel `bus` of a data folder.
+    Folder(PathBuf),
+    /// Nobody.
+    Nobody,
+}
+
+impl Args {
+    fn target(&self) -> Result<Target> {
+        let server = ServerState::of(self.config.as_deref(), self.data.as_deref())?;
+        let mut store = server.as_ref().map_or_else(StoreLimits::default, |server| server.limits);
+        store.value_bytes_max = self.value_bytes_max.unwrap_or(store.value_bytes_max);
+        store.name_bytes_max = self.name_bytes_max.unwrap_or(store.name_bytes_max);
+        let limits = Limits { store, bytes_max: self.bytes_max };
+        let (file, recorder) = match server {
+            None => (None, Recorder::Nobody),
+            Some(ServerState { file, data, config: Some(config), .. }) => {
+                (Some(file), Recorder::Server(Box::new(config), data))
+            }
+            Some(ServerState { file, data, config: None, .. }) => (Some(file), Recorder::Folder(data)),
+        };
+        let file = self.to.clone().or(file).context("give --data DIR, --config FILE or --to FILE")?;
+        Ok(Target { file, limits, recorder })
     }
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    let (limits, file) = (args.limits(), args.file());
+    let target = args.target()?;
+    let (limits, file) = (target.limits, target.file.clone());
     let source = read(&args.from, &limits)?;
     let runtime = super::super::runtime()?;
     if args.apply {
-        let (applied, conflicts) = runtime.block_on(write(&source, args))?;
+        let (applied, conflicts) = runtime.block_on(write(&source, target, args.overwrite))?;
         tell_applied(&source, &file, &applied, &conflicts, as_json)?;
         return Ok(if conflicts.is_empty() { Outcome::Yes } else { Outcome::No });
     }
@@ -91,21 +111,24 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
     Ok(if clear { Outcome::Yes } else { Outcome::No })
 }
 
-async fn write(source: &Source, args: &Args) -> Result<(Applied, Vec<Item>)> {
-    let (file, limits) = (args.file(), args.limits().store);
+async fn write(source: &Source, target: Target, overwrite: bool) -> Result<(Applied, Vec<Item>)> {
+    let Target { file, limits, recorder } = target;
     if !source.problems.is_empty() {
         tell_problems(&source.problems);
         // It is refused; in memory, so that no file is made for nothing.
-        let store = Store::open(None, limits, Arc::new(NoAudit)).await?;
-        return apply(source, &store, args.overwrite).await;
+        let store = Store::open(None, limits.store, Arc::new(NoAudit)).await?;
+        return apply(source, &store, overwrite).await;
     }
-    let Some(data) = &args.data else {
-        note(&format!("{}: no server's data, so no ledger records the changes", file.display()));
-        return apply(source, &open_store(&file, limits, Arc::new(NoAudit)).await?, args.overwrite).await;
+    let ledger = match recorder {
+        Recorder::Server(config, data) => Box::pin(OfflineAudit::of_server(*config, &data)).await?,
+        Recorder::Folder(data) => Box::pin(OfflineAudit::of_folder(&data)).await?,
+        Recorder::Nobody => {
+            note(&format!("{}: no server's data, so no ledger records the changes", file.display()));
+            return apply(source, &open_store(&file, limits.store, Arc::new(NoAudit)).await?, overwrite).await;
+        }
     };
-    let ledger = Box::pin(OfflineAudit::open(&args.kernel, data)).await?;
-    let applied = match open_store(&file, limits, ledger.audit()).await {
-        Ok(store) => apply(source, &store, args.overwrite).await,
+    let applied = match open_store(&file, limits.store, ledger.audit()).await {
+        Ok(store) => apply(source, &store, overwrite).await,
         Err(why) => Err(why),
     };
     ledger.finish().await;

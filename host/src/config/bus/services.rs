@@ -17,7 +17,7 @@ pub struct StateServiceFile {
     pub max_value_bytes: usize,
     /// Keys of one answer. Default 10,000.
     pub max_keys_listed: usize,
-    /// Changes that wait to be written. Default 10,000.
+    /// Changes that wait to be written. Default 1,024.
     pub max_waiting: usize,
 }
 

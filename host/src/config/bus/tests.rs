@@ -31,6 +31,10 @@ fn an_unknown_key_is_named() {
         (r#"{"transports": {"unix": {"socket": "x"}}}"#, "socket"),
         (r#"{"plugins": {"state_service": {"dir": "x"}}}"#, "dir"),
         (r#"{"plugins": {"completion_service": {"key": "x"}}}"#, "key"),
+        (r#"{"plugins": {"message_service": {"max_subscriptions": 5}}}"#, "max_subscriptions"),
+        (r#"{"plugins": {"system_service": {"x": 5}}}"#, "x"),
+        (r#"{"plugins": {"unix_transport": {"socket_dir": "x"}}}"#, "socket_dir"),
+        (r#"{"plugins": {"nats_bridge": {"url": "x"}}}"#, "url"),
     ] {
         let told = read(text).unwrap_err();
         assert!(told.contains(&format!("unknown key `{key}`")), "{told}");
