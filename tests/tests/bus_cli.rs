@@ -224,13 +224,12 @@ fn a_tail_that_is_too_slow_says_how_many_it_missed() {
     let (mut seen, mut missed, mut last) = (0, 0, None);
     while seen + missed < EVENTS {
         let told = tail.next();
-        match told["missed"].as_u64() {
-            Some(more) => missed += more,
-            None => {
-                assert!(told["data"]["n"].as_u64() > last, "{told} after {last:?}");
-                (seen, last) = (seen + 1, told["data"]["n"].as_u64());
-            }
+        if let Some(more) = told["missed"].as_u64() {
+            missed += more;
+            continue;
         }
+        assert!(told["data"]["n"].as_u64() > last, "{told} after {last:?}");
+        (seen, last) = (seen + 1, told["data"]["n"].as_u64());
     }
     assert!(missed > 0 && seen > 0, "{seen} seen, {missed} missed");
 }
