@@ -81,8 +81,8 @@ fn plugins_writes_a_scaffold_for_each_handler() {
         for file in plugin["files"].as_array().unwrap() {
             let file = Path::new(plugin["folder"].as_str().unwrap()).join(file.as_str().unwrap());
             let text = fs::read_to_string(&file).unwrap();
-            let mode = fs::metadata(&file).unwrap().permissions().mode();
-            assert_eq!(mode & 0o100 != 0, text.starts_with("#!"), "{}", file.display());
+            let bits = fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(bits & 0o100 != 0, text.starts_with("#!"), "{}", file.display());
         }
     }
     let handlers = fs::read_to_string(out.join("spawn-agent-plugin/src/handlers.rs")).unwrap();
