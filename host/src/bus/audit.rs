@@ -109,7 +109,7 @@ impl OfflineAudit {
     }
 
     async fn open(file: File, kernel: &str, data: &Path) -> anyhow::Result<Self> {
-        let host = Host::open(file, &Storage::Folder(data.to_owned()), Clock::System).await?;
+        let host = Box::pin(Host::open(file, &Storage::Folder(data.to_owned()), Clock::System)).await?;
         let slot = host.fleet.find(kernel).with_context(|| format!("bus: there is no kernel `{kernel}`"))?;
         let audit = Arc::new(LedgerAudit::new(slot, Clock::System));
         Ok(Self { host, audit })
