@@ -176,7 +176,8 @@ async fn routing(what: &str, events: u64, answered: bool) {
             let (bus, sent, heard) = (bus.clone(), Arc::clone(&sent), Arc::clone(&heard.heard));
             tokio::spawn(async move {
                 for at in 0..events / 2 {
-                    let draft = Draft::new(&format!("n{}:say", usize::try_from(at).unwrap_or(usize::MAX) % PLUGINS), payload());
+                    let draft =
+                        Draft::new(&format!("n{}:say", usize::try_from(at).unwrap_or(usize::MAX) % PLUGINS), payload());
                     if answered {
                         bus.dispatch(Sender::Host, draft).await.unwrap();
                     } else {

@@ -8,6 +8,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "a `json!` is written where it is used")]
 
 mod broken;
+mod examples;
 mod guest;
 mod life;
 mod may;
