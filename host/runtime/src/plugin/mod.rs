@@ -1,14 +1,14 @@
 //! Plugins of the event bus: components of `wit/plugin/plugin.wit`, world `plugin`.
 //!
 //! They run under the rules of the policies: nothing is imported that their world does not offer, every call has a
-//! deadline and caps, and what goes wrong is a [`FailedClosed`] that names the limit. Three things differ:
+//! deadline and caps, and what goes wrong is a [`FailedClosed`](crate::FailedClosed) that names the limit. Three things differ:
 //!
 //! - **An instance lives long.** It is made once and asked about one event after another, so what it keeps in its memory
 //!   it has at the next. It lies outside of the policies' pool, in an engine that is set up when the first plugin is
 //!   brought: however many plugins live, no decision waits for a slot. A plugin that nobody has needed has no instance.
 //! - **It may wait.** What it asks of the bus, the state and the tools goes to [`Imports`], and may take its time.
-//! - **It is lost once.** After any [`FailedClosed`], and after a call whose future was dropped half way, an [`Instance`]
-//!   answers [`FailedClosed::Spent`] and nothing else; [`Component::instantiate`] makes the next.
+//! - **It is lost once.** After any [`FailedClosed`](crate::FailedClosed), and after a call whose future was dropped half way, an [`Instance`]
+//!   answers [`FailedClosed::Spent`](crate::FailedClosed::Spent) and nothing else; [`Component::instantiate`] makes the next.
 //!
 //! `deadline_ms` is the wall time of the plugin's own work in one call. While it waits in an import its clock stands
 //! still: what it waits for has limits of its own, and whoever calls the instance bounds the whole by dropping the call.
