@@ -111,11 +111,7 @@ impl Handle {
 
     /// The bus, unless the chain is too deep or the plugin asks too often.
     fn bounded(&self, cause: Option<&Event>, draft: &Draft) -> Result<Bus, Error> {
-        let bus = self.bus.upgrade().map(Bus::from_inner);
-        let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
-        if self.revoked.load(Ordering::Acquire) {
-            return Err(Error::Forbidden(format!("plugin '{}' has ended: it may emit nothing any more", self.plugin)));
-        }
+        let bus = self.alive("emit")?;
         let depth = cause.map_or(0, |cause| cause.chain.len()) + 1;
         let depth_max = bus.options().chain_depth_max;
         if depth > depth_max {
@@ -134,12 +130,20 @@ impl Handle {
     /// # Errors
     /// If it does too much, or has ended.
     pub fn take(&self) -> Result<(), Error> {
+        self.within_rate(&self.alive("do")?)
+    }
+
+    /// The bus, unless it or the plugin has ended.
+    fn alive(&self, deed: &str) -> Result<Bus, Error> {
         let bus = self.bus.upgrade().map(Bus::from_inner);
         let bus = bus.ok_or_else(|| Error::Forbidden("the bus has ended".to_owned()))?;
         if self.revoked.load(Ordering::Acquire) {
-            return Err(Error::Forbidden(format!("plugin '{}' has ended: it may do nothing any more", self.plugin)));
+            return Err(Error::Forbidden(format!(
+                "plugin '{}' has ended: it may {deed} nothing any more",
+                self.plugin
+            )));
         }
-        self.within_rate(&bus)
+        Ok(bus)
     }
 
     fn within_rate(&self, bus: &Bus) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 //! before the next start, because the file could not be written: whoever asked was told which.
 
 use crate::event::Sender;
+use crate::services::INVALID_PARAMETERS;
 use futures_util::future::BoxFuture;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,18 @@ pub enum StoreError {
     Open(String),
 }
 
+impl StoreError {
+    /// The word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => INVALID_PARAMETERS,
+            Self::Full(_) => "RATE_LIMITED",
+            Self::Failed(_) | Self::Open(_) => "STATE_FAILED",
+        }
+    }
+}
+
 /// Durable state. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -238,26 +251,8 @@ impl Store {
     /// If a name cannot be one, or the file cannot be read.
     pub fn keys(&self, namespace: &str, pattern: &str) -> Result<(Vec<String>, bool), StoreError> {
         self.check_names(namespace, pattern)?;
-        let mut found = Vec::new();
-        let mut read = || -> Result<bool, redb::Error> {
-            let values = self.database.begin_read()?.open_table(VALUES)?;
-            for entry in values.range((namespace, "")..)? {
-                let (place, _) = entry?;
-                let (space, key) = place.value();
-                if space != namespace {
-                    break;
-                }
-                if glob(pattern.as_bytes(), key.as_bytes()) {
-                    if found.len() == self.limits.keys_listed_max {
-                        return Ok(true);
-                    }
-                    found.push(key.to_owned());
-                }
-            }
-            Ok(false)
-        };
-        let more = read().map_err(|why| failed(&why))?;
-        Ok((found, more))
+        let matching = |key: &str, _: &str| glob(pattern.as_bytes(), key.as_bytes()).then(|| key.to_owned());
+        self.walk(namespace, self.limits.keys_listed_max, matching)
     }
 
     /// All keys of a namespace with their values, at most `most` of them; the flag tells that there are more. For
@@ -267,8 +262,20 @@ impl Store {
     /// If the name cannot be one, or the file cannot be read.
     pub fn entries(&self, namespace: &str, most: usize) -> Result<(Vec<(String, Value)>, bool), StoreError> {
         self.check_names(namespace, "")?;
-        let mut found = Vec::new();
-        let mut read = || -> Result<bool, redb::Error> {
+        let (found, more) = self.walk(namespace, most, |key, text| Some((key.to_owned(), text.to_owned())))?;
+        let parsed = found.into_iter().map(|(key, text)| Ok((key, serde_json::from_str(&text)?)));
+        Ok((parsed.collect::<Result<_, serde_json::Error>>().map_err(|why| failed(&why))?, more))
+    }
+
+    /// What is picked of a namespace, ascending by key, at most `most`; the flag tells that there is more to pick.
+    fn walk<T>(
+        &self,
+        namespace: &str,
+        most: usize,
+        pick: impl Fn(&str, &str) -> Option<T>,
+    ) -> Result<(Vec<T>, bool), StoreError> {
+        let read = || -> Result<(Vec<T>, bool), redb::Error> {
+            let mut picked = Vec::new();
             let values = self.database.begin_read()?.open_table(VALUES)?;
             for entry in values.range((namespace, "")..)? {
                 let (place, text) = entry?;
@@ -276,16 +283,15 @@ impl Store {
                 if space != namespace {
                     break;
                 }
-                if found.len() == most {
-                    return Ok(true);
+                let Some(item) = pick(key, text.value()) else { continue };
+                if picked.len() == most {
+                    return Ok((picked, true));
                 }
-                found.push((key.to_owned(), text.value().to_owned()));
+                picked.push(item);
             }
-            Ok(false)
+            Ok((picked, false))
         };
-        let more = read().map_err(|why| failed(&why))?;
-        let parsed = found.into_iter().map(|(key, text)| Ok((key, serde_json::from_str(&text)?)));
-        Ok((parsed.collect::<Result<_, serde_json::Error>>().map_err(|why| failed(&why))?, more))
+        read().map_err(|why| failed(&why))
     }
 
     /// Make a change: audited, then durable. Gives how many keys there were of what it names.

@@ -10,13 +10,13 @@ use crate::config::{self, BUS_KERNEL, File, KernelFile};
 use crate::decide::{Effect, Principal, Refused};
 use crate::fleet::{Slot, manifest};
 use crate::host::{Host, Storage, kernel_dir};
+use crate::policies::package::digest_of;
 use anyhow::{Context, ensure};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use gavel_bus::{Audit, Audited, Change};
 use gavel_kernel::{Jurisdiction, Receipt, Request, Status};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ fn request(audited: &Audited) -> Value {
     let (what, params) = match &audited.change {
         Change::Set { key, value, .. } => {
             let text = value.to_string();
-            let digest = format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())));
+            let digest = digest_of(text.as_bytes());
             ("set", json!({ "key": key, "value_digest": digest, "value_bytes": text.len() }))
         }
         Change::Delete { key, .. } => ("delete", json!({ "key": key })),

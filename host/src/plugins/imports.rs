@@ -275,10 +275,5 @@ fn told(why: Error) -> Refusal {
 
 #[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn of_store(why: StoreError) -> Refusal {
-    let code = match &why {
-        StoreError::Invalid(_) => "INVALID_PARAMETERS",
-        StoreError::Full(_) => "RATE_LIMITED",
-        _ => "STATE_FAILED",
-    };
-    coded(&why.to_string(), code)
+    coded(&why.to_string(), why.code())
 }

@@ -37,6 +37,7 @@ pub(crate) fn tellers(name: &str) -> Option<&'static [&'static str]> {
 
 use crate::event::Event;
 use crate::plugin::{Capabilities, Factory, Fault, Metadata, Registration};
+use crate::store::StoreError;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
@@ -94,6 +95,12 @@ async fn send(
 
 /// The code of a message that could not be handed over.
 const DELIVERY_FAILED: &str = "DELIVERY_FAILED";
+
+impl From<StoreError> for Fault {
+    fn from(why: StoreError) -> Self {
+        Self::Refused { message: why.to_string(), code: Some(why.code().to_owned()) }
+    }
+}
 
 fn invalid(message: &str) -> Fault {
     Fault::Refused { message: message.to_owned(), code: Some(INVALID_PARAMETERS.to_owned()) }

@@ -8,7 +8,7 @@ use crate::event::{Draft, Event, Sender};
 use crate::handle::Handle;
 use crate::pattern::Pattern;
 use crate::plugin::{Fault, Plugin, Registration};
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Change, Store};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ impl State {
             "state:get" => {
                 let Place { namespace, key, .. } = read(event)?;
                 self.may(event, &namespace)?;
-                let value = self.store.get(&namespace, &key).map_err(refused)?;
+                let value = self.store.get(&namespace, &key)?;
                 Ok(json!({ "namespace": namespace, "key": key, "found": value.is_some(), "value": value }))
             }
             "state:set" => {
@@ -124,7 +124,7 @@ impl State {
             "state:list" => {
                 let Whole { namespace, pattern } = read(event)?;
                 self.may(event, &namespace)?;
-                let (keys, more) = self.store.keys(&namespace, &pattern).map_err(refused)?;
+                let (keys, more) = self.store.keys(&namespace, &pattern)?;
                 Ok(json!({ "namespace": namespace, "count": keys.len(), "keys": keys, "more": more }))
             }
             "state:clear" => {
@@ -138,7 +138,7 @@ impl State {
             "state:load" => {
                 let Whole { namespace, pattern } = read(event)?;
                 self.may(event, &namespace)?;
-                let (keys, more) = self.store.keys(&namespace, &pattern).map_err(refused)?;
+                let (keys, more) = self.store.keys(&namespace, &pattern)?;
                 Ok(
                     json!({ "status": "loaded", "message": "state is durable and always loaded", "state_keys": keys, "more": more }),
                 )
@@ -156,7 +156,7 @@ impl State {
             Change::Delete { namespace, key } => json!({ "namespace": namespace, "key": key, "change": "delete" }),
             Change::Clear { namespace } => json!({ "namespace": namespace, "change": "clear" }),
         };
-        let found = self.store.change(&event.event_id, &event.sender, change).await.map_err(refused)?;
+        let found = self.store.change(&event.event_id, &event.sender, change).await?;
         if let Some(handle) = self.handle.get() {
             // The change is made; that somebody cannot be told of it does not undo it.
             if let Err(why) = handle.emit(Some(event), Draft::new("state:changed", told)).await {
@@ -180,16 +180,6 @@ impl State {
         let message = format!("{} may not use the namespace '{namespace}' of the state", event.sender);
         Err(Fault::Refused { message, code: Some("FORBIDDEN".to_owned()) })
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-fn refused(why: StoreError) -> Fault {
-    let code = match &why {
-        StoreError::Invalid(_) => super::INVALID_PARAMETERS,
-        StoreError::Full(_) => "RATE_LIMITED",
-        StoreError::Failed(_) | StoreError::Open(_) => "STATE_FAILED",
-    };
-    Fault::Refused { message: why.to_string(), code: Some(code.to_owned()) }
 }
 
 impl Plugin for State {

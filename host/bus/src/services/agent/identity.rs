@@ -1,7 +1,6 @@
 //! Identities: what is known of an agent beyond its presence, kept in the store.
 
 use super::super::{invalid, read};
-use super::roster::refused;
 use crate::event::{Event, Sender};
 use crate::plugin::Fault;
 use crate::store::{Change, Store};
@@ -63,7 +62,7 @@ pub(super) async fn answer(store: &Store, changing: &Mutex<()>, event: &Event) -
         return Err(invalid("`agent_id` is empty"));
     }
     let _alone = if operation == "get" { None } else { Some(changing.lock().await) };
-    let known = store.get(NAMESPACE, &agent_id).map_err(refused)?;
+    let known = store.get(NAMESPACE, &agent_id)?;
     if operation == "create" {
         return create(store, event, &agent_id, rest, known.is_some()).await;
     }
@@ -76,7 +75,7 @@ pub(super) async fn answer(store: &Store, changing: &Mutex<()>, event: &Event) -
         "update" => update(store, event, &agent_id, rest, known).await,
         _ => {
             let change = Change::Delete { namespace: NAMESPACE.to_owned(), key: agent_id.clone() };
-            store.change(&event.event_id, &event.sender, change).await.map_err(refused)?;
+            store.change(&event.event_id, &event.sender, change).await?;
             Ok(json!({ "status": "removed", "agent_id": agent_id, "identity": known, "deleted": true }))
         }
     }
@@ -127,14 +126,14 @@ async fn update(
 
 async fn keep(store: &Store, event: &Event, id: &str, identity: Value) -> Result<Value, Fault> {
     let change = Change::Set { namespace: NAMESPACE.to_owned(), key: id.to_owned(), value: identity.clone() };
-    store.change(&event.event_id, &event.sender, change).await.map_err(refused)?;
+    store.change(&event.event_id, &event.sender, change).await?;
     Ok(identity)
 }
 
 fn list(store: &Store, listing: Listing) -> Result<Value, Fault> {
     let Listing { filter_role, sort_by, order } = listing;
     let sort_by = sort_by.unwrap_or_else(|| "agent_id".to_owned());
-    let (kept, more) = store.entries(NAMESPACE, LISTED_MAX).map_err(refused)?;
+    let (kept, more) = store.entries(NAMESPACE, LISTED_MAX)?;
     let mut items: Vec<Value> = kept.into_iter().map(|(_, identity)| identity).collect();
     items.retain(|identity| filter_role.as_ref().is_none_or(|role| identity["role"] == json!(role)));
     // By name already; of equals that order stays.

@@ -1,9 +1,8 @@
 //! The agents that are there, in memory and in the store.
 
-use super::super::INVALID_PARAMETERS;
 use crate::event::{Event, Sender};
 use crate::plugin::Fault;
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Change, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -114,7 +113,7 @@ impl Roster {
     async fn keep(&self, event_id: &str, sender: &Sender, id: &str, agent: &Agent) -> Result<(), Fault> {
         let value = serde_json::to_value(agent).map_err(|why| Fault::Broken(why.to_string()))?;
         let change = Change::Set { namespace: NAMESPACE.to_owned(), key: id.to_owned(), value };
-        self.store.change(event_id, sender, change).await.map_err(refused)?;
+        self.store.change(event_id, sender, change).await?;
         Ok(())
     }
 
@@ -158,7 +157,7 @@ impl Roster {
         let _alone = self.work.lock().await;
         self.find(id)?;
         let change = Change::Delete { namespace: NAMESPACE.to_owned(), key: id.to_owned() };
-        self.store.change(&event.event_id, &event.sender, change).await.map_err(refused)?;
+        self.store.change(&event.event_id, &event.sender, change).await?;
         self.agents().remove(id);
         Ok(())
     }
@@ -198,14 +197,4 @@ impl Roster {
     fn early(&self) -> MutexGuard<'_, VecDeque<(String, &'static str)>> {
         self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-pub(super) fn refused(why: StoreError) -> Fault {
-    let code = match &why {
-        StoreError::Invalid(_) => INVALID_PARAMETERS,
-        StoreError::Full(_) => "RATE_LIMITED",
-        StoreError::Failed(_) | StoreError::Open(_) => "STATE_FAILED",
-    };
-    Fault::Refused { message: why.to_string(), code: Some(code.to_owned()) }
 }

@@ -210,10 +210,10 @@ impl Agents {
         if event.name == "agent:get_state" {
             let (values, more) = match &key {
                 Some(key) => {
-                    let found = self.store.get(&namespace, key).map_err(super::roster::refused)?;
+                    let found = self.store.get(&namespace, key)?;
                     (found.map(|value| (key.clone(), value)).into_iter().collect(), false)
                 }
-                None => self.store.entries(&namespace, VALUES_MAX).map_err(super::roster::refused)?,
+                None => self.store.entries(&namespace, VALUES_MAX)?,
             };
             let values: Map<String, Value> = values.into_iter().collect();
             return Ok(json!({ "agent_id": agent_id, "state": values, "more": more }));
@@ -227,7 +227,7 @@ impl Agents {
         for (key, value) in wanted {
             let told = json!({ "namespace": namespace, "key": key, "value": value, "change": "set" });
             let change = crate::Change::Set { namespace: namespace.clone(), key, value };
-            self.store.change(&event.event_id, &event.sender, change).await.map_err(super::roster::refused)?;
+            self.store.change(&event.event_id, &event.sender, change).await?;
             // The change is made; that somebody cannot be told of it does not undo it.
             if let Err(why) = self.handle()?.emit(Some(event), Draft::new("state:changed", told)).await {
                 tracing::warn!("a change of an agent's state was not told: {why}");
