@@ -24,6 +24,6 @@ fn prompt_guard_stands_before_completions() {
     assert_eq!(answer["response"], "echo: the key is [REDACTED], keep it", "{answer}");
     let answer = client.ask("completion:request", json!({"prompt": "tell me of nightshade"}));
     assert_eq!(answer["code"], "FORBIDDEN", "{answer}");
-    let stats = client.ask("prompt_guard:stats", json!({}));
-    assert_eq!((&stats["redacted"], &stats["cancelled"]), (&json!(1), &json!(1)), "{stats}");
+    let counted = client.ask("prompt_guard:stats", json!({}));
+    assert_eq!((&counted["redacted"], &counted["cancelled"]), (&json!(1), &json!(1)), "{counted}");
 }
