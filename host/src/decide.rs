@@ -233,7 +233,7 @@ impl Kernel {
             return Ruling::Denied { stage: *stage, error: error.clone() };
         }
         walk.to(State::Arbitrating);
-        if let Some(error) = impersonation(case).or_else(|| borrowed(case)) {
+        if let Some(error) = impersonation(case).or_else(|| assumed(case)).or_else(|| borrowed(case)) {
             return Ruling::Denied { stage: Stage::Jurisdiction, error };
         }
         let asked = Arc::new(record::guest_request(case.request, case.now_ms));
@@ -519,6 +519,19 @@ fn impersonation(case: &Case<'_>) -> Option<String> {
     let actor = case.request.actor();
     (actor != bound)
         .then(|| format!("Jurisdiction denied: Actor '{actor}' is not the actor of key '{}'", case.principal.name))
+}
+
+/// An actor that only the host says of itself, claimed by a caller that is bound to none.
+fn assumed(case: &Case<'_>) -> Option<String> {
+    let actor = case.request.actor();
+    let own = case.principal.actor.is_none() && is_the_hosts(actor);
+    own.then(|| format!("Jurisdiction denied: Actor '{actor}' is the host's to say, and no caller can claim it"))
+}
+
+/// Whether an actor is the sender of an event, which only the host knows and says: itself, a plugin, a client of the bus,
+/// or another host.
+pub(crate) fn is_the_hosts(actor: &str) -> bool {
+    actor == "host" || ["plugin:", "client:", "peer:"].iter().any(|kind| actor.starts_with(kind))
 }
 
 /// A tool of the host's own, called by anybody else: an ALLOW for it means that the host has done it.

@@ -3,7 +3,7 @@
 use crate::archive_target::ObjectStore;
 use crate::bus::{self, BusHost};
 use crate::clock::Clock;
-use crate::config::{File, KasminaFile};
+use crate::config::{BusFile, File, KasminaFile};
 use crate::fleet::{Fleet, Means};
 use crate::http::App;
 use crate::http::auth::Keys;
@@ -75,8 +75,11 @@ impl Host {
         let means =
             Means { admission, tools: toolbox(&file, storage)?, clock: clock.clone(), metrics: metrics.clone() };
         let fleet = Fleet::open(&file, storage, means).await?;
-        let kasmina = layers(&file, storage, (&fleet, sandbox), &clock, &metrics).await?;
-        let bus = Box::pin(event_bus(&file, storage, &fleet, &clock)).await?;
+        let kasmina = layers(&file, storage, (&fleet, sandbox.clone()), &clock, &metrics).await?;
+        let bus = Box::pin(event_bus(&file, storage, (&fleet, sandbox), &clock)).await?;
+        if let Some(bus) = &bus {
+            bus.count_in(&metrics);
+        }
         if let (Some(bus), Some(kasmina)) = (&bus, &kasmina) {
             bus.hear_news(kasmina.news());
         }
@@ -104,10 +107,13 @@ impl Host {
         self.fleet.watch();
         let watching = self.operations.as_ref().map(|operations| operations.watch(Arc::clone(&self.fleet)));
         *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = watching;
+        if let Some(bus) = &self.bus {
+            bus.watch();
+        }
     }
 
-    /// Take the policies, the jurisdictions and the new kernels of a configuration that was read again. Everything else
-    /// in it counts from the next start.
+    /// Take the policies, the jurisdictions, the new kernels and the plugins of a configuration that was read again.
+    /// Everything else in it counts from the next start.
     ///
     /// # Errors
     /// Which kernel's policies are not admitted, and why; those of the kernels before it are in
@@ -116,10 +122,16 @@ impl Host {
         let changed = [
             ("kasmina", self.file.kasmina != file.kasmina),
             ("events", self.file.events != file.events),
-            ("bus", self.file.bus != file.bus),
+            (
+                "bus",
+                self.file.bus.as_ref().map(BusFile::without_plugins) != file.bus.as_ref().map(BusFile::without_plugins),
+            ),
         ];
         for (section, _) in changed.iter().filter(|(_, changed)| *changed) {
             tracing::warn!(section, "this section of the configuration was changed: it counts from the next start");
+        }
+        if let (Some(bus), Some(section)) = (&self.bus, &file.bus) {
+            bus.reconfigure(section).await;
         }
         self.fleet.reconfigure(file).await
     }
@@ -129,6 +141,10 @@ impl Host {
     pub fn app(&self) -> App {
         let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
         let app = App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone());
+        let app = match &self.bus {
+            Some(bus) => app.with_bus(Arc::clone(bus)),
+            None => app,
+        };
         let app = match &self.operations {
             Some(operations) => app.with_operations(operations.clone()),
             None => app,
@@ -203,13 +219,20 @@ async fn layers(
 }
 
 /// The event bus of a configuration that has a section for it.
-async fn event_bus(file: &File, storage: &Storage, fleet: &Fleet, clock: &Clock) -> Result<Option<Arc<BusHost>>> {
+async fn event_bus(
+    file: &File,
+    storage: &Storage,
+    (fleet, sandbox): (&Fleet, Sandbox),
+    clock: &Clock,
+) -> Result<Option<Arc<BusHost>>> {
     let Some(section) = &file.bus else { return Ok(None) };
     let data = match storage {
         Storage::Folder(data) => Some(data.as_path()),
         Storage::Volatile => None,
     };
-    Ok(Some(Arc::new(BusHost::open(section, bus::Parts { fleet, data, clock }).await?)))
+    let parts =
+        bus::Parts { fleet, data, clock, sandbox: &sandbox, component_bytes_max: file.limits.max_component_bytes };
+    Ok(Some(Arc::new(BusHost::open(section, parts).await?)))
 }
 
 /// The components that layers are led by. They are compiled away from the runtime's workers.
@@ -254,7 +277,12 @@ pub fn default_data_dir() -> Result<PathBuf> {
 
 /// Where compiled components are kept for this user; `None` without a home directory.
 pub(crate) fn component_cache() -> Option<PathBuf> {
-    etcetera::choose_base_strategy().ok().map(|dirs| dirs.cache_dir().join("gavel").join("components"))
+    user_cache().map(|cache| cache.join("components"))
+}
+
+/// The user's cache folder for Gavel; `None` without a home directory.
+pub(crate) fn user_cache() -> Option<PathBuf> {
+    etcetera::choose_base_strategy().ok().map(|dirs| dirs.cache_dir().join("gavel"))
 }
 
 fn sandbox_options(file: &File) -> SandboxOptions {

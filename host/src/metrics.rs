@@ -3,6 +3,7 @@
 //! Names are part of the interface: dashboards and alerts refer to them.
 
 use crate::kasmina::metrics::LayerMetrics;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -216,6 +217,12 @@ impl Metrics {
         r.register("index_records", "Records in the index", self.index_records.clone());
         r.register("http_in_flight", "Requests being served", self.in_flight.clone());
         self.kasmina.register(r);
+    }
+
+    /// Ask this too when somebody scrapes.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        let mut guard = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.sub_registry_with_prefix("gavel").register_collector(collector);
     }
 
     /// Everything as OpenMetrics text.

@@ -25,7 +25,8 @@ const CONTEXT: &str = "gavel policy signature v1\n";
 /// What a public key is written with.
 const PREFIX: &str = "ed25519:";
 const PUBLIC_KEY_BYTES: usize = 32;
-const SIGNATURE_BYTES: usize = 64;
+/// Bytes of a signature.
+pub const SIGNATURE_BYTES: usize = 64;
 const SEED_BYTES: usize = 32;
 /// A PKCS#8 private key of Ed25519 (RFC 8410) before its 32 bytes: they are the same in every one.
 const PKCS8_HEAD: [u8; 16] =
@@ -155,6 +156,12 @@ impl SigningKey {
         PublicKey(self.key.verifying_key().to_bytes())
     }
 
+    /// Sign a message. It must begin with a line that says what the signature is for, as no other kind of message does.
+    #[must_use]
+    pub fn sign_message(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.key.sign(message).to_bytes()
+    }
+
     /// Sign a policy's digest, `sha256:HEX`.
     #[must_use]
     pub fn sign(&self, digest: &str) -> Signature {
@@ -184,6 +191,13 @@ impl PublicKey {
     #[must_use]
     pub fn raw(&self) -> [u8; PUBLIC_KEY_BYTES] {
         self.0
+    }
+
+    /// Whether this key signed the message, as [`SigningKey::sign_message`] does.
+    #[must_use]
+    pub fn signed(&self, message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        ed25519_dalek::VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 }
 
@@ -281,6 +295,16 @@ mod tests {
         assert!(told.contains("is not of sha256:00fe"), "{told}");
         let forged = Signature { key: other.public(), ..signature };
         assert!(forged.verify(DIGEST).is_err());
+    }
+
+    #[test]
+    fn a_message_is_signed_whole_and_by_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| SigningKey::create(&folder.path().join(name)).unwrap());
+        let signature = one.sign_message(b"for this\nmessage");
+        assert!(one.public().signed(b"for this\nmessage", &signature));
+        assert!(!one.public().signed(b"for this\nmessages", &signature));
+        assert!(!other.public().signed(b"for this\nmessage", &signature));
     }
 
     #[test]

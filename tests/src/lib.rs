@@ -20,6 +20,7 @@ mod config;
 mod documents;
 mod fake;
 mod metrics;
+pub mod promql;
 mod random;
 pub mod receipts;
 mod server;

@@ -30,6 +30,7 @@ fn every_command_has_help_with_an_example() {
         .collect();
     let expected = [
         "archive",
+        "bus",
         "checkpoint",
         "conformance",
         "decide",
@@ -44,12 +45,12 @@ fn every_command_has_help_with_an_example() {
         "init",
         "investigate",
         "kasmina",
-        "key",
-        "policy",
-        "preserve",
         "kernel",
         "key",
+        "migrate",
+        "plugin",
         "policy",
+        "preserve",
         "prove",
         "recover",
         "replay",

@@ -1,8 +1,8 @@
 //! Examples: what the projects in `guest-examples` have in common.
 //!
 //! Here belongs what can be seen from their files: they are one policy in several languages, and what `gavel policy new`
-//! writes. Nothing here builds them; `guest-examples/build` does. Kasmina's components, in a folder of their own, are
-//! tested in `kasmina_components`.
+//! writes. Nothing here builds them; `guest-examples/build` does. Kasmina's components and the plugins are in
+//! folders of their own; the former are tested in `kasmina_components`.
 
 #![allow(clippy::unwrap_used, reason = "a check that cannot read the repository has failed")]
 
@@ -16,7 +16,7 @@ const LANGUAGES: [&str; 6] = ["c", "cpp", "go", "js", "python", "rust"];
 fn there_is_one_project_for_each_language() {
     let entries = fs::read_dir(root().join("guest-examples")).unwrap().map(Result::unwrap);
     let folders: BTreeSet<_> = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect();
-    let expected: BTreeSet<_> = LANGUAGES.into_iter().chain(["kasmina"]).map(Into::into).collect();
+    let expected: BTreeSet<_> = LANGUAGES.into_iter().chain(["kasmina", "plugins"]).map(Into::into).collect();
     assert_eq!(folders, expected);
 }
 
@@ -54,6 +54,17 @@ fn the_manifests_differ_in_language_and_needs_alone() {
         assert_eq!(common(&text), expected, "{language}/policy.yaml");
         assert!(text.contains(&format!("\nlanguage: {language}\n")), "{language}/policy.yaml names another language");
     });
+}
+
+#[test]
+fn the_plugins_are_built_against_the_contract() {
+    let contract = fs::read_to_string(root().join("wit/plugin/plugin.wit")).unwrap();
+    for language in ["js", "rust"] {
+        let text = read(&format!("plugins/{language}"), "wit/plugin.wit");
+        assert!(text == contract, "guest-examples/plugins/{language}/wit differs from wit/plugin/plugin.wit: copy it");
+        let manifest = read(&format!("plugins/{language}"), "plugin.yaml");
+        assert!(manifest.contains("component: ") && manifest.contains("grants:"), "{manifest}");
+    }
 }
 
 /// `gavel policy new` puts an author's name in place of these three, by their text.

@@ -19,11 +19,12 @@ fn two_kernels() -> Config {
 }
 
 /// Every route; with a star those that are there for each kernel too, below `/kernels/{id}`. Those of layers are in
-/// `kasmina/main.rs`.
+/// `kasmina/main.rs`, those of the event bus in `bus_cli.rs`.
 #[test]
 fn the_routes_are_these() {
     let of = |(method, path): &(&str, &str)| format!("{path} {}", method.to_uppercase());
-    let here = gavel::http::ROUTES.iter().filter(|(_, path)| !path.starts_with("/kasmina/"));
+    let elsewhere = |path: &str| path.starts_with("/kasmina/") || path.starts_with("/bus/");
+    let here = gavel::http::ROUTES.iter().filter(|(_, path)| !elsewhere(path));
     let routes: BTreeSet<String> = here.map(of).collect();
     let of_each = |route: &str| routes.contains(&format!("/kernels/{{id}}{route}"));
     let listed =
@@ -129,8 +130,9 @@ fn every_route_is_served() {
             "/archive",
             "/retention",
             "/checkpoint/rotate",
-            // This server has no layers.
+            // This server has neither layers nor an event bus.
             "/kasmina/",
+            "/bus/",
         ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
         // Those of proofs want to know of what.

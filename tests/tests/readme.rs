@@ -34,13 +34,23 @@ fn every_command_of_the_readme_works() {
     let readme = read("README.md");
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path(), &readme);
-    // What `gavel serve` serves by itself is what the commands are sent to.
-    let server = Site::new(&Config::text("")).serve();
+    // What `gavel serve` serves by itself is what the commands are sent to, with a bus.
+    let sockets = folder.path().join("s");
+    let bus = format!("bus: {{transports: {{unix: {{socket_dir: {}}}}}}}", sockets.display());
+    let server = Site::new(&Config::text(bus)).serve();
     let commands = commands(&readme);
     assert!(commands.len() >= 5, "{commands:?}");
     for command in &commands {
         match command.split_whitespace().next() {
+            // They go on until they are ended, or tell of an installation that is not here.
+            Some("gavel") if ["serve", "bus top", "migrate"].iter().any(|word| command[6..].starts_with(word)) => {
+                check_options(&command[6..]);
+            }
             Some("gavel") => run(command, folder.path(), &server),
+            Some("echo") if has_netcat() => {
+                run(&command.replace("/tmp/ksi", &sockets.display().to_string()), folder.path(), &server);
+            }
+            Some("echo") => assert!(command.contains("| nc -U /tmp/ksi/"), "{command}"),
             Some("cargo") if command.starts_with("cargo run") => {
                 let (_, rest) = command.split_once(" -- ").unwrap_or_else(|| panic!("no arguments: {command}"));
                 check_options(rest);
@@ -49,6 +59,12 @@ fn every_command_of_the_readme_works() {
             _ => panic!("the README has a command that no test knows: {command}"),
         }
     }
+}
+
+/// Whether there is a netcat that speaks to Unix sockets.
+fn has_netcat() -> bool {
+    let help = std::process::Command::new("nc").arg("-h").output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-U"))
 }
 
 /// What the playbook is played on.

@@ -1,38 +1,47 @@
 //! The way of an event: stamped, kept, shown to those before, handled by its owner, told to those who listen.
 
+mod delivery;
+
 use crate::error::{Error, RegisterError};
-use crate::event::{Answer, Draft, Event, Sender, answer_of, name_problem};
+use crate::event::{Answer, Draft, Event, Root, Sender, Stamped, answer_of, id_problem, name_problem};
 use crate::handle::{Emitted, Handle};
 use crate::history::{History, Query};
-use crate::mail::Letter;
+use crate::mail::{Letter, Mail};
 use crate::options::Options;
-use crate::plugin::{Before, Capabilities, Metadata, Registration};
-use crate::routes::{Moment, Routes};
-use crate::slot::{PluginState, Slot};
-use crate::stats::Counts;
+use crate::plugin::{Before, Registration};
+use crate::routes::{Moment, Plan, Routes};
+use crate::services::tellers;
+use crate::slot::{Entry, Inside, Slot};
+use crate::status::{PluginStatus, status};
+use crate::to_the_end::ToTheEnd;
+use crate::traffic::Traffic;
 use crate::waits::Waits;
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
 /// The bus. Cheap to clone; all clones are the same bus.
 #[derive(Clone)]
 pub struct Bus {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
     options: Arc<Options>,
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
-    routes: ArcSwap<Routes>,
+    pub(crate) routes: ArcSwap<Routes>,
     /// Held while the routes are built anew.
     changing: Mutex<()>,
-    history: History,
+    ended: AtomicBool,
+    /// Taken by who tells a plugin what is in its mailbox.
+    turns: Semaphore,
+    pub(crate) history: History,
+    pub(crate) traffic: Traffic,
+    pub(crate) started: Instant,
     waits: Arc<Waits>,
     /// Random, so that ids of two runs differ.
     run: String,
@@ -50,28 +59,6 @@ pub struct Reply {
     pub event_id: String,
 }
 
-/// One plugin, for an operator.
-#[derive(Debug, Clone, Serialize)]
-pub struct PluginStatus {
-    /// What it says of itself.
-    pub metadata: Metadata,
-    /// What it does and needs.
-    pub capabilities: Capabilities,
-    /// The digest of its code.
-    pub digest: String,
-    /// What it is doing.
-    pub state: PluginState,
-    /// Events that wait for it or are with it.
-    pub queue_depth: usize,
-    /// What it holds in memory; absent while it is at work.
-    pub memory_bytes: Option<u64>,
-    /// Why it failed last; empty if it never did.
-    pub last_failure: String,
-    /// What was counted of it.
-    #[serde(flatten)]
-    pub counts: Counts,
-}
-
 impl Bus {
     /// A bus without plugins. `clock` gives milliseconds since 1970.
     #[must_use]
@@ -83,13 +70,17 @@ impl Bus {
         }
         let inner = Inner {
             history: History::new(options.history_events_max, options.history_data_bytes_max),
-            options: Arc::new(options),
             clock: Box::new(clock),
             routes: ArcSwap::default(),
+            traffic: Traffic::default(),
+            started: Instant::now(),
             changing: Mutex::default(),
+            ended: AtomicBool::new(false),
+            turns: Semaphore::new(options.deliveries_max.clamp(1, Semaphore::MAX_PERMITS)),
             waits: Arc::default(),
             run: hex::encode(random),
             numbers: AtomicU64::new(1),
+            options: Arc::new(options),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -111,7 +102,7 @@ impl Bus {
     pub fn register(&self, plugins: Vec<Registration>) -> Result<(), RegisterError> {
         self.change(|slots| {
             for plugin in plugins {
-                let slot = self.slot(plugin);
+                let slot = self.slot(plugin, Mail::default());
                 if slots.contains_key(&slot.name) {
                     return Err(RegisterError::Exists(slot.name.to_string()));
                 }
@@ -127,7 +118,7 @@ impl Bus {
     /// # Errors
     /// If it does not start or claims what another owns; the old one stays.
     pub async fn replace(&self, plugin: Registration) -> Result<(), RegisterError> {
-        let slot = self.slot(plugin);
+        let slot = self.slot(plugin, Mail::held());
         let name = Arc::clone(&slot.name);
         if !self.inner.routes.load().slots.contains_key(&name) {
             return Err(RegisterError::Unknown(name.to_string()));
@@ -138,14 +129,25 @@ impl Bus {
             .map_err(|why| RegisterError::Startup { plugin: name.to_string(), problem: why.to_string() })?;
         let mut old = None;
         let changed = self.change(|slots| {
-            old = slots.insert(Arc::clone(&name), Arc::clone(&slot));
-            Ok(())
+            // It may have been taken away while the new one was started.
+            old = Some(slots.insert(Arc::clone(&name), Arc::clone(&slot)));
+            old.as_ref().and_then(Option::as_ref).map(|_| ()).ok_or_else(|| RegisterError::Unknown(name.to_string()))
         });
-        match changed {
-            Ok(()) => retire(old),
-            Err(_) => retire(Some(slot)),
+        match (&changed, old.flatten()) {
+            (Ok(()), Some(old)) => self.hand_over(old, &slot),
+            _ => retire(slot),
         }
         changed
+    }
+
+    /// Give the letters of one that was replaced to the one in its place, and end it.
+    fn hand_over(&self, old: Arc<Slot>, new: &Arc<Slot>) {
+        let routes = self.inner.routes.load_full();
+        let letters = old.close(|letter| routes.takes(new, letter));
+        if new.mail.inherit(letters) {
+            self.begin_delivery(new);
+        }
+        retire(old);
     }
 
     /// Take a plugin away. Events that are under way end with it.
@@ -158,20 +160,25 @@ impl Bus {
             old = slots.remove(name);
             if old.is_none() { Err(RegisterError::Unknown(name.to_owned())) } else { Ok(()) }
         })?;
-        retire(old);
+        if let Some(old) = old {
+            old.close(|_| false);
+            retire(old);
+        }
         Ok(())
     }
 
-    /// End all plugins, each within its grace, side by side.
+    /// End all plugins, side by side: events that are under way, and those in mailboxes, have the grace of
+    /// [`Options::shutdown_grace`] to end, and after that each plugin has the same to shut down. The bus takes no more
+    /// events and no more plugins.
     pub async fn shutdown(&self) {
-        let routes = self.inner.routes.swap(Arc::default());
-        let ended = routes.slots.values().map(|slot| {
-            let grace = self.options().shutdown_grace;
-            async move {
-                if tokio::time::timeout(grace.saturating_mul(2), slot.end()).await.is_err() {
-                    tracing::warn!(plugin = %slot.name, "its last events did not end in {:?}", grace * 2);
-                }
-            }
+        let routes = {
+            let _alone = self.inner.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.inner.ended.store(true, Ordering::SeqCst);
+            self.inner.routes.swap(Arc::default())
+        };
+        let ended = routes.slots.values().map(|slot| async {
+            slot.close(|_| false);
+            slot.end(Some(self.options().shutdown_grace)).await;
         });
         futures_util::future::join_all(ended).await;
     }
@@ -181,7 +188,23 @@ impl Bus {
     /// # Errors
     /// Always with an answer for the wire; see [`Error::answer`].
     pub async fn dispatch(&self, sender: Sender, draft: Draft) -> Result<Reply, Error> {
-        self.dispatch_in(sender, None, draft).await
+        self.dispatch_counted(sender, None, draft).await
+    }
+
+    /// Ask for the answer to an event of another host's bus, which has gone from host to host `hops` times. What is
+    /// emitted while it is handled says so too, so that a bridge can end a circle of hosts.
+    ///
+    /// # Errors
+    /// As [`Self::dispatch`].
+    pub async fn dispatch_of_peer(&self, peer: Arc<str>, hops: u32, draft: Draft) -> Result<Reply, Error> {
+        let fan_out = draft.fan_out;
+        let stamped = self.stamp(Sender::Peer(peer), None, draft).map(|event| Arc::new(event.with_hops(hops)));
+        let answered = match stamped {
+            Ok(event) => ToTheEnd::new(self.clone().answer(event, fan_out)).await,
+            Err(why) => Err(why),
+        };
+        self.inner.traffic.answered(answered.as_ref().err());
+        answered
     }
 
     /// Tell of an event; nobody is waited for.
@@ -189,7 +212,7 @@ impl Bus {
     /// # Errors
     /// If its name cannot be one, a plugin before it cancels it, or its owner's mailbox is full.
     pub async fn emit(&self, sender: Sender, draft: Draft) -> Result<Emitted, Error> {
-        self.emit_in(sender, None, draft).await
+        self.emit_counted(sender, None, draft).await
     }
 
     /// What there is of a query in the history, and how many events there were in all.
@@ -198,7 +221,8 @@ impl Bus {
         self.inner.history.find(query)
     }
 
-    /// All events from now on. A watcher that is slow is told how many it missed.
+    /// All events from now on, as the history keeps them: without data that are larger than
+    /// [`Options::history_data_bytes_max`]. A watcher that is slow is told how many it missed.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Arc<Event>> {
         self.inner.history.watch()
@@ -238,26 +262,46 @@ impl Bus {
     ) -> Result<Reply, Error> {
         let fan_out = draft.fan_out;
         let event = self.stamp(sender, cause, draft)?;
-        let routes = self.inner.routes.load_full();
-        let event = self.show_before(&routes, event).await?;
-        self.inner.history.add(&event);
-        let answered =
-            if fan_out { self.ask_all(&routes, &event).await } else { self.ask_owner(&routes, &event).await };
-        self.tell(&routes, &event, answered.as_ref().ok());
+        ToTheEnd::new(self.clone().answer(event, fan_out)).await
+    }
+
+    async fn answer(self, event: Arc<Event>, fan_out: bool) -> Result<Reply, Error> {
+        let plan = self.plan(&event.name);
+        let event = self.show_before(&plan, event, None).await?;
+        self.note(&event);
+        let answered = if fan_out {
+            self.ask_all(&plan, &event).await
+        } else {
+            let answered = self.ask_owner(&plan, &event).await;
+            for slot in &plan.hear {
+                self.post(slot, Letter::Hear(Arc::clone(&event)));
+            }
+            answered
+        };
+        if let Ok(answer) = &answered {
+            self.show_after(&plan, &event, answer);
+        }
         let answer = answer_of(answered?);
         Ok(Reply { answer, correlation_id: event.correlation_id.clone(), event_id: event.event_id.clone() })
     }
 
     pub(crate) async fn emit_in(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Emitted, Error> {
-        let event = self.stamp(sender, cause, draft)?;
-        let routes = self.inner.routes.load_full();
-        let event = self.show_before(&routes, event).await?;
-        // Nobody waits for what follows: it is a chain, and has a time, of its own.
-        let until = Instant::now() + self.options().event_timeout;
-        let event = Arc::new(Event { root: event.event_id.as_str().into(), until, ..Event::clone(&event) });
-        self.inner.history.add(&event);
+        let mut event = self.stamp(sender, cause, draft)?;
+        if cause.is_some() {
+            // News of what took long comes when the time of its cause is up: it has its own.
+            let until = Instant::now() + self.options().event_timeout;
+            let root = Root(self.inner.numbers.fetch_add(1, Ordering::Relaxed));
+            event = Arc::new(event.apart(until, root));
+        }
+        ToTheEnd::new(self.clone().spread(event, cause.map(|cause| cause.root))).await
+    }
+
+    async fn spread(self, event: Arc<Event>, within: Option<Root>) -> Result<Emitted, Error> {
+        let plan = self.plan(&event.name);
+        let event = self.show_before(&plan, event, within).await?;
+        self.note(&event);
         let mut emitted = Emitted { event_id: event.event_id.clone(), queued: 0, refused: Vec::new() };
-        if let Some(owner) = routes.owner(&event.name) {
+        if let Some(owner) = &plan.owner {
             if !self.post(owner, Letter::Handle(Arc::clone(&event))) {
                 let text = format!(
                     "the queue of plugin '{}' is full (event_queue_size): send '{}' again later",
@@ -267,7 +311,7 @@ impl Bus {
             }
             emitted.queued += 1;
         }
-        for slot in routes.seers(&event.name, Moment::Hear) {
+        for slot in &plan.hear {
             if self.post(slot, Letter::Hear(Arc::clone(&event))) {
                 emitted.queued += 1;
             } else {
@@ -277,10 +321,50 @@ impl Bus {
         Ok(emitted)
     }
 
+    fn plan(&self, name: &str) -> Arc<Plan> {
+        self.inner.routes.load().plan(name)
+    }
+
+    /// Keep the event for those who look back, show it to those who watch, and log it where that is wanted.
+    fn note(&self, event: &Arc<Event>) {
+        self.inner.history.add(event);
+        if self.options().log_events {
+            tracing::info!(
+                event = %event.name, id = %event.event_id, sender = %event.sender,
+                correlation_id = %event.correlation_id, "event"
+            );
+        }
+    }
+
+    /// Come in to a plugin for its part in an event, or to the one in its place. `None`: nobody has that part any more.
+    fn enter(&self, slot: &Arc<Slot>, name: &str, moment: Moment) -> Result<Option<Inside>, Error> {
+        let mut next = Arc::clone(slot);
+        loop {
+            match next.enter() {
+                Entry::Inside(inside) => return Ok(Some(inside)),
+                Entry::Full(why) => return Err(why),
+                Entry::Closed => {}
+            }
+            // A plugin is closed after the routes lead elsewhere.
+            let Some(found) = self.inner.routes.load().successor(&next, name, moment) else { return Ok(None) };
+            next = found;
+        }
+    }
+
     fn stamp(&self, sender: Sender, cause: Option<&Event>, draft: Draft) -> Result<Arc<Event>, Error> {
         if let Some(problem) = name_problem(&draft.name) {
             return Err(Error::Invalid(problem));
         }
+        let ids = [("correlation id", &draft.correlation_id), ("client id", &draft.client_id)];
+        if let Some(problem) = ids.into_iter().find_map(|(what, id)| id_problem(what, id.as_ref())) {
+            return Err(Error::Invalid(problem));
+        }
+        if self.inner.ended.load(Ordering::SeqCst) {
+            let text = format!("the host is shutting down: send '{}' again when it is back", draft.name);
+            return Err(Error::Forbidden(text));
+        }
+        self.inner.traffic.event(&draft.name);
+        self.may_tell(&sender, &draft.name)?;
         let number = self.inner.numbers.fetch_add(1, Ordering::Relaxed);
         let event_id = format!("{}-{number:x}", self.inner.run);
         let mut chain = cause.map(|cause| cause.chain.clone()).unwrap_or_default();
@@ -288,9 +372,9 @@ impl Bus {
             chain.push(Arc::clone(name));
         }
         let until = Instant::now() + self.options().event_timeout;
-        Ok(Arc::new(Event {
-            root: cause.map_or_else(|| event_id.as_str().into(), |cause| Arc::clone(&cause.root)),
-            until: cause.map_or(until, |cause| cause.until.min(until)),
+        let until = cause.map_or(until, |cause| cause.until.min(until));
+        let root = cause.map_or(Root(number), |cause| cause.root);
+        let stamped = Stamped {
             correlation_id: draft
                 .correlation_id
                 .or_else(|| cause.map(|cause| cause.correlation_id.clone()))
@@ -302,94 +386,109 @@ impl Bus {
             timestamp_ms: self.now_ms(),
             sender,
             chain,
-        }))
+            hops: cause.map_or(0, |cause| cause.hops),
+            data_bytes: 0,
+        };
+        Ok(Arc::new(Event::new(stamped, until, root)))
     }
 
-    /// Show the event to those before its handler. One that fails is as one that cancels: it may be there to forbid.
-    async fn show_before(&self, routes: &Routes, mut event: Arc<Event>) -> Result<Arc<Event>, Error> {
-        let name = event.name.clone();
-        for slot in routes.seers(&name, Moment::Before) {
+    /// What a service tells of what it did is believed: nobody else says it.
+    fn may_tell(&self, sender: &Sender, name: &str) -> Result<(), Error> {
+        let Some(owners_of) = tellers(name) else { return Ok(()) };
+        let routes = self.inner.routes.load();
+        let allowed = match sender {
+            Sender::Host => true,
+            Sender::Plugin(plugin) => {
+                owners_of.iter().any(|event| routes.owner(event).is_some_and(|owner| owner.name == *plugin))
+            }
+            Sender::Client(_) | Sender::Peer(_) => false,
+        };
+        let text = || format!("{sender} may not send '{name}': only the host's services say that");
+        if allowed { Ok(()) } else { Err(Error::Forbidden(text())) }
+    }
+
+    /// Show the event to those before its handler. One that fails is as one that cancels: it may be there to forbid. A
+    /// plugin is not shown what it sends itself. `within`: the chain whose caller waits for this, where the event has
+    /// another one.
+    async fn show_before(&self, plan: &Plan, mut event: Arc<Event>, within: Option<Root>) -> Result<Arc<Event>, Error> {
+        for slot in &plan.before {
+            if matches!(&event.sender, Sender::Plugin(sender) if *sender == slot.name) {
+                continue;
+            }
+            let Some(inside) = self.enter(slot, &event.name, Moment::Before)? else { continue };
             let shown = Arc::clone(&event);
-            match slot.ask(&event, &event.root, |plugin| Box::pin(async move { plugin.before(shown).await })).await? {
+            // One that may be at work on what this is part of would be waited for by itself.
+            let within = within.filter(|_| event.chain.contains(&slot.name));
+            let asked = within.map(|root| event.apart(event.until, root));
+            match inside
+                .ask(asked.as_ref().unwrap_or(&event), |plugin| Box::pin(async move { plugin.before(shown).await }))
+                .await?
+            {
                 Before::Pass => {}
-                Before::Replace(data) => event = Arc::new(Event { data, ..Event::clone(&event) }),
+                Before::Replace(data) => event = Arc::new(event.with_data(data)),
                 Before::Cancel(why) => {
-                    return Err(Error::Forbidden(format!("plugin '{}' cancelled event '{name}': {why}", slot.name)));
+                    let text = format!("plugin '{}' cancelled event '{}': {why}", slot.name, event.name);
+                    return Err(Error::Forbidden(text));
                 }
             }
         }
         Ok(event)
     }
 
-    async fn ask_owner(&self, routes: &Routes, event: &Arc<Event>) -> Result<Value, Error> {
-        if let Some(owner) = routes.owner(&event.name) {
-            return ask(owner, event).await;
+    async fn ask_owner(&self, plan: &Plan, event: &Arc<Event>) -> Result<Value, Error> {
+        if let Some(owner) = &plan.owner {
+            return self.ask(owner, event, Moment::Handle).await;
         }
-        match routes.seers(&event.name, Moment::Hear).count() {
+        match plan.hear.len() {
             0 => Err(Error::NoHandler(event.name.clone())),
             subscribers => Ok(json!({ "status": "published", "subscribers": subscribers })),
         }
     }
 
-    /// The owner and all who listen, side by side.
-    async fn ask_all(&self, routes: &Routes, event: &Arc<Event>) -> Result<Value, Error> {
-        let owner = routes.owner(&event.name);
-        let others =
-            routes.seers(&event.name, Moment::Hear).filter(|slot| owner.is_none_or(|owner| owner.name != slot.name));
-        let asked: Vec<_> = owner.into_iter().chain(others).collect();
+    async fn ask(&self, slot: &Arc<Slot>, event: &Arc<Event>, moment: Moment) -> Result<Value, Error> {
+        match self.enter(slot, &event.name, moment)? {
+            Some(inside) => ask(inside, event).await,
+            None => Err(Error::NoHandler(event.name.clone())),
+        }
+    }
+
+    /// The owner and all who listen, side by side. Who listens and has no answer hears of it, as does an owner who
+    /// listens too: each is told once in each of its parts.
+    async fn ask_all(&self, plan: &Plan, event: &Arc<Event>) -> Result<Value, Error> {
+        let owner = plan.owner.as_ref();
+        let others = plan.hear.iter().filter(|slot| owner.is_none_or(|owner| owner.name != slot.name));
+        let asked: Vec<_> = owner.map(|owner| (owner, Moment::Handle)).into_iter().collect();
+        let asked: Vec<_> = asked.into_iter().chain(others.map(|slot| (slot, Moment::Hear))).collect();
         if asked.is_empty() {
             return Err(Error::NoHandler(event.name.clone()));
         }
-        let answers = asked.iter().map(|slot| async move {
-            let answered = match ask(slot, event).await {
+        let answers = asked.into_iter().map(|(slot, moment)| async move {
+            let asked = self.ask(slot, event, moment).await;
+            let hears = match moment {
+                Moment::Hear => matches!(asked, Err(Error::NoHandler(_))),
+                _ => plan.hear.iter().any(|hears| hears.name == slot.name),
+            };
+            if hears {
+                self.post(slot, Letter::Hear(Arc::clone(event)));
+            }
+            let mut answered = match asked {
                 Ok(value) => answer_of(value),
                 Err(why) => why.answer(),
             };
-            let mut answered = answered;
             answered.insert("plugin".to_owned(), Value::from(&*slot.name));
             Value::Object(answered)
         });
         Ok(json!({ "responses": futures_util::future::join_all(answers).await }))
     }
 
-    /// Tell those who listen, and those who want the answer.
-    fn tell(&self, routes: &Routes, event: &Arc<Event>, answer: Option<&Value>) {
-        for slot in routes.seers(&event.name, Moment::Hear) {
-            self.post(slot, Letter::Hear(Arc::clone(event)));
-        }
-        if let Some(answer) = answer {
-            self.show_after(routes, event, answer);
-        }
-    }
-
-    fn show_after(&self, routes: &Routes, event: &Arc<Event>, answer: &Value) {
-        let mut shared = None;
-        for slot in routes.seers(&event.name, Moment::After) {
-            let answer = shared.get_or_insert_with(|| Arc::new(answer.clone()));
-            self.post(slot, Letter::After(Arc::clone(event), Arc::clone(answer)));
-        }
-    }
-
-    /// Put a letter into a plugin's mailbox; `false`, and counted, if it is full.
-    fn post(&self, slot: &Arc<Slot>, letter: Letter) -> bool {
-        let put = slot.mail.put(letter, self.options().queue_events_max, |letters| {
-            tokio::spawn(deliver(Arc::downgrade(&self.inner), Arc::downgrade(slot), letters));
-        });
-        if !put {
-            slot.stats.turned_away();
-            tracing::warn!(plugin = %slot.name, "its queue is full (event_queue_size): it does not hear of an event");
-        }
-        put
-    }
-
-    fn slot(&self, plugin: Registration) -> Arc<Slot> {
+    fn slot(&self, plugin: Registration, mail: Mail) -> Arc<Slot> {
         let handle = Handle::new(
             Arc::downgrade(&self.inner),
             &plugin.metadata.name,
             &plugin.capabilities.emits,
             self.options().plugin_events_per_second,
         );
-        Arc::new(Slot::new(plugin, handle, Arc::clone(&self.inner.options), Arc::clone(&self.inner.waits)))
+        Arc::new(Slot::new(plugin, handle, mail, Arc::clone(&self.inner.options), Arc::clone(&self.inner.waits)))
     }
 
     fn change(
@@ -397,79 +496,28 @@ impl Bus {
         change: impl FnOnce(&mut BTreeMap<Arc<str>, Arc<Slot>>) -> Result<(), RegisterError>,
     ) -> Result<(), RegisterError> {
         let _alone = self.inner.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.inner.ended.load(Ordering::SeqCst) {
+            return Err(RegisterError::Ended);
+        }
         let mut slots = self.inner.routes.load().slots.clone();
         change(&mut slots)?;
-        self.inner.routes.store(Arc::new(Routes::build(slots)?));
+        let routes = Routes::build(slots)?;
+        self.inner.traffic.learn(routes.slots.values().map(|slot| &slot.registration.capabilities));
+        self.inner.routes.store(Arc::new(routes));
         Ok(())
     }
 }
 
 /// End a plugin that is no longer routed to, when the last that is inside has left.
-fn retire(slot: Option<Arc<Slot>>) {
-    if let Some(slot) = slot {
-        tokio::spawn(async move { slot.end().await });
-    }
+fn retire(slot: Arc<Slot>) {
+    slot.close(|_| false);
+    tokio::spawn(async move { slot.end(None).await });
 }
 
-async fn ask(slot: &Arc<Slot>, event: &Arc<Event>) -> Result<Value, Error> {
+async fn ask(inside: Inside, event: &Arc<Event>) -> Result<Value, Error> {
     let asked = Arc::clone(event);
-    let answered = slot.ask(event, &event.root, |plugin| Box::pin(async move { plugin.handle(asked).await })).await;
-    match answered {
+    match inside.ask(event, |plugin| Box::pin(async move { plugin.handle(asked).await })).await {
         Err(Error::NoHandler(_)) => Err(Error::NoHandler(event.name.clone())),
         answered => answered,
-    }
-}
-
-/// Empty a mailbox, until its plugin is gone.
-async fn deliver(bus: std::sync::Weak<Inner>, slot: std::sync::Weak<Slot>, mut letters: mpsc::Receiver<Letter>) {
-    while let Some(letter) = letters.recv().await {
-        let Some(slot) = slot.upgrade() else { return };
-        let event = Arc::clone(letter.event());
-        // A letter has its time from when it is taken out: that it waited is not its plugin's fault.
-        let timeout = slot.event_timeout();
-        let event =
-            Arc::new(Event { until: Instant::now() + timeout, root: letter_root(&event), ..Event::clone(&event) });
-        let told = match letter {
-            Letter::Handle(_) => match ask(&slot, &event).await {
-                Ok(answer) => {
-                    if let Some(bus) = bus.upgrade().map(Bus::from_inner) {
-                        let routes = bus.inner.routes.load_full();
-                        bus.show_after(&routes, &event, &answer);
-                    }
-                    Ok(())
-                }
-                Err(why) => Err(why),
-            },
-            Letter::Hear(_) => {
-                let heard = Arc::clone(&event);
-                slot.ask(&event, &event.root, |plugin| Box::pin(async move { plugin.hear(heard).await })).await
-            }
-            Letter::After(_, answer) => {
-                let seen = Arc::clone(&event);
-                slot.ask(&event, &event.root, |plugin| Box::pin(async move { plugin.after(seen, answer).await })).await
-            }
-        };
-        if let Err(why) = told {
-            tracing::debug!(plugin = %slot.name, event = %event.name, "nobody waited for this failure: {why}");
-        }
-        slot.letter_done();
-    }
-}
-
-/// A letter's handling is a chain of its own: whoever sent it does not wait.
-fn letter_root(event: &Event) -> Arc<str> {
-    format!("{}+", event.event_id).into()
-}
-
-fn status(slot: &Slot) -> PluginStatus {
-    PluginStatus {
-        metadata: slot.registration.metadata.clone(),
-        capabilities: slot.registration.capabilities.clone(),
-        digest: slot.registration.digest.clone(),
-        state: slot.state(),
-        queue_depth: slot.depth(),
-        memory_bytes: slot.memory_bytes(),
-        last_failure: slot.last_failure(),
-        counts: slot.stats.counts(),
     }
 }

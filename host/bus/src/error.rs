@@ -21,6 +21,11 @@ pub enum Error {
         /// The limit.
         seconds: f64,
     },
+    /// The host ends before there is an answer. Whether the event was carried out is not known.
+    #[error(
+        "the host is shutting down and waits no longer for the answer to event '{0}': whether it was carried out is not known"
+    )]
+    Stopping(String),
     /// The sender may not.
     #[error("{0}")]
     Forbidden(String),
@@ -52,7 +57,7 @@ impl Error {
         Some(match self {
             Self::Invalid(_) => return None,
             Self::NoHandler(_) => "NO_HANDLER",
-            Self::Timeout { .. } => "TIMEOUT",
+            Self::Timeout { .. } | Self::Stopping(_) => "TIMEOUT",
             Self::Forbidden(_) => "FORBIDDEN",
             Self::RateLimited(_) => "RATE_LIMITED",
             Self::PluginFailed { .. } => "PLUGIN_FAILED",
@@ -92,6 +97,9 @@ pub enum RegisterError {
     /// No plugin of this name is there.
     #[error("no plugin named '{0}' is registered")]
     Unknown(String),
+    /// The bus has ended.
+    #[error("the bus is shut down: it takes no more plugins")]
+    Ended,
     /// It needs one that is not there.
     #[error("plugin '{plugin}' depends on '{missing}', which is not registered")]
     Dependency {

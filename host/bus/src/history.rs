@@ -2,7 +2,6 @@
 
 use crate::event::Event;
 use crate::pattern::{self, Pattern};
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
@@ -46,27 +45,28 @@ impl History {
     }
 
     pub(crate) fn add(&self, event: &Arc<Event>) {
-        // Without watchers this fails, and that is well.
-        let _ = self.live.send(Arc::clone(event));
         let kept = self.kept_form(event);
+        // Without watchers this fails, and that is well. A watcher that does not read holds no more than this form.
+        let _ = self.live.send(Arc::clone(&kept));
         let mut ring = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         ring.total += 1;
         if self.events_max == 0 {
             return;
         }
-        if ring.kept.len() == self.events_max {
-            ring.kept.pop_front();
-        }
+        let oldest = if ring.kept.len() == self.events_max { ring.kept.pop_front() } else { None };
         ring.kept.push_back(kept);
+        drop(ring);
+        // It may have much in it: nobody waits while that is given back.
+        drop(oldest);
     }
 
     /// As it is kept: without its data where they are large.
     fn kept_form(&self, event: &Arc<Event>) -> Arc<Event> {
-        if weight(&event.data, self.data_bytes_max) <= self.data_bytes_max {
+        if event.data_bytes <= self.data_bytes_max {
             return Arc::clone(event);
         }
         let note = format!("more than {} bytes (history_data_bytes_max)", self.data_bytes_max);
-        Arc::new(Event { data: serde_json::json!({ "left_out": note }), ..Event::clone(event) })
+        Arc::new(event.with_data(serde_json::json!({ "left_out": note })))
     }
 
     /// What there is of a query, and how many events there were in all.
@@ -90,35 +90,16 @@ impl History {
         self.live.subscribe()
     }
 
+    /// How many events it holds now.
+    pub(crate) fn depth(&self) -> usize {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).kept.len()
+    }
+
+    pub(crate) fn watchers(&self) -> usize {
+        self.live.receiver_count()
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).total
-    }
-}
-
-/// About how many bytes a value has as JSON; counting ends soon after `enough`.
-fn weight(value: &Value, enough: usize) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => {
-            let mut sum = 2;
-            for item in items {
-                if sum > enough {
-                    break;
-                }
-                sum += weight(item, enough) + 1;
-            }
-            sum
-        }
-        Value::Object(members) => {
-            let mut sum = 2;
-            for (key, item) in members {
-                if sum > enough {
-                    break;
-                }
-                sum += key.len() + 4 + weight(item, enough);
-            }
-            sum
-        }
-        _ => 8,
     }
 }

@@ -39,6 +39,15 @@ pub struct Counts {
     pub p99_ms: f64,
 }
 
+/// How long answers took, in classes: each counted once, in the first whose bound it does not exceed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Times {
+    /// One for each bound, and a last one for what took longer.
+    pub counts: Vec<u64>,
+    /// The sum of all, in seconds.
+    pub sum_seconds: f64,
+}
+
 impl Stats {
     pub(crate) fn asked(&self, took: Duration) {
         self.events.fetch_add(1, Ordering::Relaxed);
@@ -82,8 +91,43 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// The times in classes with these upper bounds, in seconds and ascending; true to a hundredth, as they are kept.
+    pub(crate) fn times(&self, bounds: &[f64]) -> Times {
+        let mut told = Times { counts: vec![0; bounds.len() + 1], sum_seconds: 0.0 };
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        for kept in times.iter().flat_map(Histogram::iter_recorded) {
+            #[allow(clippy::cast_precision_loss, reason = "times far below 2^52 units")]
+            let seconds = kept.value_iterated_to() as f64 / 1e7;
+            let count = kept.count_at_value();
+            told.counts[bounds.partition_point(|bound| *bound < seconds)] += count;
+            #[allow(clippy::cast_precision_loss, reason = "fewer events than 2^52")]
+            let sum = seconds * count as f64;
+            told.sum_seconds += sum;
+        }
+        told
+    }
+}
+
 /// From 0.1 µs to 100 s, in units of 0.1 µs.
 fn empty_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 1_000_000_000, 2)
         .unwrap_or_else(|_| Histogram::new(2).expect("two digits are allowed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_their_classes() {
+        let stats = Stats::default();
+        assert_eq!(stats.times(&[0.1]), Times { counts: vec![0, 0], sum_seconds: 0.0 });
+        for ms in [1, 1, 20, 3_000] {
+            stats.asked(Duration::from_millis(ms));
+        }
+        let times = stats.times(&[0.01, 0.1, 1.0]);
+        assert_eq!(times.counts, [2, 1, 0, 1]);
+        assert!((times.sum_seconds / 3.022 - 1.0).abs() < 0.01, "{times:?}");
+    }
 }

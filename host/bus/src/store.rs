@@ -3,7 +3,8 @@
 //!
 //! A change is audited before it is made, and durable before it is acknowledged. In between a crash may come: changes
 //! are written down first as intended, and those that are found so at the next start are audited and made again. So the
-//! audit never lacks a change that was made; it may hold one twice, under the same id.
+//! audit never lacks a change that was made. It may hold one twice, under the same id; and one that was not made, or not
+//! before the next start, because the file could not be written: whoever asked was told which.
 
 use crate::event::Sender;
 use futures_util::future::BoxFuture;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 const VALUES: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("values");
@@ -117,11 +119,14 @@ pub enum StoreError {
     #[error("{0}")]
     Invalid(String),
     /// Too many changes wait.
-    #[error("{0} changes of state wait to be written (state.waiting_max): send again later")]
+    #[error("{0} changes of state wait to be written (plugins.state_service.max_waiting): send again later")]
     Full(usize),
-    /// The store or the audit failed; the change was not made.
+    /// The store or the audit failed; the change was not made, and will not be.
     #[error("the state was not changed: {0}")]
     Failed(String),
+    /// The file failed after the change was audited, and could not be rid of the intention.
+    #[error("the state was not changed, but may be at the next start: {0}")]
+    Open(String),
 }
 
 /// Durable state. Cheap to clone.
@@ -130,11 +135,45 @@ pub struct Store {
     database: Arc<Database>,
     limits: StoreLimits,
     writer: mpsc::Sender<Job>,
+    tally: Arc<Tally>,
+}
+
+/// What came of changes since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct StoreCounts {
+    /// Changes that were made.
+    pub changes: u64,
+    /// Changes that were not made because the audit refused them or could not record them.
+    pub audit_refusals: u64,
+    /// Changes that were not made because the file could not be written.
+    pub write_failures: u64,
+    /// Changes that wait now.
+    pub waiting: usize,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    changes: AtomicU64,
+    audit_refusals: AtomicU64,
+    write_failures: AtomicU64,
 }
 
 struct Job {
     change: Audited,
     done: oneshot::Sender<Result<usize, StoreError>>,
+}
+
+impl Tally {
+    /// What came of so many changes that were written together.
+    fn count(&self, answers: &Result<Vec<Result<usize, StoreError>>, StoreError>, changes: usize) {
+        let Ok(answers) = answers else {
+            self.write_failures.fetch_add(changes as u64, Ordering::Relaxed);
+            return;
+        };
+        let made = answers.iter().filter(|answer| answer.is_ok()).count();
+        self.changes.fetch_add(made as u64, Ordering::Relaxed);
+        self.audit_refusals.fetch_add((changes - made) as u64, Ordering::Relaxed);
+    }
 }
 
 impl Store {
@@ -162,8 +201,21 @@ impl Store {
             make(&database, &allowed).map_err(|why| named(&why))?;
         }
         let (writer, jobs) = mpsc::channel(limits.waiting_max.max(1));
-        tokio::spawn(write(Arc::clone(&database), audit, jobs));
-        Ok(Self { database, limits, writer })
+        let tally = Arc::new(Tally::default());
+        tokio::spawn(write(Arc::clone(&database), audit, jobs, Arc::clone(&tally)));
+        Ok(Self { database, limits, writer, tally })
+    }
+
+    /// What came of changes so far.
+    #[must_use]
+    pub fn counts(&self) -> StoreCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreCounts {
+            changes: get(&self.tally.changes),
+            audit_refusals: get(&self.tally.audit_refusals),
+            write_failures: get(&self.tally.write_failures),
+            waiting: self.writer.max_capacity() - self.writer.capacity(),
+        }
     }
 
     /// The value under a key.
@@ -208,10 +260,39 @@ impl Store {
         Ok((found, more))
     }
 
+    /// All keys of a namespace with their values, at most `most` of them; the flag tells that there are more. For
+    /// services that must know all they have written, however few a client may list.
+    ///
+    /// # Errors
+    /// If the name cannot be one, or the file cannot be read.
+    pub fn entries(&self, namespace: &str, most: usize) -> Result<(Vec<(String, Value)>, bool), StoreError> {
+        self.check_names(namespace, "")?;
+        let mut found = Vec::new();
+        let mut read = || -> Result<bool, redb::Error> {
+            let values = self.database.begin_read()?.open_table(VALUES)?;
+            for entry in values.range((namespace, "")..)? {
+                let (place, text) = entry?;
+                let (space, key) = place.value();
+                if space != namespace {
+                    break;
+                }
+                if found.len() == most {
+                    return Ok(true);
+                }
+                found.push((key.to_owned(), text.value().to_owned()));
+            }
+            Ok(false)
+        };
+        let more = read().map_err(|why| failed(&why))?;
+        let parsed = found.into_iter().map(|(key, text)| Ok((key, serde_json::from_str(&text)?)));
+        Ok((parsed.collect::<Result<_, serde_json::Error>>().map_err(|why| failed(&why))?, more))
+    }
+
     /// Make a change: audited, then durable. Gives how many keys there were of what it names.
     ///
     /// # Errors
-    /// If a name or value cannot be kept, too many changes wait, or audit or file fail; nothing is changed then.
+    /// If a name or value cannot be kept, too many changes wait, or audit or file fail. Nothing is changed then, save
+    /// with [`StoreError::Open`], when it may be at the next start.
     pub async fn change(&self, event_id: &str, sender: &Sender, change: Change) -> Result<usize, StoreError> {
         self.check_names(change.namespace(), change.key())?;
         if let Change::Set { value, key, .. } = &change {
@@ -219,7 +300,7 @@ impl Store {
             if bytes > self.limits.value_bytes_max {
                 let most = self.limits.value_bytes_max;
                 return Err(StoreError::Invalid(format!(
-                    "the value of '{key}' has {bytes} bytes, at most {most} are kept (state.value_bytes_max)"
+                    "the value of '{key}' has {bytes} bytes, at most {most} are kept (plugins.state_service.max_value_bytes)"
                 )));
             }
         }
@@ -237,7 +318,7 @@ impl Store {
         for (what, name) in [("namespace", namespace), ("key", key)] {
             if name.len() > most {
                 return Err(StoreError::Invalid(format!(
-                    "a {what} of {} bytes is longer than {most} (state.name_bytes_max)",
+                    "a {what} of {} bytes is longer than {most} (plugins.state_service.max_name_bytes)",
                     name.len()
                 )));
             }
@@ -271,13 +352,14 @@ fn prepare(database: &Database) -> Result<Vec<Audited>, redb::Error> {
 }
 
 /// Write changes, as many together as wait: one sync to intend them, one record, one sync to make them.
-async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::Receiver<Job>) {
+async fn write(database: Arc<Database>, audit: Arc<dyn Audit>, mut jobs: mpsc::Receiver<Job>, tally: Arc<Tally>) {
     /// So many changes share their syncs at most.
     const TOGETHER_MAX: usize = 256;
     let mut waiting = Vec::new();
     while jobs.recv_many(&mut waiting, TOGETHER_MAX).await > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) = waiting.drain(..).map(|job| (job.change, job.done)).unzip();
         let answers = carry_out(&database, audit.as_ref(), changes).await;
+        tally.count(&answers, replies.len());
         for (at, done) in replies.into_iter().enumerate() {
             let answer = match &answers {
                 Ok(counts) => counts[at].clone(),
@@ -300,10 +382,21 @@ async fn carry_out(
     let ruled = audit.record(changes.to_vec()).await;
     let to_make: Arc<Vec<Audited>> = Arc::new(allowed(&changes, &ruled).cloned().collect());
     // Also when none is to be made: they are no longer intended then.
-    let mut counts = in_thread(database, &to_make, make).await?.into_iter();
+    let mut counts = match in_thread(database, &to_make, make).await {
+        Ok(counts) => counts.into_iter(),
+        Err(why) => return Err(given_up(database, why).await),
+    };
     let answer =
         |ruled: Result<(), String>| ruled.map(|()| counts.next().unwrap_or_default()).map_err(StoreError::Failed);
     Ok(ruled.into_iter().map(answer).collect())
+}
+
+/// What is told of changes that could not be made: they must not be made later, when nobody expects it any more.
+async fn given_up(database: &Arc<Database>, why: StoreError) -> StoreError {
+    match (in_thread(database, &Arc::default(), intend).await, why) {
+        (Err(_), StoreError::Failed(why)) => StoreError::Open(why),
+        (_, why) => why,
+    }
 }
 
 /// The changes that may be made.
@@ -323,6 +416,8 @@ async fn in_thread<T: Send + 'static>(
 
 fn intend(database: &Database, changes: &[Audited]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
+    // What was refused, and could not be forgotten then, must not be made with these after a crash.
+    transaction.delete_table(INTENDED)?;
     {
         let mut intended = transaction.open_table(INTENDED)?;
         for (at, change) in (0..).zip(changes) {
@@ -385,96 +480,4 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<Audited>>, Mutex<bool>);
-
-    impl Audit for Kept {
-        fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
-            let fails = *self.1.lock().unwrap();
-            let ruling = if fails { Err("the ledger is full".to_owned()) } else { Ok(()) };
-            let rulings = vec![ruling; changes.len()];
-            if !fails {
-                self.0.lock().unwrap().extend(changes);
-            }
-            Box::pin(std::future::ready(rulings))
-        }
-    }
-
-    fn set(namespace: &str, key: &str, value: Value) -> Change {
-        Change::Set { namespace: namespace.to_owned(), key: key.to_owned(), value }
-    }
-
-    #[tokio::test]
-    async fn what_is_set_is_audited_kept_and_found() {
-        let audit = Arc::new(Kept::default());
-        let store = Store::open(None, StoreLimits::default(), audit.clone()).await.unwrap();
-        for (space, key) in [("a", "b:c"), ("a:b", "c"), ("a", "d"), ("a\0", "z")] {
-            store.change("e", &Sender::Host, set(space, key, json!({ "in": space }))).await.unwrap();
-        }
-        assert_eq!(store.get("a", "b:c").unwrap(), Some(json!({ "in": "a" })));
-        assert_eq!(store.get("a:b", "c").unwrap(), Some(json!({ "in": "a:b" })));
-        assert_eq!(store.keys("a", "*").unwrap(), (vec!["b:c".to_owned(), "d".to_owned()], false));
-        assert_eq!(store.change("e", &Sender::Host, Change::Clear { namespace: "a".to_owned() }).await, Ok(2));
-        assert_eq!(store.get("a\0", "z").unwrap(), Some(json!({ "in": "a\0" })), "its neighbour stays");
-        let gone = Change::Delete { namespace: "a".to_owned(), key: "d".to_owned() };
-        assert_eq!(store.change("e", &Sender::Host, gone).await, Ok(0));
-        assert_eq!(audit.0.lock().unwrap().len(), 6);
-    }
-
-    #[tokio::test]
-    async fn a_change_that_cannot_be_audited_is_not_made() {
-        let audit = Arc::new(Kept::default());
-        let store = Store::open(None, StoreLimits::default(), audit.clone()).await.unwrap();
-        *audit.1.lock().unwrap() = true;
-        let why = store.change("e", &Sender::Host, set("a", "b", json!(1))).await.unwrap_err();
-        assert_eq!(why.to_string(), "the state was not changed: the ledger is full");
-        assert_eq!(store.get("a", "b").unwrap(), None);
-        *audit.1.lock().unwrap() = false;
-        assert_eq!(prepare(&store.database).unwrap(), []);
-    }
-
-    #[tokio::test]
-    async fn what_a_crash_interrupted_is_made_once_at_the_next_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state");
-        let change = Audited { event_id: "e".to_owned(), sender: "host".to_owned(), change: set("a", "b", json!(1)) };
-        {
-            let database = Database::create(&file).unwrap();
-            prepare(&database).unwrap();
-            intend(&database, std::slice::from_ref(&change)).unwrap();
-        }
-        let audit = Arc::new(Kept::default());
-        let store = Store::open(Some(&file), StoreLimits::default(), audit.clone()).await.unwrap();
-        assert_eq!(store.get("a", "b").unwrap(), Some(json!(1)));
-        assert_eq!(*audit.0.lock().unwrap(), [change]);
-        assert_eq!(prepare(&store.database).unwrap(), []);
-    }
-
-    #[tokio::test]
-    async fn what_is_too_long_is_refused_with_its_size() {
-        let limits = StoreLimits { value_bytes_max: 4, name_bytes_max: 3, ..StoreLimits::default() };
-        let store = Store::open(None, limits, Arc::new(NoAudit)).await.unwrap();
-        for change in [set("a", "b", json!("long")), set("long", "b", json!(1)), set("", "b", json!(1))] {
-            assert!(matches!(store.change("e", &Sender::Host, change).await, Err(StoreError::Invalid(_))));
-        }
-    }
-
-    #[test]
-    fn globs() {
-        for (pattern, text, fits) in [
-            ("*", "", true),
-            ("a*c", "abbc", true),
-            ("a*c", "abcb", false),
-            ("?b*", "ab", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} {text}");
-        }
-    }
-}
+mod tests;

@@ -1,25 +1,26 @@
 //! Who waits for whom. A chain of events holds the plugins that are at work on it; where it wants one that another chain
 //! holds, it waits. Two that would wait for each other are found before the second waits: nothing hangs.
 
+use crate::event::Root;
 use crate::slot::Slot;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The chain that holds a plugin, if one does.
 #[derive(Debug, Default)]
-pub(crate) struct Holder(Mutex<Option<Arc<str>>>);
+pub(crate) struct Holder(Mutex<Option<Root>>);
 
 /// While this lives, a chain holds the plugin.
 pub(crate) struct Held<'a>(&'a Holder);
 
 impl Holder {
-    pub(crate) fn set(&self, root: &Arc<str>) -> Held<'_> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(root));
+    pub(crate) fn set(&self, root: Root) -> Held<'_> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
         Held(self)
     }
 
-    fn root(&self) -> Option<Arc<str>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn root(&self) -> Option<Root> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -31,12 +32,12 @@ impl Drop for Held<'_> {
 
 /// Which chain waits for which plugins.
 #[derive(Default)]
-pub(crate) struct Waits(Mutex<HashMap<Arc<str>, Vec<Arc<Slot>>>>);
+pub(crate) struct Waits(Mutex<HashMap<Root, Vec<Arc<Slot>>>>);
 
 /// While this lives, a chain waits.
 pub(crate) struct Waiting<'a> {
     waits: &'a Waits,
-    root: Arc<str>,
+    root: Root,
     slot: Arc<Slot>,
 }
 
@@ -45,13 +46,13 @@ impl Waits {
     ///
     /// The last of those that would close a circle sees the others' waits, because each is written down under one lock
     /// before it waits, and who holds a plugin has said so before it waits for the next.
-    pub(crate) fn begin(&self, root: &Arc<str>, slot: &Arc<Slot>) -> Option<Waiting<'_>> {
+    pub(crate) fn begin(&self, root: Root, slot: &Arc<Slot>) -> Option<Waiting<'_>> {
         let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ahead = vec![Arc::clone(slot)];
-        let mut seen: Vec<Arc<str>> = Vec::new();
+        let mut seen: Vec<Root> = Vec::new();
         while let Some(next) = ahead.pop() {
             let Some(holder) = next.holder.root() else { continue };
-            if holder == *root {
+            if holder == root {
                 return None;
             }
             if !seen.contains(&holder) {
@@ -59,8 +60,8 @@ impl Waits {
                 seen.push(holder);
             }
         }
-        waits.entry(Arc::clone(root)).or_default().push(Arc::clone(slot));
-        Some(Waiting { waits: self, root: Arc::clone(root), slot: Arc::clone(slot) })
+        waits.entry(root).or_default().push(Arc::clone(slot));
+        Some(Waiting { waits: self, root, slot: Arc::clone(slot) })
     }
 }
 

@@ -192,6 +192,24 @@ async fn those_who_listen_hear_and_those_after_see_the_answer() {
     assert_eq!(all["responses"], json!([{ "echo": 2, "plugin": "echo" }, { "echo": 2, "plugin": "ear" }]));
     let (events, total) = bus.history(&Query { limit: 1, newest_first: true, ..Query::default() });
     assert_eq!((events[0].name.as_str(), events[0].timestamp_ms, total), ("echo:y", 7, 2));
+    // Whoever was asked is not told of it too: the next that it hears is another event.
+    ask(&bus, "echo:z").await.unwrap();
+    until("it heard", || ear.heard.lock().unwrap().len() >= 3).await;
+    assert_eq!(ear.heard.lock().unwrap()[2], "echo:z client:me");
+}
+
+#[tokio::test]
+async fn of_a_question_to_all_hear_who_has_no_answer_and_an_owner_who_listens() {
+    let (owner, ear) = (Made::echo(), Made::new(|_, _| async { Err(Fault::Unhandled) }));
+    let mut both = registration("both", &["echo"], &owner);
+    let mut listener = registration("ear", &[], &ear);
+    both.capabilities.subscribes = patterns(&["echo:*"]);
+    listener.capabilities.subscribes = patterns(&["echo:*"]);
+    let bus = bus(vec![both, listener]);
+    bus.dispatch(Sender::Host, Draft { fan_out: true, ..Draft::new("echo:y", json!(2)) }).await.unwrap();
+    for made in [owner, ear] {
+        until("it heard", || *made.heard.lock().unwrap() == ["echo:y host"]).await;
+    }
 }
 
 fn quick() -> Options {
@@ -248,6 +266,36 @@ async fn a_handler_that_hangs_is_given_up_in_time() {
         ask(&bus, "h:x").await.unwrap_err().to_string(),
         "no answer to event 'h:x' within 0.1 s (event_timeout)"
     );
+}
+
+/// Tells of `c:x` when it is asked, and says what came of it.
+fn teller() -> Made {
+    Made::new(|event: Arc<Event>, handle: Handle| async move {
+        let told = handle.emit(Some(&event), Draft::new("c:x", json!(1))).await;
+        Ok(json!(told.map_or_else(|why| why.to_string(), |_| "told".to_owned())))
+    })
+}
+
+#[tokio::test]
+async fn a_plugin_is_not_shown_before_what_it_sends_itself() {
+    let asks = Made::new(|event: Arc<Event>, handle: Handle| async move {
+        let answer = handle.call(Some(&event), Draft::new("other:x", json!(1))).await;
+        Ok(answer.unwrap()["result"].clone())
+    });
+    let all = [("gate", &teller()), ("asks", &asks), ("other", &teller())].map(|(name, made)| {
+        let mut plugin = registration(name, &[name], made);
+        plugin.capabilities.emits = patterns(&["*"]);
+        if name != "other" {
+            plugin.capabilities.before = patterns(&["c:x"]);
+        }
+        plugin
+    });
+    let bus = bus(all.into());
+    assert_eq!(ask(&bus, "gate:x").await.unwrap()["result"], "told");
+    assert_eq!(ask(&bus, "other:x").await.unwrap()["result"], "told");
+    // What another sends meanwhile it must be shown: where it would wait for itself, that is said at once.
+    let circle = ask(&bus, "asks:x").await.unwrap();
+    assert!(circle["result"].as_str().unwrap().contains("in a circle"), "{circle:?}");
 }
 
 #[tokio::test]

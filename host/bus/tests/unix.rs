@@ -302,3 +302,94 @@ async fn a_socket_of_the_dead_is_taken_over_and_one_of_the_living_is_not() {
     ));
     assert_eq!(std::fs::read_to_string(folder.path().join("control.sock")).unwrap(), "mine");
 }
+
+#[tokio::test]
+async fn a_watching_connection_is_pushed_the_events_it_asked_for_in_their_order() {
+    let served = serve(Mode::Compatibility).await;
+    let mut watcher = served.client("events").await;
+    watcher.say(r#"{"event":"transport:watch","data":{"patterns":["state:*"]},"correlation_id":"w"}"#).await;
+    let answer = watcher.hear().await;
+    assert_eq!(answer, json!({ "status": "watching", "patterns": ["state:*"], "correlation_id": "w" }));
+    for number in 0..20 {
+        served.ask(json!({ "event": "state:set", "data": { "key": "k", "value": number } })).await;
+        served.ask(json!({ "event": "agent:list" })).await;
+    }
+    for number in 0..20 {
+        let push = watcher.hear().await;
+        assert_eq!((&push["type"], &push["event"]["event_name"]), (&json!("EVENT"), &json!("state:set")), "{push}");
+        assert_eq!(push["event"]["data"]["value"], number);
+        assert_eq!(watcher.hear().await["event"]["event_name"], "state:changed");
+    }
+    watcher.say(r#"{"event":"transport:unwatch"}"#).await;
+    assert_eq!(watcher.hear().await["status"], "stopped");
+    served.ask(json!({ "event": "state:set", "data": { "key": "k", "value": 0 } })).await;
+    watcher.say(r#"{"event":"agent:list","correlation_id":"after"}"#).await;
+    assert_eq!(watcher.hear().await["correlation_id"], "after", "nothing is pushed any more");
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_told_how_many_it_missed() {
+    const EVENTS: u64 = 20_000;
+    let served = serve(Mode::Compatibility).await;
+    let mut watcher = served.client("events").await;
+    watcher.say(r#"{"event":"transport:watch","data":{"patterns":["noise:*"]}}"#).await;
+    watcher.hear().await;
+    let text = "x".repeat(200);
+    for number in 0..EVENTS {
+        served.bus.emit(Sender::Host, Draft::new("noise:made", json!({ "n": number, "text": text }))).await.unwrap();
+    }
+    let (mut seen, mut missed, mut last) = (0, 0, None);
+    while seen + missed < EVENTS {
+        let push = watcher.hear().await;
+        if push["type"] == "EVENTS_MISSED" {
+            missed += push["missed"].as_u64().unwrap();
+        } else {
+            let number = push["event"]["data"]["n"].as_u64();
+            assert!(number > last, "{push}");
+            (seen, last) = (seen + 1, number);
+        }
+    }
+    assert!(missed > 0 && seen > 0, "{seen} seen, {missed} missed");
+    assert_eq!(served.unix.view().counts().watchers_missed, missed);
+}
+
+#[tokio::test]
+async fn only_a_connection_can_watch_and_only_sound_patterns() {
+    let served = serve(Mode::Compatibility).await;
+    for data in [json!({ "patterns": ["st*:set"] }), json!({ "patterns": vec!["*"; 65] }), json!({ "patterns": 1 })] {
+        let answer = served.ask(json!({ "event": "transport:watch", "data": data })).await;
+        assert_eq!(answer["code"], "INVALID_PARAMETERS", "{answer}");
+    }
+    let asked = served.bus.dispatch(Sender::Client("http:key".into()), Draft::new("transport:watch", json!({}))).await;
+    assert!(asked.unwrap_err().to_string().contains("only a connection"));
+}
+
+#[tokio::test]
+async fn a_client_need_not_wait_for_the_answer_and_everything_is_counted() {
+    let served = serve(Mode::Compatibility).await;
+    let frame =
+        json!({ "event": "state:set", "data": { "key": "k", "value": 1 }, "wait": false, "correlation_id": "c" });
+    let mut client = served.client("control").await;
+    client.say(&frame.to_string()).await;
+    let answer = client.hear().await;
+    assert_eq!((&answer["status"], &answer["queued"]), (&json!("queued"), &json!(1)), "{answer}");
+    served.command("GET_AGENTS", json!({})).await;
+    served.command("MADE_UP", json!({})).await;
+    client.say(r#"{"event":"nobody:home"}"#).await;
+    client.hear().await;
+    // The others have hung up; the server need not have seen it yet.
+    let alone = async {
+        while served.unix.view().counts().connections > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), alone).await.unwrap();
+    let counts = served.unix.view().counts();
+    assert_eq!((counts.connections, counts.agents, counts.undelivered), (1, 0, 0), "{counts:?}");
+    let uses = |name| counts.legacy.iter().find(|(known, _)| *known == name).unwrap().1;
+    assert_eq!((uses("GET_AGENTS"), uses("other"), uses("HELP")), (1, 1, 0));
+    let overview = served.bus.overview();
+    assert_eq!((overview.answers["NO_HANDLER"], overview.emitted["ok"] >= 1), (1, true), "{overview:?}");
+    let plugin = served.bus.times(&[100.0]).into_iter().find(|(name, _)| name == "agent_service").unwrap().1;
+    assert_eq!(plugin.counts, [1, 0]);
+}

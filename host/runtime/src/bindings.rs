@@ -2,7 +2,10 @@
 //!
 //! Kept in a module of its own so that generated code, which carries no documentation of ours, is
 //! exempt from the lints that hold everywhere else.
-#![allow(missing_docs, reason = "generated: the documentation is in wit/policy.wit and wit/kasmina/kasmina.wit")]
+#![allow(
+    missing_docs,
+    reason = "generated: the documentation is in wit/policy.wit, wit/kasmina/kasmina.wit and wit/plugin/plugin.wit"
+)]
 #![allow(clippy::pedantic, reason = "generated code")]
 #![allow(unreachable_pub, reason = "generated code")]
 
@@ -43,6 +46,21 @@ pub(crate) mod tamiyo {
         },
         exports: { default: async },
         imports: { default: trappable },
+        additional_derives: [PartialEq],
+    });
+}
+
+/// World `gavel:plugin/plugin`. Whatever may wait for the bus is async.
+pub(crate) mod plugin {
+    wasmtime::component::bindgen!({
+        world: "plugin",
+        path: "../../wit/plugin",
+        exports: { default: async },
+        imports: {
+            "gavel:plugin/log.write": trappable,
+            "gavel:plugin/config.get": trappable,
+            default: async | trappable,
+        },
         additional_derives: [PartialEq],
     });
 }

@@ -36,6 +36,16 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Shared>);
 
+/// Held while what runs waits for something else; meanwhile it does not keep the ticker awake.
+#[derive(Debug)]
+pub(crate) struct Paused<'a>(&'a Ticker);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.begin();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Release);
@@ -53,13 +63,23 @@ impl Ticker {
 
     /// Note that an evaluation begins, and wake the ticker if it sleeps.
     pub(crate) fn enter(&self) -> Running {
+        self.begin();
+        Running(Arc::clone(&self.shared))
+    }
+
+    /// Let what holds a [`Running`] wait for something that is no guest.
+    pub(crate) fn pause(&self) -> Paused<'_> {
+        self.shared.ended.fetch_add(1, Ordering::Release);
+        Paused(self)
+    }
+
+    fn begin(&self) {
         // Sequentially consistent together with the ticker's `asleep` store and re-check: either
         // the ticker sees this start, or this sees that it is asleep.
         self.shared.started.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
-        Running(Arc::clone(&self.shared))
     }
 
     fn wake(&self) {

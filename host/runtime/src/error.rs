@@ -1,10 +1,10 @@
 //! What can go wrong: when a component is loaded ([`Error`], told to the operator) and when it is
-//! asked ([`FailedClosed`], a denial).
+//! asked ([`FailedClosed`]: of a policy, a denial).
 
 /// What a fault is about: a component, by the world it should be of and the name that the operator gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// What a component of that world is called: `policy`, `strategy`, `tamiyo`.
+    /// What a component of that world is called: `policy`, `strategy`, `tamiyo`, `plugin`.
     pub kind: &'static str,
     /// Its name in the configuration.
     pub name: String,
@@ -84,6 +84,16 @@ pub enum Error {
         /// The limit hit or the trap.
         why: FailedClosed,
     },
+    /// What a plugin says of itself cannot be used.
+    #[error("{subject}: describe gave {what}: {why}")]
+    Description {
+        /// Which component.
+        subject: Subject,
+        /// Which of its fields, by its name in the contract.
+        what: &'static str,
+        /// What is wrong with it, and the limit.
+        why: String,
+    },
     /// The configuration does not satisfy the schema that the policy ships.
     #[error("{subject}: configuration{path}: {why}")]
     Configuration {
@@ -111,7 +121,7 @@ pub enum Error {
 }
 
 /// Why a policy gave no usable answer. Every one of these denies the request. Of a component that takes part in growing
-/// a layer ([`crate::kasmina`]): why nothing changes.
+/// a layer ([`crate::kasmina`]): why nothing changes. Of a plugin ([`crate::plugin`]): why its instance is lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailedClosed {
@@ -191,6 +201,9 @@ pub enum FailedClosed {
     /// be longer than the memory it lies in).
     #[error("undecodable answer: {0}")]
     Undecodable(String),
+    /// A plugin's instance was asked again after it had failed, or after a call that was given up half way.
+    #[error("the instance broke in an earlier call and must be made anew")]
+    Spent,
 }
 
 impl FailedClosed {
@@ -214,6 +227,7 @@ impl FailedClosed {
             Self::Instances { .. } => "instances",
             Self::Trap(_) => "trap",
             Self::Undecodable(_) => "undecodable",
+            Self::Spent => "spent",
         }
     }
 }

@@ -174,25 +174,10 @@ impl Guest {
 
     /// Why the guest failed, in our terms.
     pub(crate) fn failure(&mut self, why: &wasmtime::Error) -> FailedClosed {
-        if let Some(hit) = self.hit.take() {
-            return hit;
+        match self.hit.take() {
+            Some(hit) => hit,
+            None => failure_of(why, self.max_stack_bytes, self.call.terms.limits.max_output_bytes),
         }
-        match why.downcast_ref::<Trap>() {
-            Some(Trap::StackOverflow) => return FailedClosed::Stack { limit: self.max_stack_bytes },
-            Some(trap) => return FailedClosed::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
-            None => {}
-        }
-        let text = why.root_cause().to_string();
-        // wasmtime gives this condition no public type; `tests/hostile.rs` pins the text.
-        if text.contains("fuel allocated for hostcalls") {
-            return FailedClosed::Output { limit: self.call.terms.limits.max_output_bytes };
-        }
-        // What the system refuses the machine (memory, a mapping) is no fault of the guest.
-        let refused = text.contains("resource limit exceeded") || text.contains("(os error ");
-        if why.is::<PoolConcurrencyLimitError>() || refused {
-            return FailedClosed::Instances { why: text };
-        }
-        FailedClosed::Undecodable(text)
     }
 
     fn stop<T>(&mut self, limit: FailedClosed) -> wasmtime::Result<T> {
@@ -220,6 +205,26 @@ impl Guest {
         self.answers.push(CounterAnswer { operation, key, window_ms, answer });
         Ok(answer)
     }
+}
+
+/// Why a guest failed that hit no limit of ours, in our terms; under these caps.
+pub(crate) fn failure_of(why: &wasmtime::Error, max_stack_bytes: u64, max_output_bytes: u64) -> FailedClosed {
+    match why.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => return FailedClosed::Stack { limit: max_stack_bytes },
+        Some(trap) => return FailedClosed::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
+        None => {}
+    }
+    let text = why.root_cause().to_string();
+    // wasmtime gives this condition no public type; `tests/hostile.rs` pins the text.
+    if text.contains("fuel allocated for hostcalls") {
+        return FailedClosed::Output { limit: max_output_bytes };
+    }
+    // What the system refuses the machine (memory, a mapping) is no fault of the guest.
+    let refused = text.contains("resource limit exceeded") || text.contains("(os error ");
+    if why.is::<PoolConcurrencyLimitError>() || refused {
+        return FailedClosed::Instances { why: text };
+    }
+    FailedClosed::Undecodable(text)
 }
 
 impl types::Host for Guest {}

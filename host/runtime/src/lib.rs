@@ -9,9 +9,11 @@
 //!   is a [`FailedClosed`] that names the limit; no failure of a guest is ever an `allow`.
 //! - **It is fair.** A policy that burns its whole deadline is moved aside after a millisecond, so
 //!   that it delays neither other decisions nor the acceptance of connections.
-//! - **Every limit is here**, in [`Limits`] (per policy), [`kasmina::Limits`] and [`SandboxOptions`] (per process).
+//! - **Every limit is here**, in [`Limits`] (per policy), [`kasmina::Limits`], [`plugin::Limits`] and
+//!   [`SandboxOptions`] (per process).
 //!
-//! Components that take part in growing a Kasmina layer run in the same sandbox: see [`kasmina`].
+//! Components that take part in growing a Kasmina layer run in the same sandbox: see [`kasmina`]. So do the plugins of
+//! the event bus, whose instances live long and may wait, on an engine of their own: see [`plugin`].
 //!
 //! It knows no HTTP, no ledger and no clock: the time that a policy sees comes with the request.
 //!
@@ -39,9 +41,11 @@ pub mod kasmina;
 mod lanes;
 mod limits;
 mod load;
+pub mod plugin;
 mod policy;
 mod sandbox;
 mod set;
+mod wait;
 mod world;
 
 pub use bindings::gavel::policy::log::Level;

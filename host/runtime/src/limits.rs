@@ -112,5 +112,5 @@ pub(crate) const TRANSFER_BYTES_MAX: usize = 2 << 20;
 pub(crate) const COUNTER_KEY_BYTES_MAX: usize = 256;
 
 /// Wall time for `describe`, in milliseconds. It runs once, at load, and starts up guests that
-/// carry a whole language runtime.
+/// carry a whole language runtime. A plugin has at least as long to be made and started.
 pub(crate) const DESCRIBE_DEADLINE_MS: u64 = 2_000;

@@ -12,6 +12,7 @@ use crate::{Error, FailedClosed, Isolation, Limits, Metadata, Sandbox, SandboxOp
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, Mutex};
+use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// What a policy is made of.
@@ -63,7 +64,7 @@ impl Sandbox {
     /// Everything in [`Error`] but [`Error::Engine`].
     pub async fn load(&self, source: PolicySource) -> Result<Policy, Error> {
         let (pre, inspection) = self.ready(&source).await?;
-        check_configuration(&POLICY, &source.name, &source.config, &inspection.metadata)?;
+        check_configuration(&POLICY, &source.name, &source.config, inspection.metadata.config_schema.as_deref())?;
         let config = crate::policy::configuration_text(&source.config);
         let policy = Policy {
             inner: Arc::new(Inner {
@@ -93,7 +94,8 @@ impl Sandbox {
     /// Everything about a policy that does not depend on its configuration.
     async fn ready(&self, source: &PolicySource) -> Result<(PolicyPre<Guest>, Inspection), Error> {
         check_limits(source, &self.inner.options)?;
-        let (component, surface) = self.fitting(&POLICY, &source.name, &source.bytes)?;
+        let engine = &self.inner.engine;
+        let (component, surface) = self.fitting(engine, &POLICY, &source.name, &source.bytes)?;
         let told = |why| wrong_types(&POLICY, &source.name, &why);
         let pre = PolicyPre::new(self.inner.linker.instantiate_pre(&component).map_err(told)?).map_err(told)?;
         let metadata = self.describe(source, &pre).await?;
@@ -101,15 +103,16 @@ impl Sandbox {
         Ok((pre, Inspection { digest, imports: surface.imports, exports: surface.exports, metadata }))
     }
 
-    /// The component of these bytes, compiled, if its names are those of `world`.
+    /// The component of these bytes, compiled for `engine`, if its names are those of `world`.
     pub(crate) fn fitting(
         &self,
+        engine: &Engine,
         world: &'static World,
         name: &str,
         bytes: &[u8],
     ) -> Result<(Component, Surface), Error> {
-        let component = self.compile(bytes).map_err(|why| not_compiled(world, name, bytes, &why))?;
-        let surface = Surface::of(&self.inner.engine, &component);
+        let component = self.compile(engine, bytes).map_err(|why| not_compiled(world, name, bytes, &why))?;
+        let surface = Surface::of(engine, &component);
         surface.check(world, name)?;
         Ok((component, surface))
     }
@@ -166,7 +169,7 @@ impl Policy {
     /// [`Error::Configuration`] when it does not satisfy the schema that the policy ships.
     pub fn with_config(&self, config: &Value) -> Result<Self, Error> {
         let (inner, terms) = (&self.inner, &self.inner.terms);
-        check_configuration(&POLICY, &terms.name, config, &inner.metadata)?;
+        check_configuration(&POLICY, &terms.name, config, inner.metadata.config_schema.as_deref())?;
         let config = crate::policy::configuration_text(config).into();
         let policy = Self {
             inner: Arc::new(Inner {
@@ -233,9 +236,14 @@ fn ahead_range(limits: &Limits, options: &SandboxOptions) -> Range {
 }
 
 /// The configuration against the schema that the component ships (JSON Schema, draft 2020-12).
-pub(crate) fn check_configuration(world: &World, name: &str, config: &Value, metadata: &Metadata) -> Result<(), Error> {
+pub(crate) fn check_configuration(
+    world: &World,
+    name: &str,
+    config: &Value,
+    schema: Option<&str>,
+) -> Result<(), Error> {
     let told = |path: String, why: String| Error::Configuration { subject: world.subject(name), path, why };
-    let Some(schema) = &metadata.config_schema else {
+    let Some(schema) = schema else {
         return match config {
             Value::Null => Ok(()),
             _ => Err(told(String::new(), format!("this {} takes no configuration", world.kind))),

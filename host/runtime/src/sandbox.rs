@@ -1,12 +1,14 @@
-//! The engine of a process: one compiler, one pool of instances, one ticker, two lanes.
+//! The engine of a process: one compiler, one pool of instances, one ticker, two lanes; and, once there are plugins, an
+//! engine of their own beside it.
 
 use crate::bindings::{Policy as World, strategy};
 use crate::cache::Cache;
 use crate::epoch::Ticker;
 use crate::evaluate::Guest;
 use crate::lanes::SlowLane;
+use crate::plugin::Home;
 use crate::{Error, SandboxOptions};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -30,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) lane: SlowLane,
     pub(crate) ticker: Ticker,
     cache: Option<Cache>,
+    plugins: OnceLock<Result<Arc<Home>, String>>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -45,7 +48,9 @@ impl Sandbox {
     /// [`Error::Engine`] when the machine cannot run it: no address space, no threads.
     pub fn new(options: SandboxOptions) -> Result<Self, Error> {
         let told = |why: &dyn std::fmt::Display| Error::Engine(why.to_string());
-        let engine = Engine::new(&config(&options)).map_err(|why| told(&why))?;
+        let mut config = config(&options);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(&options)));
+        let engine = Engine::new(&config).map_err(|why| told(&why))?;
         let mut linker = Linker::new(&engine);
         World::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(|why| told(&why))?;
         let mut growth = Linker::new(&engine);
@@ -58,6 +63,7 @@ impl Sandbox {
             lane: SlowLane::start(options.slow_lane_threads).map_err(|why| told(&why))?,
             ticker: Ticker::start(engine.clone()).map_err(|why| told(&why))?,
             cache: options.cache_dir.as_deref().and_then(Cache::open),
+            plugins: OnceLock::new(),
             engine,
             options,
         };
@@ -74,18 +80,24 @@ impl Sandbox {
         pool.is_none_or(|pool| enough(pool.memories(), MEMORIES_PER_SLOT) && enough(pool.tables(), TABLES_PER_SLOT))
     }
 
-    /// Compile a component, or take it from the cache.
-    pub(crate) fn compile(&self, bytes: &[u8]) -> Result<Component, wasmtime::Error> {
+    /// Compile a component for `engine`, or take it from the cache.
+    pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Component, wasmtime::Error> {
         match &self.inner.cache {
-            Some(cache) => cache.component(&self.inner.engine, bytes),
-            None => Component::new(&self.inner.engine, bytes),
+            Some(cache) => cache.component(engine, bytes),
+            None => Component::new(engine, bytes),
         }
+    }
+
+    /// Where plugins live; set up when the first is brought.
+    pub(crate) fn plugins(&self) -> Result<&Arc<Home>, Error> {
+        let set_up = || Home::new(&self.inner.options).map_err(|why| why.to_string());
+        self.inner.plugins.get_or_init(set_up).as_ref().map_err(|why| Error::Engine(why.clone()))
     }
 }
 
 /// Core instances, memories and tables in one component. Guests in C, Rust, JavaScript, Python and
 /// Go have 1 to 30 core modules (shims and adapters), one memory and a few tables.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
+pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 64;
 pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
 pub(crate) const TABLES_PER_COMPONENT: u32 = 16;
 
@@ -97,7 +109,8 @@ const TABLES_PER_SLOT: u32 = 4;
 /// it touches, and clearing 256 KiB at most costs less than the page faults it saves.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
 
-fn config(options: &SandboxOptions) -> Config {
+/// What holds for every guest, wherever its instances lie.
+pub(crate) fn config(options: &SandboxOptions) -> Config {
     let stack = usize::try_from(options.max_stack_bytes).unwrap_or(usize::MAX);
     let mut config = Config::new();
     config
@@ -107,8 +120,7 @@ fn config(options: &SandboxOptions) -> Config {
         .max_wasm_stack(stack)
         // Host functions run on the same stack, above the guest's part of it.
         .async_stack_size(stack.saturating_add(512 << 10))
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+        .memory_init_cow(true);
     config
 }
 

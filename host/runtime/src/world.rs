@@ -26,7 +26,7 @@ pub(crate) struct World {
     /// What may be imported, in words.
     importable: &'static str,
     /// What a component of it exports.
-    exported: [&'static str; 2],
+    exported: &'static [&'static str],
 }
 
 /// World `policy`: the judges of requests.
@@ -35,7 +35,7 @@ pub(crate) static POLICY: World = World {
     name: "gavel:policy/policy@0.1.0",
     offered: &[("gavel:policy", &["types", "log", "config", "counters"])],
     importable: "gavel:policy/log, config and counters",
-    exported: ["evaluate", "describe"],
+    exported: &["evaluate", "describe"],
 };
 
 /// What both worlds of a growing layer offer.
@@ -47,7 +47,7 @@ pub(crate) static STRATEGY: World = World {
     name: "gavel:kasmina/strategy@0.1.0",
     offered: GROWTH,
     importable: "gavel:policy/log and config",
-    exported: ["step", "describe"],
+    exported: &["step", "describe"],
 };
 
 /// World `tamiyo`: which seed goes on to which stage.
@@ -56,7 +56,16 @@ pub(crate) static TAMIYO: World = World {
     name: "gavel:kasmina/tamiyo@0.1.0",
     offered: GROWTH,
     importable: "gavel:policy/log and config",
-    exported: ["decide", "describe"],
+    exported: &["decide", "describe"],
+};
+
+/// World `plugin`: what answers events on the bus.
+pub(crate) static PLUGIN: World = World {
+    kind: "plugin",
+    name: "gavel:plugin/plugin@0.1.0",
+    offered: &[("gavel:plugin", &["types", "bus", "state", "tools", "log", "config"])],
+    importable: "gavel:plugin/bus, state, tools, log and config",
+    exported: &["describe", "startup", "pre-event", "handle-event", "hear-event", "post-event", "shutdown"],
 };
 
 /// What a component asks for and what it gives, by name.
@@ -154,7 +163,7 @@ mod tests {
     #[test]
     fn each_fault_says_what_mends_it() {
         let exported = POLICY.exported;
-        assert_eq!(told(&POLICY, &["gavel:policy/types@0.1.0", LOG], &exported), "good");
+        assert_eq!(told(&POLICY, &["gavel:policy/types@0.1.0", LOG], exported), "good");
         assert_eq!(told(&POLICY, &["gavel:policy/log@0.1.7"], &["describe", "evaluate", "more"]), "good");
         for (import, why) in [
             ("gavel:policy/log@0.2.0", "is built against gavel:policy@0.2.0, this sandbox speaks gavel:policy@0.1.0"),
@@ -164,12 +173,25 @@ mod tests {
             ("wasi:clocks/wall-clock@0.2.6", "`gavel policy componentize`, which seals it"),
             ("env", "imports env, which world gavel:policy/policy@0.1.0 does not offer"),
         ] {
-            let told = told(&POLICY, &[LOG, import], &exported);
+            let told = told(&POLICY, &[LOG, import], exported);
             assert!(told.starts_with("policy p: ") && told.contains(why), "{told}");
         }
         let tool = told(&POLICY, &[], &["call", "describe"]);
         assert!(tool.contains("it exports call, describe; a policy exports evaluate and describe"), "{tool}");
         assert!(told(&POLICY, &[], &[]).contains("it exports nothing"));
+    }
+
+    #[test]
+    fn a_plugin_exports_all_of_its_world() {
+        let bus = ["gavel:plugin/types@0.1.0", "gavel:plugin/bus@0.1.3", "gavel:plugin/tools@0.1.0"];
+        assert_eq!(told(&PLUGIN, &bus, PLUGIN.exported), "good");
+        let deaf: Vec<&str> = PLUGIN.exported.iter().copied().filter(|export| *export != "hear-event").collect();
+        let told_of = told(&PLUGIN, &bus, &deaf);
+        assert!(told_of.contains("a plugin exports describe and startup and pre-event and handle-event"), "{told_of}");
+        let clock = told(&PLUGIN, &["wasi:clocks/wall-clock@0.2.6"], PLUGIN.exported);
+        assert!(clock.contains("a plugin has no WASI (no clock, randomness, files or network)"), "{clock}");
+        let policy = told(&PLUGIN, &[LOG], PLUGIN.exported);
+        assert!(policy.contains("a plugin may import only gavel:plugin/bus, state, tools, log and config"), "{policy}");
     }
 
     #[test]

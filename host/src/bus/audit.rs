@@ -6,15 +6,18 @@
 //! and nothing that could not be forgotten.
 
 use crate::clock::Clock;
-use crate::config::KernelFile;
+use crate::config::{self, BUS_KERNEL, File, KernelFile};
 use crate::decide::{Effect, Principal, Refused};
-use crate::fleet::Slot;
+use crate::fleet::{Slot, manifest};
+use crate::host::{Host, Storage, kernel_dir};
+use anyhow::{Context, ensure};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use gavel_bus::{Audit, Audited, Change};
 use gavel_kernel::{Jurisdiction, Receipt, Request, Status};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The tool that a change of state calls.
@@ -66,6 +69,61 @@ impl Audit for LedgerAudit {
     fn record(&self, changes: Vec<Audited>) -> BoxFuture<'_, Vec<Result<(), String>>> {
         // Side by side, so that their records share the ledger's syncs.
         join_all(changes.into_iter().map(|audited| self.one(audited))).boxed()
+    }
+}
+
+/// The ledger of a bus whose host does not run, for a command that changes its state.
+#[derive(Debug)]
+pub struct OfflineAudit {
+    host: Host,
+    audit: Arc<LedgerAudit>,
+}
+
+impl OfflineAudit {
+    /// Open the kernels of a server's configuration in its data folder, and ask the one that its bus asks.
+    ///
+    /// # Errors
+    /// If the configuration has no bus, or a ledger cannot be opened, above all while a server has it.
+    pub async fn of_server(mut file: File, data: &Path) -> anyhow::Result<Self> {
+        let bus = file.bus.take().context("the configuration has no event bus: give it a section `bus`")?;
+        // Layers would begin to work.
+        file.kasmina = None;
+        Self::open(file, bus.kernel.as_deref().unwrap_or(BUS_KERNEL), data).await
+    }
+
+    /// Open the kernel `bus` of a data folder whose server's configuration says nothing else, and make it if it is not
+    /// there.
+    ///
+    /// # Errors
+    /// If the folder has kernels and none of that name, or kernels that an operator changed: then only the configuration
+    /// knows who is to be asked. If its ledger cannot be opened, above all while a server has it.
+    pub async fn of_folder(data: &Path) -> anyhow::Result<Self> {
+        let others = std::fs::read_dir(data.join("kernels")).is_ok_and(|mut kernels| kernels.next().is_some());
+        ensure!(
+            !data.join(manifest::FILE).exists() && (!others || kernel_dir(data, BUS_KERNEL).exists()),
+            "{}: its kernels are other ones than a bus has by default, so it is not known which one records changes of \
+             state: give the server's configuration (--config FILE)",
+            data.display()
+        );
+        Self::open(config::checked(File::new(vec![own_kernel(BUS_KERNEL)]))?, BUS_KERNEL, data).await
+    }
+
+    async fn open(file: File, kernel: &str, data: &Path) -> anyhow::Result<Self> {
+        let host = Box::pin(Host::open(file, &Storage::Folder(data.to_owned()), Clock::System)).await?;
+        let slot = host.fleet.find(kernel).with_context(|| format!("bus: there is no kernel `{kernel}`"))?;
+        let audit = Arc::new(LedgerAudit::new(slot, Clock::System));
+        Ok(Self { host, audit })
+    }
+
+    /// What records changes.
+    #[must_use]
+    pub fn audit(&self) -> Arc<dyn Audit> {
+        self.audit.clone()
+    }
+
+    /// Close the ledger; every record is on disk.
+    pub async fn finish(self) {
+        self.host.finish().await;
     }
 }
 

@@ -1,13 +1,14 @@
 //! What clients ask of the host through the bus: to end, and to look at a plugin's files again.
 
+use crate::plugins::Plugins;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use gavel_bus::services::About;
-use std::sync::OnceLock;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
-
-/// Looks at a plugin's files again, by its name.
-pub type Reload = Box<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// A wish that the host should end.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,15 +19,26 @@ pub struct Shutdown {
     pub grace_seconds: f64,
 }
 
+/// The shortest time that a host takes to end: the one who asked for it is to have its answer.
+const GRACE_LEAST: Duration = Duration::from_millis(100);
+
+impl Shutdown {
+    /// How long it may take.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::try_from_secs_f64(self.grace_seconds).unwrap_or_default().max(GRACE_LEAST)
+    }
+}
+
 /// What clients asked of the host, for whoever can do it.
 pub struct Wishes {
     shutdown: watch::Sender<Option<Shutdown>>,
-    reload: OnceLock<Reload>,
+    plugins: OnceLock<Weak<Plugins>>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { shutdown: watch::Sender::new(None), reload: OnceLock::new() }
+        Self { shutdown: watch::Sender::new(None), plugins: OnceLock::new() }
     }
 }
 
@@ -47,11 +59,15 @@ impl Wishes {
         }
     }
 
-    /// Who loads plugins anew. Said once.
-    pub fn reload_with(&self, reload: Reload) {
-        if self.reload.set(reload).is_err() {
-            tracing::error!("who loads plugins anew was said twice");
+    /// Who loads plugins, and knows why one is not there. Said once.
+    pub(super) fn plugins_are(&self, plugins: &Arc<Plugins>) {
+        if self.plugins.set(Arc::downgrade(plugins)).is_err() {
+            tracing::error!("who loads plugins was said twice");
         }
+    }
+
+    fn plugins(&self) -> Option<Arc<Plugins>> {
+        self.plugins.get().and_then(Weak::upgrade)
     }
 }
 
@@ -67,10 +83,20 @@ impl About for Wishes {
     }
 
     fn reload<'a>(&'a self, plugin: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        if let Some(reload) = self.reload.get() {
-            return reload(plugin.to_owned());
+        async move {
+            match self.plugins() {
+                Some(plugins) => plugins.reload(plugin).await,
+                None => Err("the host is beginning or ending: no plugin is loaded anew".to_owned()),
+            }
         }
-        let why = format!("plugin '{plugin}' does not come from a folder: there is nothing to load anew");
-        std::future::ready(Err(why)).boxed()
+        .boxed()
+    }
+
+    fn broken(&self) -> BTreeMap<String, String> {
+        self.plugins().map(|plugins| plugins.broken()).unwrap_or_default()
+    }
+
+    fn facts(&self, plugin: &str) -> Map<String, Value> {
+        self.plugins().map(|plugins| plugins.facts(plugin)).unwrap_or_default()
     }
 }

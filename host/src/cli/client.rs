@@ -31,6 +31,8 @@ pub(super) struct Remote {
 /// Bytes of an answer that is read into memory.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+type Building = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
+
 /// What a server answered, its body read as JSON.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -48,6 +50,15 @@ pub(super) struct Client {
 impl Remote {
     /// Ready the client; nothing is sent yet.
     pub(super) fn client(&self) -> Result<Client> {
+        self.client_with(|config, timeout| config.timeout_global(Some(timeout)))
+    }
+
+    /// A client for answers that do not end: only their beginning must come in time.
+    pub(super) fn listener(&self) -> Result<Client> {
+        self.client_with(|config, timeout| config.timeout_connect(Some(timeout)).timeout_recv_response(Some(timeout)))
+    }
+
+    fn client_with(&self, limit: impl FnOnce(Building, Duration) -> Building) -> Result<Client> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = &self.ca {
             let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
@@ -58,11 +69,8 @@ impl Remote {
             let roots: Vec<Certificate<'static>> = certificates.collect();
             tls = tls.root_certs(RootCerts::new_with_certs(&roots));
         }
-        let config = Agent::config_builder()
-            .tls_config(tls.build())
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(self.timeout)))
-            .build();
+        let config = Agent::config_builder().tls_config(tls.build()).http_status_as_error(false);
+        let config = limit(config, Duration::from_secs(self.timeout)).build();
         let kernel = self.kernel.as_ref().map(|id| format!("/kernels/{id}")).unwrap_or_default();
         let base = format!("{}{kernel}", self.url.trim_end_matches('/'));
         Ok(Client { agent: config.into(), base, key: self.key.clone() })
@@ -113,7 +121,8 @@ impl Answer {
     }
 }
 
-fn read(url: &str, mut response: Response<Body>) -> Result<Answer> {
+/// Read an answer to its end.
+pub(super) fn read(url: &str, mut response: Response<Body>) -> Result<Answer> {
     let status = response.status().as_u16();
     let mut text = Vec::new();
     response

@@ -128,7 +128,9 @@ impl Batch<'_> {
                 return Ok(json!({"line": number, "error": why}));
             }
         };
-        let receipt = self.kernel.decide(request, Principal::unbound("gavel decide")).await;
+        // It asks what the kernel would say to this actor, and stands for whoever it is.
+        let principal = Principal { name: "gavel decide".to_owned(), actor: Some(request.actor().to_owned()) };
+        let receipt = self.kernel.decide(request, principal).await;
         let receipt = receipt.with_context(|| format!("line {number}"))?;
         self.summary.count(&receipt, &labels);
         let mut answer = labels;

@@ -4,6 +4,7 @@
 //! go to standard output, everything else (log, progress, summaries) to standard error. Exit codes:
 //! 0 done, 1 the answer is no (a denial, a difference, a damaged file), 2 it could not be done.
 
+mod bus;
 mod checkpoint;
 mod client;
 mod conformance;
@@ -21,7 +22,9 @@ mod kasmina;
 mod kernel;
 mod key;
 mod log;
+mod migrate;
 mod output;
+mod plugin;
 mod policy;
 mod preserve;
 mod prove;
@@ -76,10 +79,13 @@ enum Command {
     Rotate(rotate::Args),
     Restart(restart::Args),
     Kernel(kernel::Args),
+    Bus(bus::Args),
     Kasmina(kasmina::Args),
     Incident(incident::Args),
     Recover(incident::RecoverArgs),
     Key(key::Args),
+    Plugin(plugin::Args),
+    Migrate(migrate::Args),
     Policy(policy::Args),
     Archive(upkeep::ArchiveArgs),
     Restore(restore::Args),
@@ -124,10 +130,13 @@ pub fn main() -> ExitCode {
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),
         Command::Kernel(args) => kernel::run(args, json),
+        Command::Bus(args) => bus::run(args, json),
         Command::Kasmina(args) => kasmina::run(args, json),
         Command::Incident(args) => incident::run(args, json),
         Command::Recover(args) => incident::recover(args, json),
         Command::Key(args) => key::run(args, json),
+        Command::Plugin(args) => plugin::run(args, json),
+        Command::Migrate(args) => migrate::run(args, json),
         Command::Policy(args) => policy::run(args, json),
         Command::Archive(args) => upkeep::archive(args, json),
         Command::Restore(args) => restore::run(args, json),

@@ -15,7 +15,9 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Serve kernels over HTTP until SIGTERM or Ctrl-C.
@@ -134,7 +136,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
     let app = host.app();
     let watchdog = tokio::spawn(service::watchdog(Arc::clone(&host), http::router(app.clone())));
     announce(&host, &base, &data, as_json);
-    let ended = until_the_end(&host, server, app, signals, args).await;
+    let ended = Box::pin(until_the_end(&host, server, app, signals, args)).await;
     host.finish().await;
     watchdog.abort();
     tracing::info!("stopped; every acknowledged record is on disk");
@@ -142,7 +144,7 @@ async fn serve(args: &Args, as_json: bool) -> Result<Ended> {
 }
 
 /// Serve until told otherwise, and until what was in flight is finished.
-async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, args: &Args) -> Ended {
+async fn until_the_end(host: &Arc<Host>, server: Server, app: App, signals: Signals, args: &Args) -> Ended {
     let Signals { mut terminate, mut interrupt, mut reread } = signals;
     let listen = server.address;
     let (stop, restart) = (CancellationToken::new(), app.restartable());
@@ -150,26 +152,37 @@ async fn until_the_end(host: &Host, server: Server, app: App, signals: Signals, 
     let mut serving = tokio::spawn(http::serve(server, app, stop.clone().cancelled_owned()));
     service::ready();
     let mut ended = Ended::Stopped;
+    let mut deadline = None;
     loop {
         tokio::select! {
             _ = &mut serving => return ended,
+            () = passed(deadline), if deadline.is_some() => {
+                tracing::warn!("requests were still in flight when the grace of the shutdown ended");
+                serving.abort();
+                return ended;
+            }
             // Also while it stops in order to begin anew: then it only stops.
             () = first(&mut terminate, &mut interrupt) => {
                 tracing::info!("stopping: finishing what is in flight");
                 service::stopping();
                 ended = Ended::Stopped;
                 stop.cancel();
+                close_sockets(host);
             }
-            () = asked_to_end(host), if !stop.is_cancelled() => {
-                tracing::info!("stopping: finishing what is in flight");
+            grace = asked_to_end(host), if !stop.is_cancelled() => {
+                tracing::info!("stopping within {grace:?}: finishing what is in flight");
                 service::stopping();
+                deadline = Some(Instant::now() + grace);
+                host.bus().into_iter().zip(deadline).for_each(|(bus, deadline)| bus.end_by(deadline));
                 stop.cancel();
+                close_sockets(host);
             }
             () = restart.cancelled(), if !stop.is_cancelled() => {
                 tracing::info!("restarting: finishing what is in flight");
                 service::beginning_anew();
                 ended = Ended::Restart(listen);
                 stop.cancel();
+                close_sockets(host);
             }
             _ = reread.recv() => {
                 service::reloading();
@@ -205,11 +218,26 @@ async fn first(one: &mut Signal, other: &mut Signal) {
     }
 }
 
-/// Completes when a client of the bus asks the host to end.
-async fn asked_to_end(host: &Host) {
+/// Completes when a client of the bus asks the host to end; gives how long it may take.
+async fn asked_to_end(host: &Host) -> Duration {
     match host.bus() {
-        Some(bus) => drop(bus.wishes().shutdown_wished().await),
+        Some(bus) => bus.wishes().shutdown_wished().await.grace(),
         None => std::future::pending().await,
+    }
+}
+
+/// Completes at the deadline.
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The sockets take nobody any more while HTTP finishes what is in flight. Their end is awaited with that of the bus.
+fn close_sockets(host: &Host) {
+    if let Some(bus) = host.bus().cloned() {
+        tokio::spawn(async move { bus.close_sockets().await });
     }
 }
 

@@ -10,7 +10,7 @@ use gavel_kernel::{Jurisdiction, Law, MemoryPermitUses, Request, Variant, Verdic
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Check a configuration (its policies are loaded too) or a request file, without serving it.
+/// Check a configuration (its policies are loaded too, and its plugins) or a request file, without serving it.
 ///
 /// Exit code 0: valid. 1: not valid, and why.
 #[derive(Debug, clap::Args)]
@@ -43,8 +43,17 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
 fn check_config(path: &Path) -> Result<String> {
     let file = config::read(path)?;
     let host = super::runtime()?.block_on(Host::open(file, &Storage::Volatile, Clock::System))?;
+    if let Some(bus) = host.bus() {
+        let broken = bus.plugins().broken();
+        let told: Vec<String> =
+            broken.iter().map(|(plugin, why)| format!("plugin {plugin} is left out: {why}")).collect();
+        anyhow::ensure!(told.is_empty(), "{}: {}", path.display(), told.join("; "));
+    }
     let policies: usize = host.kernels().iter().map(|kernel| kernel.policies().serving.document.policies.len()).sum();
-    Ok(format!("{}: valid, {} kernels with {policies} custom rules", path.display(), host.kernels().len()))
+    let kernels = host.kernels().len();
+    let mut told = vec![format!("{}: valid, {kernels} kernels with {policies} custom rules", path.display())];
+    told.extend(host.bus().into_iter().flat_map(|bus| bus.unknown_plugins()));
+    Ok(told.join("\n"))
 }
 
 fn check_request(path: &Path) -> Result<String> {

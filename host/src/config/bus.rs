@@ -1,10 +1,17 @@
 //! The keys of `bus`: the event bus of this host, its sockets and its plugins.
 //!
 //! The older daemon's `daemon.json` has `daemon`, `transports` and `plugins` at the top; they are taken as they stand
-//! (see [`super::shorthand`]). Every key of that file means here what it said there.
+//! ([`super::shorthand`]); every key of that file means here what it said there.
 
+mod services;
+
+pub use services::{AgentServiceFile, CompletionServiceFile, ProviderKind, StateServiceFile};
+
+use super::policies::SignaturesFile;
+use crate::bus::nats::NatsFile;
+use crate::plugins::Settings;
+use gavel_bus::Options;
 use gavel_bus::unix::{Mode, UnixOptions};
-use gavel_bus::{Options, StoreLimits};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -21,6 +28,19 @@ pub const AGENT_SERVICE: &str = "agent_service";
 /// The name of the completion service in `plugins`.
 pub const COMPLETION_SERVICE: &str = "completion_service";
 
+/// The host's own plugins that have nothing to configure in `plugins`.
+const WITHOUT_KEYS: [&str; 4] = ["message_service", "system_service", "unix_transport", "nats_bridge"];
+/// The host's own plugins, whether this host has them all or not.
+pub const SERVICES: [&str; 7] = [
+    STATE_SERVICE,
+    AGENT_SERVICE,
+    COMPLETION_SERVICE,
+    WITHOUT_KEYS[0],
+    WITHOUT_KEYS[1],
+    WITHOUT_KEYS[2],
+    WITHOUT_KEYS[3],
+];
+
 /// The event bus of a host. Every limit is a key.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +54,8 @@ pub struct BusFile {
     pub daemon: DaemonFile,
     /// How clients reach it.
     pub transports: TransportsFile,
+    /// The bridge to other hosts. Default: there is none.
+    pub nats: Option<NatsFile>,
     /// What each plugin, and each service of the host, is configured with, by name.
     pub plugins: BTreeMap<String, Value>,
 }
@@ -46,6 +68,8 @@ pub struct DaemonFile {
     pub plugin_dirs: Vec<PathBuf>,
     /// How often the folders are looked at, in seconds; 0: at the start and when asked. Default 2.
     pub plugin_watch_interval: f64,
+    /// Whose signatures on plugins count, and whether one is required. Default: signatures are optional.
+    pub plugin_signatures: SignaturesFile,
     /// Events that `system:event_history` can look back. Default 1,000.
     pub max_event_history: usize,
     /// The most bytes of data that the history keeps of one event. Default 65,536.
@@ -54,9 +78,12 @@ pub struct DaemonFile {
     pub event_timeout: f64,
     /// Events that wait for one plugin at most. Default 10,000.
     pub event_queue_size: usize,
-    /// Plugins that hear of events at the same time. Default 4.
+    /// Bytes of data of events that nobody waits for, waiting for one plugin at most. Default 64 MiB.
+    pub max_event_queue_bytes: usize,
+    /// Plugins that are told from their mailboxes at the same time. Default 4.
     pub worker_threads: usize,
-    /// Seconds that an event nobody waits for may be held back so that several are told at once. Default 0.1.
+    /// Seconds that a mailbox may collect events after a burst before its plugin is told; never of an event that the
+    /// plugin answers. Default 0.1.
     pub batch_timeout: f64,
     /// What to log: `DEBUG`, `INFO`, `WARNING`, `ERROR`. Default: what `--log` or `GAVEL_LOG` say. Those win.
     pub log_level: Option<LogLevel>,
@@ -74,6 +101,10 @@ pub struct DaemonFile {
     pub backoff_max: f64,
     /// Seconds that plugins have to shut down. Default 5.
     pub shutdown_grace: f64,
+    /// Those who may watch events over HTTP at once. Default 64.
+    pub max_tails: usize,
+    /// Seconds that one of them may take nothing before another may have its place. Default 30.
+    pub tail_stall: f64,
 }
 
 impl Default for DaemonFile {
@@ -81,10 +112,12 @@ impl Default for DaemonFile {
         Self {
             plugin_dirs: Vec::new(),
             plugin_watch_interval: 2.0,
+            plugin_signatures: SignaturesFile::default(),
             max_event_history: 1_000,
             max_event_history_data_bytes: 64 << 10,
             event_timeout: 30.0,
             event_queue_size: 10_000,
+            max_event_queue_bytes: 64 << 20,
             worker_threads: 4,
             batch_timeout: 0.1,
             log_level: None,
@@ -95,6 +128,8 @@ impl Default for DaemonFile {
             backoff_first: 0.1,
             backoff_max: 30.0,
             shutdown_grace: 5.0,
+            max_tails: 64,
+            tail_stall: 30.0,
         }
     }
 }
@@ -159,8 +194,12 @@ pub struct UnixFile {
     pub max_connections: usize,
     /// Lines that wait to be written to one client. Default 1,024.
     pub max_lines_waiting: usize,
+    /// Seconds that a client may take to read a line; one that reads no more is cut off. Default 30.
+    pub write_timeout: f64,
     /// Messages that are kept for an agent that is not connected. Default 1,000.
     pub max_undelivered: usize,
+    /// Bytes of messages that are kept for all agents that are not connected. Default 64 MiB.
+    pub max_undelivered_bytes: usize,
     /// Permissions of the sockets, in octal digits as a text. Default `"600"`.
     #[serde(deserialize_with = "octal")]
     pub permissions: u32,
@@ -169,7 +208,15 @@ pub struct UnixFile {
 impl Default for UnixFile {
     fn default() -> Self {
         let UnixOptions {
-            mode, line_bytes_max, connections_max, lines_waiting_max, undelivered_max, permissions, ..
+            mode,
+            line_bytes_max,
+            connections_max,
+            lines_waiting_max,
+            write_timeout,
+            undelivered_max,
+            undelivered_bytes_max,
+            permissions,
+            ..
         } = UnixOptions::in_folder("");
         Self {
             enabled: true,
@@ -178,83 +225,11 @@ impl Default for UnixFile {
             max_line_bytes: line_bytes_max,
             max_connections: connections_max,
             max_lines_waiting: lines_waiting_max,
+            write_timeout: write_timeout.as_secs_f64(),
             max_undelivered: undelivered_max,
+            max_undelivered_bytes: undelivered_bytes_max,
             permissions,
         }
-    }
-}
-
-/// `plugins.state_service`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StateServiceFile {
-    /// The folder of the state. Default: `bus` in the data folder.
-    pub state_dir: Option<PathBuf>,
-    /// Bytes of a namespace's or a key's name. Default 256.
-    pub max_name_bytes: usize,
-    /// Bytes of one value. Default 1 MiB.
-    pub max_value_bytes: usize,
-    /// Keys of one answer. Default 10,000.
-    pub max_keys_listed: usize,
-    /// Changes that wait to be written. Default 10,000.
-    pub max_waiting: usize,
-}
-
-impl Default for StateServiceFile {
-    fn default() -> Self {
-        let StoreLimits { name_bytes_max, value_bytes_max, keys_listed_max, waiting_max } = StoreLimits::default();
-        Self {
-            state_dir: None,
-            max_name_bytes: name_bytes_max,
-            max_value_bytes: value_bytes_max,
-            max_keys_listed: keys_listed_max,
-            max_waiting: waiting_max,
-        }
-    }
-}
-
-impl StateServiceFile {
-    /// As the store has them.
-    #[must_use]
-    pub fn limits(&self) -> StoreLimits {
-        StoreLimits {
-            name_bytes_max: self.max_name_bytes,
-            value_bytes_max: self.max_value_bytes,
-            keys_listed_max: self.max_keys_listed,
-            waiting_max: self.max_waiting,
-        }
-    }
-}
-
-/// `plugins.agent_service`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AgentServiceFile {
-    /// The folder of profiles, `NAME.json` or `NAME.yaml`. Default: none.
-    pub profiles_dir: Option<PathBuf>,
-    /// Identities of the older daemon, taken over at the start where the state does not have them. Default: none.
-    pub identities_file: Option<PathBuf>,
-}
-
-/// `plugins.completion_service`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CompletionServiceFile {
-    /// The model that is asked where a prompt names none.
-    pub model: Option<String>,
-    /// Seconds that a provider has for one answer. Default 300.
-    pub timeout: f64,
-    /// Prompts that are with the provider at once. Default 4.
-    pub max_running: usize,
-    /// Prompts that wait. Default 1,000.
-    pub max_waiting: usize,
-    /// Finished ones whose status is kept. Default 1,000.
-    pub max_finished: usize,
-}
-
-impl Default for CompletionServiceFile {
-    fn default() -> Self {
-        Self { model: None, timeout: 300.0, max_running: 4, max_waiting: 1_000, max_finished: 1_000 }
     }
 }
 
@@ -268,13 +243,43 @@ impl BusFile {
             history_data_bytes_max: daemon.max_event_history_data_bytes,
             event_timeout: seconds(daemon.event_timeout),
             queue_events_max: daemon.event_queue_size,
+            queue_bytes_max: daemon.max_event_queue_bytes,
             chain_depth_max: daemon.max_chain_depth,
             plugin_events_per_second: daemon.max_plugin_events_per_second,
             failures_max: daemon.max_failures,
             backoff_first: seconds(daemon.backoff_first),
             backoff_max: seconds(daemon.backoff_max),
             shutdown_grace: seconds(daemon.shutdown_grace),
+            deliveries_max: daemon.worker_threads,
+            batch_timeout: seconds(daemon.batch_timeout),
+            log_events: daemon.log_events,
         }
+    }
+
+    /// What a host is told about plugins. Its own services are none.
+    #[must_use]
+    pub fn plugin_settings(&self, data: Option<&Path>, component_bytes_max: u64) -> Settings {
+        let daemon = &self.daemon;
+        let default = || data.map(|data| data.join("plugins")).filter(|folder| folder.is_dir());
+        let named = daemon.plugin_dirs.clone();
+        let folders = if named.is_empty() { default().into_iter().collect() } else { named };
+        Settings {
+            folders,
+            plugins: self.plugins.clone(),
+            signatures: daemon.plugin_signatures.clone(),
+            every: seconds(daemon.plugin_watch_interval),
+            component_bytes_max,
+        }
+    }
+
+    /// The same without what counts at once when the configuration is read again.
+    #[must_use]
+    pub fn without_plugins(&self) -> Self {
+        let mut file = self.clone();
+        file.plugins.retain(|name, _| [STATE_SERVICE, AGENT_SERVICE, COMPLETION_SERVICE].contains(&name.as_str()));
+        file.daemon.plugin_dirs.clear();
+        file.daemon.plugin_signatures = SignaturesFile::default();
+        file
     }
 
     /// How the sockets in this folder are served.
@@ -287,7 +292,9 @@ impl BusFile {
             line_bytes_max: unix.max_line_bytes,
             connections_max: unix.max_connections,
             lines_waiting_max: unix.max_lines_waiting,
+            write_timeout: seconds(unix.write_timeout),
             undelivered_max: unix.max_undelivered,
+            undelivered_bytes_max: unix.max_undelivered_bytes,
             permissions: unix.permissions,
         }
     }
@@ -302,6 +309,17 @@ impl BusFile {
         super::typed(&at, value.clone()).map_err(|why| why.to_string())
     }
 
+    fn without_keys(&self, name: &str) -> Result<(), String> {
+        match self.plugins.get(name) {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::Object(keys)) => match keys.keys().next() {
+                None => Ok(()),
+                Some(key) => Err(format!("plugins.{name}: unknown key `{key}`; {name} has no keys")),
+            },
+            Some(_) => Err(format!("plugins.{name} is no mapping; {name} has no keys, leave it out")),
+        }
+    }
+
     /// Every limit in its range, every service's keys known, every kernel there.
     pub(super) fn validate(&self, kernels: &[&str]) -> Result<(), String> {
         for (key, kernel) in [("kernel", &self.kernel), ("tools_kernel", &self.tools_kernel)] {
@@ -311,16 +329,18 @@ impl BusFile {
         }
         self.daemon.validate()?;
         self.transports.unix.validate()?;
+        self.nats.as_ref().map_or(Ok(()), NatsFile::validate)?;
+        WITHOUT_KEYS.iter().try_for_each(|name| self.without_keys(name))?;
         self.service::<StateServiceFile>(STATE_SERVICE)?;
         self.service::<AgentServiceFile>(AGENT_SERVICE)?;
-        let completion = self.service::<CompletionServiceFile>(COMPLETION_SERVICE)?;
-        in_range("plugins.completion_service.timeout", completion.timeout, 0.001, 86_400.0)
+        self.service::<CompletionServiceFile>(COMPLETION_SERVICE)?.validate()
     }
 
     /// Paths of the file count from its folder.
     pub(super) fn resolve_paths(&mut self, folder: &Path) {
         self.daemon.plugin_dirs.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
         self.transports.unix.socket_dir.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
+        self.nats.iter_mut().for_each(|nats| nats.resolve_paths(folder));
         let named = [
             (STATE_SERVICE, "state_dir"),
             (AGENT_SERVICE, "profiles_dir"),
@@ -346,6 +366,7 @@ impl DaemonFile {
             ("backoff_first", self.backoff_first, 0.0, hour),
             ("backoff_max", self.backoff_max, 0.0, hour),
             ("shutdown_grace", self.shutdown_grace, 0.0, hour),
+            ("tail_stall", self.tail_stall, 0.001, hour),
             ("max_plugin_events_per_second", self.max_plugin_events_per_second, 0.001, 1e9),
         ];
         for (key, value, least, most) in times {
@@ -371,6 +392,7 @@ impl UnixFile {
             ("max_connections", self.max_connections),
             ("max_lines_waiting", self.max_lines_waiting),
         ];
+        in_range("transports.unix.write_timeout", self.write_timeout, 0.001, 3_600.0)?;
         match counts.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(format!("transports.unix.{key} is 0: no client could be served")),
             None => Ok(()),
@@ -412,71 +434,4 @@ fn octal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::config::{File, parse};
-    use gavel_bus::unix::Mode;
-    use std::path::Path;
-
-    fn read(text: &str) -> Result<File, String> {
-        parse(Path::new("daemon.json"), text).map_err(|why| why.to_string())
-    }
-
-    #[test]
-    fn the_older_daemons_file_is_taken_as_it_stands() {
-        let text = r#"{
-            "daemon": {"plugin_dirs": ["/p"], "max_event_history": 7, "event_timeout": 1.5, "event_queue_size": 10,
-                       "worker_threads": 4, "batch_timeout": 0.1, "log_level": "DEBUG", "log_events": true},
-            "transports": {"unix": {"enabled": true, "socket_dir": "/tmp/ksi", "compatibility_mode": true}},
-            "plugins": {"state_service": {"state_dir": "/s"}, "completion_service": {"model": "m", "timeout": 300},
-                        "agent_service": {"profiles_dir": "/a", "identities_file": "/i.json"}, "mine": {"x": 1}}
-        }"#;
-        let bus = read(text).unwrap().bus.unwrap();
-        assert_eq!((bus.options().history_events_max, bus.options().event_timeout.as_millis()), (7, 1_500));
-        assert_eq!(bus.transports.unix.compatibility_mode, Mode::Compatibility);
-        assert_eq!(bus.plugins["mine"]["x"], 1);
-    }
-
-    #[test]
-    fn an_unknown_key_is_named() {
-        for (text, key) in [
-            (r#"{"daemon": {"plugin_dir": []}}"#, "plugin_dir"),
-            (r#"{"transports": {"tcp": {}}}"#, "tcp"),
-            (r#"{"transports": {"unix": {"socket": "x"}}}"#, "socket"),
-            (r#"{"plugins": {"state_service": {"dir": "x"}}}"#, "dir"),
-            (r#"{"plugins": {"completion_service": {"key": "x"}}}"#, "key"),
-        ] {
-            let told = read(text).unwrap_err();
-            assert!(told.contains(&format!("unknown key `{key}`")), "{told}");
-        }
-    }
-
-    #[test]
-    fn modes_are_flags_or_names() {
-        for (text, mode) in [
-            ("true", Mode::Compatibility),
-            ("false", Mode::Pure),
-            ("\"hybrid\"", Mode::Hybrid),
-            ("\"pure\"", Mode::Pure),
-        ] {
-            let file = read(&format!(r#"{{"transports": {{"unix": {{"compatibility_mode": {text}}}}}}}"#)).unwrap();
-            assert_eq!(file.bus.unwrap().transports.unix.compatibility_mode, mode);
-        }
-        assert!(read(r#"{"transports": {"unix": {"compatibility_mode": 3}}}"#).is_err());
-    }
-
-    #[test]
-    fn what_stands_twice_and_what_is_out_of_range_is_refused() {
-        assert!(read(r#"{"daemon": {}, "bus": {"daemon": {}}}"#).unwrap_err().contains("`daemon`"));
-        assert!(read(r#"{"daemon": {"event_timeout": 0}}"#).unwrap_err().contains("daemon.event_timeout"));
-        assert!(read(r#"{"daemon": {"event_queue_size": 0}}"#).unwrap_err().contains("event_queue_size"));
-        assert!(read(r#"{"bus": {"kernel": "none"}}"#).unwrap_err().contains("none"));
-    }
-
-    #[test]
-    fn the_bus_has_a_kernel_for_its_records() {
-        let file = read(r#"{"daemon": {}}"#).unwrap();
-        assert_eq!(file.kernels.last().unwrap().id, "bus");
-        let file = read(r#"{"bus": {"kernel": "default"}}"#).unwrap();
-        assert!(file.kernels.iter().all(|kernel| kernel.id != "bus"));
-    }
-}
+mod tests;

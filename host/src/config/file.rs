@@ -7,6 +7,7 @@ use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
+use crate::decide::is_the_hosts;
 use crate::policies::builtin;
 use crate::policies::package::PACKAGE_BYTES_MAX;
 use gavel_kernel::{Jurisdiction, Variant};
@@ -508,6 +509,12 @@ impl KeyFile {
         }
         if self.roles.contains(&Role::Agent) && self.actor.is_none() {
             return Err(format!("key `{}` has the role agent but no `actor` that it speaks for", self.name));
+        }
+        if let Some(actor) = self.actor.as_deref().filter(|actor| is_the_hosts(actor)) {
+            return Err(format!(
+                "key `{}`: actor `{actor}` is the host's to say (host, plugin:, client:, peer:); name another",
+                self.name
+            ));
         }
         match self.kernels.iter().flatten().find(|id| !kernels.contains(id)) {
             Some(id) => Err(format!("key `{}`: there is no kernel `{id}`", self.name)),

@@ -17,7 +17,7 @@ mod shorthand;
 
 pub use bus::{
     AGENT_SERVICE, AgentServiceFile, BUS_KERNEL, BusFile, COMPLETION_SERVICE, CompletionServiceFile, DaemonFile,
-    LogLevel, STATE_SERVICE, StateServiceFile, TransportsFile, UnixFile,
+    LogLevel, ProviderKind, SERVICES, STATE_SERVICE, StateServiceFile, TransportsFile, UnixFile,
 };
 pub use checkpoints::{CheckpointsFile, PushFile, PushKind};
 pub use file::{

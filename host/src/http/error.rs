@@ -56,6 +56,16 @@ pub enum ApiError {
         /// Whole seconds until the next request is admitted, at least 1.
         retry_after_s: u64,
     },
+    /// The event bus has no handler's answer.
+    #[error("{message}")]
+    Bus {
+        /// From 400 upwards, by what happened.
+        status: u16,
+        /// What happened.
+        message: String,
+        /// The word for programs, as on the bus's other transports.
+        code: Option<String>,
+    },
     /// 500: something was done, and no record says what came of it; to send it again would do it again.
     #[error("{0}: do not send the request again before you know what it did")]
     Unrecorded(String),
@@ -70,6 +80,9 @@ impl ApiError {
         let mut body = json!({"error": self.to_string()});
         if matches!(self, Self::Halted { .. }) {
             body["kernel_state"] = json!("HALTED");
+        }
+        if let Self::Bus { code: Some(code), .. } = self {
+            body["code"] = json!(code);
         }
         body
     }
@@ -86,6 +99,7 @@ impl ApiError {
             Self::NotAccepted(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Bus { status, .. } => error_status(*status),
             Self::Unrecorded(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -95,10 +109,16 @@ impl ApiError {
     pub(super) fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::Rate { retry_after_s, .. } => Some(*retry_after_s),
-            Self::Unavailable(_) => Some(1),
+            Self::Unavailable(_) | Self::Bus { status: 429, .. } => Some(1),
             _ => None,
         }
     }
+}
+
+/// A status that is an error's, whatever was said.
+fn error_status(status: u16) -> StatusCode {
+    let status = StatusCode::from_u16(status).ok();
+    status.filter(|status| status.as_u16() >= 400).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl From<Refused> for ApiError {

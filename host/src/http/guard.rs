@@ -69,9 +69,19 @@ async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, 
     let _counted = InFlight::count(&inner.metrics.in_flight);
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(who);
-    let limit = inner.limits.request_timeout_ms;
+    let limit = time_for(app, &route_of(&request));
     let answered = tokio::time::timeout(Duration::from_millis(limit), next.run(request)).await;
     answered.map_err(|_| ApiError::Slow(limit))
+}
+
+/// How long an answer may take, in milliseconds. Who waits for the answer to an event hears of the bus that its handler
+/// was late, and of whose it is.
+fn time_for(app: &App, route: &str) -> u64 {
+    let limit = app.inner.limits.request_timeout_ms;
+    match app.inner.bus.get() {
+        Some(bus) if route == super::bus::EVENTS_ROUTE => limit.max(super::bus::answer_time_ms(bus)),
+        _ => limit,
+    }
 }
 
 fn is_halt(route: &str) -> bool {

@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod batch;
+mod bus;
 mod error;
 mod events;
 mod evidence;
@@ -30,6 +31,7 @@ pub use error::ApiError;
 pub use routes::{ROUTES, router};
 pub use serve::{Server, serve};
 
+use crate::bus::BusHost;
 use crate::config::Limits;
 use crate::decide::Refused;
 use crate::fleet::{Fleet, Slot};
@@ -64,6 +66,8 @@ struct Inner {
     operations: OnceLock<Operations>,
     /// The layers, where there are any.
     kasmina: OnceLock<Arc<Kasmina>>,
+    /// The event bus, where there is one.
+    bus: OnceLock<Arc<BusHost>>,
     /// Room for bodies with values, in KiB.
     bodies: OnceLock<Arc<Semaphore>>,
     /// Tells the process to restart, if it can.
@@ -84,6 +88,7 @@ impl App {
             stopping: AtomicBool::new(false),
             operations: OnceLock::new(),
             kasmina: OnceLock::new(),
+            bus: OnceLock::new(),
             bodies: OnceLock::new(),
             restart: OnceLock::new(),
         };
@@ -104,6 +109,19 @@ impl App {
         // A second one changes nothing.
         let _ = self.inner.kasmina.set(kasmina);
         self
+    }
+
+    /// With an event bus; without, its routes answer 409.
+    #[must_use]
+    pub fn with_bus(self, bus: Arc<BusHost>) -> Self {
+        // A second one changes nothing.
+        let _ = self.inner.bus.set(bus);
+        self
+    }
+
+    fn bus(&self) -> Result<&Arc<BusHost>, ApiError> {
+        let none = "this server has no event bus: give its configuration a section `bus`";
+        self.inner.bus.get().ok_or_else(|| ApiError::Conflict(none.into()))
     }
 
     fn kasmina(&self) -> Result<&Arc<Kasmina>, ApiError> {
@@ -172,6 +190,9 @@ impl App {
         // Those who listen would hold up the end.
         if let Some(kasmina) = self.inner.kasmina.get() {
             kasmina.bus().close();
+        }
+        if let Some(bus) = self.inner.bus.get() {
+            bus.end_tails();
         }
     }
 

@@ -2,7 +2,9 @@
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{App, batch, evidence, fleet, guard, kasmina, operations, policies, prove, records, rollout, tlog, upkeep};
+use super::{
+    App, batch, bus, evidence, fleet, guard, kasmina, operations, policies, prove, records, rollout, tlog, upkeep,
+};
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
 use crate::evidence::Export;
@@ -140,6 +142,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("get", "/kasmina/events"),
     ("get", "/kasmina/events/stream"),
     ("get", "/kasmina/payloads/{digest}"),
+    ("get", "/bus/status"),
+    ("get", "/bus/plugins"),
+    ("get", "/bus/plugins/{name}"),
+    ("post", "/bus/plugins/{name}/reload"),
+    ("get", "/bus/history"),
+    ("post", "/bus/events"),
+    ("get", "/bus/tail"),
     ("get", "/metrics"),
     ("get", "/livez"),
     ("get", "/readyz"),
@@ -177,6 +186,7 @@ pub fn router(app: App) -> Router {
         .merge(fleet::router())
         .merge(kasmina::router())
         .merge(rollout::router())
+        .merge(bus::router())
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

@@ -104,25 +104,11 @@ impl Admission {
     /// # Errors
     /// When a signature does not hold, or none is of a trusted key and one is required.
     pub fn signers(&self, package: &Package) -> Result<Vec<String>> {
-        let mut signers = Vec::new();
-        for signature in &package.signatures {
-            signature.verify(&package.digest)?;
-            signers.extend(self.signatures.keys.iter().filter(|(_, key)| **key == signature.key).map(|(name, _)| name));
+        if is_builtin(&package.digest) {
+            let optional = SignaturesFile { required: false, ..self.signatures.clone() };
+            return trusted_signers(&optional, package, "signatures.keys");
         }
-        if !self.signatures.required || !signers.is_empty() || is_builtin(&package.digest) {
-            return Ok(signers.into_iter().cloned().collect());
-        }
-        let keys: Vec<String> = package.signatures.iter().map(|signature| signature.key.to_string()).collect();
-        let trusted: Vec<&str> = self.signatures.keys.keys().map(String::as_str).collect();
-        let found = if keys.is_empty() {
-            "it is not signed".to_owned()
-        } else {
-            format!("it is signed by {}", keys.join(", "))
-        };
-        bail!(
-            "signatures are required and {found}, which is none of the trusted keys ({}): sign it with `gavel policy sign FILE --key KEY`, or add the key under `signatures.keys`",
-            trusted.join(", ")
-        )
+        trusted_signers(&self.signatures, package, "signatures.keys")
     }
 
     /// Load the policies of a set. What is the same in one of `warm` is taken from there.
@@ -200,6 +186,29 @@ impl Admission {
         }
         self.catalogue.note_tested(&package.digest, &circumstances)
     }
+}
+
+/// The names of the trusted keys that signed a component; `keys` is where the configuration has them.
+///
+/// # Errors
+/// When a signature does not hold, or none is of a trusted key and one is required.
+pub(crate) fn trusted_signers(signatures: &SignaturesFile, package: &Package, keys: &str) -> Result<Vec<String>> {
+    let mut signers = Vec::new();
+    for signature in &package.signatures {
+        signature.verify(&package.digest)?;
+        signers.extend(signatures.keys.iter().filter(|(_, key)| **key == signature.key).map(|(name, _)| name));
+    }
+    if !signatures.required || !signers.is_empty() {
+        return Ok(signers.into_iter().cloned().collect());
+    }
+    let by: Vec<String> = package.signatures.iter().map(|signature| signature.key.to_string()).collect();
+    let trusted: Vec<&str> = signatures.keys.keys().map(String::as_str).collect();
+    let found =
+        if by.is_empty() { "it is not signed".to_owned() } else { format!("it is signed by {}", by.join(", ")) };
+    bail!(
+        "signatures are required and {found}, which is none of the trusted keys ({}): sign it with `gavel policy sign FILE --key KEY`, or add the key under `{keys}`",
+        trusted.join(", ")
+    )
 }
 
 /// What the outcome of shipped tests may depend on beside the component.

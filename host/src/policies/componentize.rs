@@ -20,10 +20,15 @@ use wit_parser::Resolve;
 const POLICY_WIT: &str = include_str!("../../../wit/policy.wit");
 /// The contract of components that take part in growing a layer; it refers to that of policies.
 const KASMINA_WIT: &str = include_str!("../../../wit/kasmina/kasmina.wit");
+/// The contract of plugins of the event bus.
+const PLUGIN_WIT: &str = include_str!("../../../wit/plugin/plugin.wit");
 /// The text of the sealed WASI.
 const SEALED_WASI: &str = include_str!("../../assets/sealed-wasi.wat");
 /// What the sealed WASI imports: it writes what a guest prints to the policy's log.
 const SEALED_WASI_WIT: &str = "package gavel:sealed-wasi; world sealed-wasi { import gavel:policy/log@0.1.0; }";
+/// The log that a policy has, and the one that a plugin has: the same functions under two names.
+const POLICY_LOG: &str = "gavel:policy/log@0.1.0";
+const PLUGIN_LOG: &str = "gavel:plugin/log@0.1.0";
 /// The module name by which compilers import WASI preview 1.
 const WASI: &str = "wasi_snapshot_preview1";
 /// The custom sections that say which world a module is built against begin with this.
@@ -40,6 +45,8 @@ pub enum Contract<'a> {
     Strategy,
     /// World `gavel:kasmina/tamiyo`.
     Tamiyo,
+    /// World `gavel:plugin/plugin`.
+    Plugin,
     /// A WIT text with a single world.
     Given(&'a str),
 }
@@ -52,6 +59,7 @@ impl<'a> Contract<'a> {
             Self::Policy => (vec![("policy.wit", POLICY_WIT)], None),
             Self::Strategy => (kasmina(), Some("strategy")),
             Self::Tamiyo => (kasmina(), Some("tamiyo")),
+            Self::Plugin => (vec![("plugin.wit", PLUGIN_WIT)], Some("plugin")),
             Self::Given(wit) => (vec![("policy.wit", wit)], None),
         }
     }
@@ -66,7 +74,7 @@ impl<'a> Contract<'a> {
 /// When `core` is not a core module, lacks what its world demands, or imports what nobody will give it.
 pub fn componentize(core: &[u8], contract: Contract<'_>) -> Result<Vec<u8>> {
     let mut module = Module::read(core)?;
-    let sealed = module.imports.iter().any(|(from, _)| from == WASI).then(sealed_wasi).transpose()?;
+    let sealed = module.imports.iter().any(|(from, _)| from == WASI).then(|| sealed_wasi(contract)).transpose()?;
     module.check_exports()?;
     module.check_imports(sealed.as_deref())?;
     if !module.carries_its_world {
@@ -80,10 +88,15 @@ pub fn componentize(core: &[u8], contract: Contract<'_>) -> Result<Vec<u8>> {
     encoder.encode().context("the module does not fit the world that it is built against")
 }
 
-/// The sealed WASI as an adapter: a core module that carries its own world.
-fn sealed_wasi() -> Result<Vec<u8>> {
-    let mut adapter = wat::parse_str(SEALED_WASI).context("the sealed WASI cannot be assembled")?;
-    embed(&mut adapter, &[("policy.wit", POLICY_WIT), ("sealed-wasi.wit", SEALED_WASI_WIT)], None)?;
+/// The sealed WASI as an adapter: a core module that carries its own world. A plugin has another log than the rest.
+fn sealed_wasi(contract: Contract<'_>) -> Result<Vec<u8>> {
+    let (wit, log) = match contract {
+        Contract::Plugin => (PLUGIN_WIT, PLUGIN_LOG),
+        _ => (POLICY_WIT, POLICY_LOG),
+    };
+    let [text, world] = [SEALED_WASI, SEALED_WASI_WIT].map(|text| text.replace(POLICY_LOG, log));
+    let mut adapter = wat::parse_str(text).context("the sealed WASI cannot be assembled")?;
+    embed(&mut adapter, &[("contract.wit", wit), ("sealed-wasi.wit", &world)], None)?;
     Ok(adapter)
 }
 

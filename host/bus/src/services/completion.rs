@@ -6,16 +6,26 @@ use crate::event::{Draft, Event};
 use crate::handle::Handle;
 use crate::pattern::Pattern;
 use crate::plugin::{Fault, Plugin, Registration};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+
+/// What it answers.
+pub(super) const EVENTS: [&str; 4] =
+    ["completion:request", "completion:async", "completion:status", "completion:cancel"];
+/// The code of a provider that failed.
+const PROVIDER_ERROR: &str = "PROVIDER_ERROR";
+/// The code of a completion that was given up because somebody asked for that.
+const CANCELLED: &str = "CANCELLED";
 
 /// What a provider is asked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -106,11 +116,24 @@ struct Request {
     result: Option<Value>,
     client_id: Option<String>,
     abort: Option<AbortHandle>,
+    /// Who waits for the end, where somebody does.
+    waiting: Option<oneshot::Sender<Outcome>>,
+    /// What was asked, for the news of its end.
+    event: Arc<Event>,
 }
+
+/// A result, or a code and what went wrong.
+type Outcome = Result<Value, (String, String)>;
 
 #[derive(Deserialize)]
 struct Which {
     request_id: String,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default)]
+    request_id: Option<String>,
 }
 
 impl Completions {
@@ -134,8 +157,7 @@ impl Completions {
             .collect();
         // These are news, not requests: they are heard, and owned by nobody.
         registration.capabilities.event_namespaces.clear();
-        registration.capabilities.commands =
-            ["request", "async", "status", "cancel"].map(|name| format!("completion:{name}")).to_vec();
+        registration.capabilities.commands = EVENTS.map(str::to_owned).to_vec();
         registration
     }
 
@@ -143,19 +165,32 @@ impl Completions {
         match event.name.as_str() {
             "completion:request" => self.at_once(event).await,
             "completion:async" => self
-                .begin(event)
+                .begin(event, None)
                 .map(|(id, position)| json!({ "request_id": id, "status": "processing", "queue_position": position })),
-            "completion:status" => self.status(&read::<Which>(event)?.request_id),
-            "completion:cancel" => self.cancel(&read::<Which>(event)?.request_id),
+            "completion:status" => match read::<Asked>(event)?.request_id {
+                Some(id) => self.status(&id),
+                None => Ok(self.overview()),
+            },
+            "completion:cancel" => self.cancel(&read::<Which>(event)?.request_id).await,
             _ => Err(Fault::Unhandled),
         }
     }
 
+    /// Begin, and wait for the end. The bus gives up on an answer after its own time-out; what has not ended shortly
+    /// before that is ended here, so that the provider does not work on for nobody.
     async fn at_once(&self, event: &Arc<Event>) -> Result<Value, Fault> {
-        let prompt = prompt_of(event)?;
-        let id = self.inner.new_id(event);
-        let _slot = self.inner.slots.acquire().await.map_err(|why| Fault::refused(why.to_string()))?;
-        match self.inner.ask(event, &id, prompt).await {
+        let (ended, wait) = oneshot::channel();
+        let (id, _) = self.begin(event, Some(ended))?;
+        let left = event.until.saturating_duration_since(Instant::now());
+        let outcome = if let Ok(ended) = timeout_at(event.until - left / 20, wait).await {
+            ended.unwrap_or_else(|_| Err((CANCELLED.to_owned(), "the service ended".to_owned())))
+        } else {
+            let why = "no answer before the event's time was up (daemon.event_timeout): ask with completion:async";
+            let outcome = Err(("TIMEOUT".to_owned(), why.to_owned()));
+            self.inner.conclude(&id, outcome.clone(), "failed").await;
+            outcome
+        };
+        match outcome {
             Ok(mut result) => {
                 result["status"] = json!("completed");
                 result["request_id"] = json!(id);
@@ -166,22 +201,30 @@ impl Completions {
     }
 
     /// Put a prompt into the queue: its id, and how many are before it.
-    fn begin(&self, event: &Arc<Event>) -> Result<(String, usize), Fault> {
+    fn begin(&self, event: &Arc<Event>, waiting: Option<oneshot::Sender<Outcome>>) -> Result<(String, usize), Fault> {
         let prompt = prompt_of(event)?;
         let id = self.inner.new_id(event);
         let mut requests = self.inner.requests();
-        let open = requests.by_id.len() - requests.finished.len();
-        if open >= self.inner.limits.running_max + self.inner.limits.waiting_max {
-            let message = format!("{open} prompts are under way (completion.waiting_max): send again later");
+        let open = requests.open();
+        let most = self.inner.limits.running_max + self.inner.limits.waiting_max;
+        if open >= most {
+            let message =
+                format!("{open} prompts are under way, at most {most} are taken (max_waiting): send again later");
             return Err(Fault::Refused { message, code: Some("RATE_LIMITED".to_owned()) });
         }
-        let client_id = event.client_id.clone();
-        requests.by_id.insert(id.clone(), Request { status: "processing", result: None, client_id, abort: None });
-        let (inner, event, begun) = (Arc::clone(&self.inner), Arc::clone(event), id.clone());
-        let task = tokio::spawn(async move { inner.carry_out(&event, &begun, prompt).await });
-        if let Some(request) = requests.by_id.get_mut(&id) {
-            request.abort = Some(task.abort_handle());
-        }
+        let (inner, begun) = (Arc::clone(&self.inner), id.clone());
+        let cause = Arc::clone(event);
+        // It asks for the lock that is held here before it does anything.
+        let task = tokio::spawn(async move { inner.carry_out(&cause, &begun, prompt).await });
+        let request = Request {
+            status: "processing",
+            result: None,
+            client_id: event.client_id.clone(),
+            abort: Some(task.abort_handle()),
+            waiting,
+            event: Arc::clone(event),
+        };
+        requests.by_id.insert(id.clone(), request);
         Ok((id, (open + 1).saturating_sub(self.inner.limits.running_max)))
     }
 
@@ -193,17 +236,26 @@ impl Completions {
         )
     }
 
-    fn cancel(&self, id: &str) -> Result<Value, Fault> {
-        let mut requests = self.inner.requests();
-        let request = requests.by_id.get_mut(id).ok_or_else(|| unknown(id))?;
-        let open = request.status == "processing";
-        if open {
-            request.status = "cancelled";
-            if let Some(abort) = request.abort.take() {
-                abort.abort();
-            }
-            requests.finish(id, self.inner.limits.finished_kept);
+    /// Of the service as a whole.
+    fn overview(&self) -> Value {
+        let requests = self.inner.requests();
+        let (open, limits) = (requests.open(), self.inner.limits);
+        json!({
+            "status": "ready",
+            "provider": self.inner.provider.name(),
+            "running": open.min(limits.running_max),
+            "waiting": open.saturating_sub(limits.running_max),
+            "finished": requests.finished.len(),
+        })
+    }
+
+    async fn cancel(&self, id: &str) -> Result<Value, Fault> {
+        let known = self.inner.requests().by_id.contains_key(id);
+        if !known {
+            return Err(unknown(id));
         }
+        let outcome = Err((CANCELLED.to_owned(), "it was cancelled".to_owned()));
+        let open = self.inner.conclude(id, outcome, "cancelled").await;
         Ok(json!({ "request_id": id, "status": if open { "cancelled" } else { "finished" }, "cancelled": open }))
     }
 }
@@ -221,6 +273,11 @@ fn prompt_of(event: &Event) -> Result<Prompt, Fault> {
 }
 
 impl Requests {
+    /// Those that have not ended.
+    fn open(&self) -> usize {
+        self.by_id.len() - self.finished.len()
+    }
+
     /// A request has ended: of those only the last are kept.
     fn finish(&mut self, id: &str, kept: usize) {
         self.finished.push_back(id.to_owned());
@@ -240,46 +297,72 @@ impl Inner {
 
     async fn carry_out(&self, event: &Event, id: &str, prompt: Prompt) {
         let Ok(_slot) = self.slots.acquire().await else { return };
-        let asked = self.ask(event, id, prompt).await;
-        let mut requests = self.requests();
-        if let Some(request) = requests.by_id.get_mut(id) {
-            (request.status, request.result) = match asked {
-                Ok(result) => ("completed", Some(result)),
-                Err((code, message)) => ("failed", Some(json!({ "error": message, "code": code }))),
-            };
-            request.abort = None;
-        }
-        requests.finish(id, self.limits.finished_kept);
+        self.tell(event, "completion:started", self.about(event, id)).await;
+        let outcome = self.ask(prompt).await;
+        let status = if outcome.is_ok() { "completed" } else { "failed" };
+        self.conclude(id, outcome, status).await;
     }
 
-    /// Ask the provider, and tell how it went.
-    async fn ask(&self, event: &Event, id: &str, prompt: Prompt) -> Result<Value, (String, String)> {
-        let about = json!({ "request_id": id, "client_id": event.client_id, "provider": self.provider.name() });
-        self.tell(event, "completion:started", about.clone()).await;
+    /// Ask the provider.
+    async fn ask(&self, prompt: Prompt) -> Outcome {
         let begun = Instant::now();
-        let late = || {
-            (
-                "TIMEOUT".to_owned(),
-                format!("no answer from '{}' within {:?}", self.provider.name(), self.limits.timeout),
-            )
+        let asked = AssertUnwindSafe(self.provider.complete(prompt)).catch_unwind();
+        let completion = match tokio::time::timeout(self.limits.timeout, asked).await {
+            Ok(Ok(answered)) => answered?,
+            Ok(Err(_)) => return Err((PROVIDER_ERROR.to_owned(), format!("'{}' panicked", self.provider.name()))),
+            Err(_) => {
+                let why =
+                    format!("no answer from '{}' within {:?} (timeout)", self.provider.name(), self.limits.timeout);
+                return Err(("TIMEOUT".to_owned(), why));
+            }
         };
-        let asked = tokio::time::timeout(self.limits.timeout, self.provider.complete(prompt)).await;
-        let duration_ms = begun.elapsed().as_secs_f64() * 1e3;
-        let mut told = about;
-        match asked.unwrap_or_else(|_| Err(late())) {
-            Ok(completion) => {
-                let mut result = json!(completion);
-                result["duration_ms"] = json!(duration_ms);
-                told["result"] = result.clone();
-                self.tell(event, "completion:result", told).await;
-                Ok(result)
-            }
-            Err((code, message)) => {
-                told["result"] = json!({ "error": message, "code": code });
-                self.tell(event, "completion:error", told).await;
-                Err((code, message))
-            }
+        let mut result = json!(completion);
+        result["duration_ms"] = json!(begun.elapsed().as_secs_f64() * 1e3);
+        Ok(result)
+    }
+
+    /// A request has ended, unless it had before: kept, told as news, and told to who waits. Says whether it ended now.
+    async fn conclude(&self, id: &str, outcome: Outcome, status: &'static str) -> bool {
+        let result = match &outcome {
+            Ok(result) => result.clone(),
+            Err((code, message)) => json!({ "error": message, "code": code }),
+        };
+        let Some((event, abort, waiting)) = self.end(id, status, &result) else { return false };
+        let mut told = self.about(&event, id);
+        told["result"] = result;
+        let news = if outcome.is_ok() { "completion:result" } else { "completion:error" };
+        self.tell(&event, news, told).await;
+        if let Some(waiting) = waiting {
+            // Who waited may have given up.
+            let _ = waiting.send(outcome);
         }
+        // Last, for it may be this very task.
+        if let Some(abort) = abort {
+            abort.abort();
+        }
+        true
+    }
+
+    /// Write down that a request has ended; `None` if it had before.
+    #[allow(clippy::type_complexity, reason = "what a request leaves, taken apart at once")]
+    fn end(
+        &self,
+        id: &str,
+        status: &'static str,
+        result: &Value,
+    ) -> Option<(Arc<Event>, Option<AbortHandle>, Option<oneshot::Sender<Outcome>>)> {
+        let mut requests = self.requests();
+        let request = requests.by_id.get_mut(id).filter(|request| request.status == "processing")?;
+        request.status = status;
+        request.result = Some(result.clone());
+        let left = (Arc::clone(&request.event), request.abort.take(), request.waiting.take());
+        requests.finish(id, self.limits.finished_kept);
+        Some(left)
+    }
+
+    /// What every piece of news of a request begins with.
+    fn about(&self, event: &Event, id: &str) -> Value {
+        json!({ "request_id": id, "client_id": event.client_id, "provider": self.provider.name() })
     }
 
     async fn tell(&self, cause: &Event, name: &str, data: Value) {

@@ -1,8 +1,8 @@
 //! `message:*`: agents subscribe to kinds of messages, and messages are published to them. Delivery is the transport's:
-//! it hears of each as `message:deliver`, and an agent that is not connected finds its messages when it connects.
+//! it is asked to `transport:send` each, and an agent that is not connected finds its messages when it connects.
 
-use super::{invalid, read, service};
-use crate::event::{Draft, Event};
+use super::{invalid, one_or_many, read, send, service};
+use crate::event::{Event, Sender};
 use crate::handle::Handle;
 use crate::pattern::{self, Pattern};
 use crate::plugin::{Fault, Plugin, Registration};
@@ -11,6 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// What it answers.
+pub(super) const EVENTS: [&str; 5] =
+    ["message:subscribe", "message:unsubscribe", "message:subscriptions", "message:publish", "message:stats"];
 
 /// The most agents with subscriptions, and the most subscriptions of one.
 const AGENTS_MAX: usize = 10_000;
@@ -40,26 +44,19 @@ struct Wish {
 
 #[derive(Deserialize)]
 struct Publication {
-    #[serde(default, alias = "from")]
+    #[serde(default, alias = "from", alias = "from_agent")]
     agent_id: String,
-    #[serde(alias = "topic", alias = "topics")]
-    event_type: String,
+    #[serde(alias = "topic", alias = "topics", alias = "event_types", deserialize_with = "one_or_many")]
+    event_type: Vec<String>,
     #[serde(default, alias = "payload", alias = "data")]
     message: Value,
+    /// Who it is really from, where another service publishes for somebody.
+    #[serde(default)]
+    sender: Option<String>,
 }
 
-fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match Either::deserialize(deserializer)? {
-        Either::One(one) => vec![one],
-        Either::Many(many) => many,
-    })
-}
+/// Kinds of messages that name whom they are for, in `to` of the message.
+const ADDRESSED: [&str; 2] = ["DIRECT_MESSAGE", "TASK_ASSIGNMENT"];
 
 impl Messages {
     /// The service.
@@ -73,7 +70,7 @@ impl Messages {
 
     async fn answer(&self, event: &Event) -> Result<Value, Fault> {
         match event.name.as_str() {
-            "message:subscribe" => self.subscribe(read(event)?),
+            "message:subscribe" => self.subscribe(&read(event)?),
             "message:unsubscribe" => Ok(self.unsubscribe(&read(event)?)),
             "message:subscriptions" => Ok(json!({ "subscriptions": *self.subscriptions() })),
             "message:publish" => self.publish(event, read(event)?).await,
@@ -82,7 +79,7 @@ impl Messages {
         }
     }
 
-    fn subscribe(&self, wish: Wish) -> Result<Value, Fault> {
+    fn subscribe(&self, wish: &Wish) -> Result<Value, Fault> {
         if wish.agent_id.is_empty() || wish.event_types.is_empty() {
             return Err(invalid("message:subscribe needs `agent_id` and `event_types`"));
         }
@@ -94,17 +91,20 @@ impl Messages {
         if !subscriptions.contains_key(&wish.agent_id) && subscriptions.len() >= AGENTS_MAX {
             return Err(invalid(&format!("{AGENTS_MAX} agents have subscriptions: no more are kept")));
         }
-        let kinds = subscriptions.entry(wish.agent_id.clone()).or_default();
-        if kinds.len() + wish.event_types.len() > SUBSCRIPTIONS_MAX {
+        let mut kinds = subscriptions.get(&wish.agent_id).cloned().unwrap_or_default();
+        kinds.extend(wish.event_types.iter().cloned());
+        if kinds.len() > SUBSCRIPTIONS_MAX {
             return Err(invalid(&format!(
                 "agent '{}' would have more than {SUBSCRIPTIONS_MAX} subscriptions",
                 wish.agent_id
             )));
         }
-        kinds.extend(wish.event_types);
-        let kinds = kinds.clone();
+        subscriptions.insert(wish.agent_id.clone(), kinds.clone());
         drop(subscriptions);
-        let subscription = json!({ "agent_id": wish.agent_id, "event_types": kinds });
+        let subscription = json!({
+            "agent_id": wish.agent_id, "event_types": kinds, "subscribed_to": wish.event_types,
+            "all_subscriptions": kinds, "status": "active",
+        });
         Ok(json!({ "status": "subscribed", "subscription": subscription, "message_bus": self.stats() }))
     }
 
@@ -124,19 +124,24 @@ impl Messages {
     }
 
     async fn publish(&self, event: &Event, publication: Publication) -> Result<Value, Fault> {
-        let Publication { agent_id, event_type, message } = publication;
-        let to: Vec<String> = self
-            .subscriptions()
-            .iter()
-            .filter(|(agent, kinds)| **agent != agent_id && wants(kinds, &event_type))
-            .map(|(agent, _)| agent.clone())
-            .collect();
-        let handle = self.handle.get().ok_or_else(|| Fault::Broken("it was not started".to_owned()))?;
-        let (mut delivered, mut failed) = (Vec::new(), Vec::new());
-        for agent in to {
-            let frame = json!({ "to": agent, "from": agent_id, "type": event_type, "message": message });
-            match handle.emit(Some(event), Draft::new("transport:send", frame)).await {
-                Ok(_) => delivered.push(agent),
+        let Publication { agent_id, event_type: kinds, message, sender } = publication;
+        if kinds.is_empty() || kinds.iter().any(String::is_empty) {
+            return Err(invalid("message:publish needs `event_type`"));
+        }
+        let sender = match &event.sender {
+            Sender::Plugin(_) | Sender::Host => sender.unwrap_or_else(|| event.sender.to_string()),
+            other => other.to_string(),
+        };
+        let (mut delivered, mut queued, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for (agent, kind) in self.recipients(&agent_id, &kinds, &message)? {
+            let frame = json!({ "to": agent, "from": agent_id, "sender": sender, "type": kind, "message": message });
+            match send(self.handle.get(), event, frame).await {
+                Ok(status) => {
+                    if status == "queued" {
+                        queued.push(agent.clone());
+                    }
+                    delivered.push(agent);
+                }
                 Err(why) => failed.push(json!({ "agent_id": agent, "error": why.to_string() })),
             }
         }
@@ -147,9 +152,29 @@ impl Messages {
         drop(counts);
         let total = delivered.len() + failed.len();
         Ok(json!({
-            "status": "published", "event": event_type, "delivered": delivered, "failed": failed,
-            "total_recipients": total, "message_bus_stats": self.stats(),
+            "status": "published", "event": kinds.join(","), "delivered": delivered, "queued": queued,
+            "failed": failed, "total_recipients": total, "message_bus_stats": self.stats(),
         }))
+    }
+
+    /// Whom a message goes to, each once, with the kind that it has for it: whom it names, and who subscribed.
+    fn recipients(&self, from: &str, kinds: &[String], message: &Value) -> Result<BTreeMap<String, String>, Fault> {
+        let mut found = BTreeMap::new();
+        for kind in kinds.iter().filter(|kind| ADDRESSED.contains(&kind.as_str())) {
+            match message["to"].as_str().filter(|to| !to.is_empty()) {
+                Some(to) => drop(found.insert(to.to_owned(), kind.clone())),
+                None if kind == "DIRECT_MESSAGE" => {
+                    return Err(invalid("message:publish: a DIRECT_MESSAGE needs `to` in its message"));
+                }
+                None => {}
+            }
+        }
+        for (agent, patterns) in self.subscriptions().iter().filter(|(agent, _)| *agent != from) {
+            if let Some(kind) = kinds.iter().find(|kind| wants(patterns, kind)) {
+                found.entry(agent.clone()).or_insert_with(|| kind.clone());
+            }
+        }
+        Ok(found)
     }
 
     fn stats(&self) -> Value {

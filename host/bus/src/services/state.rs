@@ -3,7 +3,7 @@
 //! Namespaces that begin with `plugin/` are the plugins' own: only the plugin of that name, and those that were granted
 //! it, may use one.
 
-use super::{invalid, read, service};
+use super::{invalid, present, read, service};
 use crate::event::{Draft, Event, Sender};
 use crate::handle::Handle;
 use crate::pattern::Pattern;
@@ -13,16 +13,46 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// What it answers.
+pub(super) const EVENTS: [&str; 6] =
+    ["state:set", "state:get", "state:delete", "state:list", "state:clear", "state:load"];
 
 /// Where a plugin's own namespace begins.
 const PLUGINS_OWN: &str = "plugin/";
 
+/// Namespaces that plugins were granted beside their own. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct StateGrants(Arc<RwLock<BTreeMap<String, Vec<String>>>>);
+
+impl StateGrants {
+    /// From now on the plugin may use these.
+    pub fn grant(&self, plugin: &str, namespaces: Vec<String>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(plugin.to_owned(), namespaces);
+    }
+
+    /// From now on the plugin may use none but its own.
+    pub fn revoke(&self, plugin: &str) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(plugin);
+    }
+
+    fn has(&self, plugin: &str, namespace: &str) -> bool {
+        let grants = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        grants.get(plugin).is_some_and(|granted| granted.iter().any(|space| space == namespace))
+    }
+}
+
+impl From<BTreeMap<String, Vec<String>>> for StateGrants {
+    fn from(grants: BTreeMap<String, Vec<String>>) -> Self {
+        Self(Arc::new(RwLock::new(grants)))
+    }
+}
+
 /// The state service.
 pub struct State {
     store: Store,
-    /// Namespaces that were granted to plugins, by plugin.
-    grants: Arc<BTreeMap<String, Vec<String>>>,
+    grants: StateGrants,
     handle: OnceLock<Handle>,
 }
 
@@ -31,7 +61,7 @@ struct Place {
     #[serde(default = "global")]
     namespace: String,
     key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     value: Option<Value>,
 }
 
@@ -41,6 +71,12 @@ struct Whole {
     namespace: String,
     #[serde(default = "everything")]
     pattern: String,
+}
+
+/// What is removed is named, always.
+#[derive(Deserialize)]
+struct Clearing {
+    namespace: String,
     #[serde(default)]
     confirm: bool,
 }
@@ -56,9 +92,9 @@ fn everything() -> String {
 impl State {
     /// The service over this store. `grants`: which namespaces each plugin may use beside its own.
     #[must_use]
-    pub fn registration(store: &Store, grants: BTreeMap<String, Vec<String>>) -> Registration {
-        let (store, grants) = (store.clone(), Arc::new(grants));
-        let make = move || Self { store: store.clone(), grants: Arc::clone(&grants), handle: OnceLock::new() };
+    pub fn registration(store: &Store, grants: impl Into<StateGrants>) -> Registration {
+        let (store, grants) = (store.clone(), grants.into());
+        let make = move || Self { store: store.clone(), grants: grants.clone(), handle: OnceLock::new() };
         let description = "Keeps values by namespace and key, durable and audited.";
         let mut registration = service("state_service", "state", description, Arc::new(make));
         registration.capabilities.emits = Pattern::parse("state:changed").into_iter().collect();
@@ -86,13 +122,13 @@ impl State {
                 Ok(json!({ "status": if there > 0 { "deleted" } else { "not_found" } }))
             }
             "state:list" => {
-                let Whole { namespace, pattern, .. } = read(event)?;
+                let Whole { namespace, pattern } = read(event)?;
                 self.may(event, &namespace)?;
                 let (keys, more) = self.store.keys(&namespace, &pattern).map_err(refused)?;
                 Ok(json!({ "namespace": namespace, "count": keys.len(), "keys": keys, "more": more }))
             }
             "state:clear" => {
-                let Whole { namespace, confirm, .. } = read(event)?;
+                let Clearing { namespace, confirm } = read(event)?;
                 if !confirm {
                     return Err(invalid("state:clear removes all of a namespace: say `\"confirm\": true`"));
                 }
@@ -100,7 +136,9 @@ impl State {
                 Ok(json!({ "status": "cleared", "cleared": cleared }))
             }
             "state:load" => {
-                let (keys, more) = self.store.keys("global", "*").map_err(refused)?;
+                let Whole { namespace, pattern } = read(event)?;
+                self.may(event, &namespace)?;
+                let (keys, more) = self.store.keys(&namespace, &pattern).map_err(refused)?;
                 Ok(
                     json!({ "status": "loaded", "message": "state is durable and always loaded", "state_keys": keys, "more": more }),
                 )
@@ -133,11 +171,7 @@ impl State {
         let own = namespace.strip_prefix(PLUGINS_OWN);
         let allowed = match &event.sender {
             Sender::Host => true,
-            Sender::Plugin(plugin) => {
-                let granted =
-                    self.grants.get(&**plugin).is_some_and(|granted| granted.iter().any(|space| space == namespace));
-                own == Some(&**plugin) || granted
-            }
+            Sender::Plugin(plugin) => own == Some(&**plugin) || self.grants.has(plugin, namespace),
             Sender::Client(_) | Sender::Peer(_) => own.is_none(),
         };
         if allowed {
@@ -153,7 +187,7 @@ fn refused(why: StoreError) -> Fault {
     let code = match &why {
         StoreError::Invalid(_) => super::INVALID_PARAMETERS,
         StoreError::Full(_) => "RATE_LIMITED",
-        StoreError::Failed(_) => "STATE_FAILED",
+        StoreError::Failed(_) | StoreError::Open(_) => "STATE_FAILED",
     };
     Fault::Refused { message: why.to_string(), code: Some(code.to_owned()) }
 }

@@ -1,6 +1,6 @@
 //! `system:*`: what the bus is, what it has in it, and what happened on it.
 
-use super::{invalid, read, service};
+use super::{invalid, one_or_many, read, service};
 use crate::bus::Bus;
 use crate::event::Event;
 use crate::handle::Handle;
@@ -10,11 +10,26 @@ use crate::plugin::{Fault, Plugin, Registration};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// What it answers; `system:commands` and `system:processes` are the transport's.
+pub(super) const EVENTS: [&str; 7] = [
+    "system:health",
+    "system:shutdown",
+    "system:plugins",
+    "system:plugin_status",
+    "system:event_history",
+    "system:cleanup",
+    "system:reload_module",
+];
+
 /// The longest list of events that one answer gives.
 const EVENTS_LISTED_MAX: usize = 10_000;
+
+/// The longest grace that a shutdown is given.
+const GRACE_SECONDS_MAX: f64 = 3_600.0;
 
 /// What the host does when it is asked to end, or to load a plugin anew.
 pub trait About: Send + Sync + 'static {
@@ -29,6 +44,16 @@ pub trait About: Send + Sync + 'static {
 
     /// Look at a plugin's files again, and put what is there now in its place.
     fn reload<'a>(&'a self, plugin: &'a str) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Plugins that are left out, or do not serve as their files are, and why.
+    fn broken(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// What the host knows of a plugin beside what it says itself: its digest, who signed it, what it was not granted.
+    fn facts(&self, _plugin: &str) -> Map<String, Value> {
+        Map::new()
+    }
 }
 
 /// The system service.
@@ -42,8 +67,8 @@ pub struct System {
 struct Past {
     #[serde(default = "hundred")]
     limit: usize,
-    #[serde(default)]
-    event_patterns: Vec<Pattern>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    event_patterns: Vec<String>,
     #[serde(default)]
     client_id: Option<String>,
     #[serde(default)]
@@ -75,6 +100,19 @@ fn five() -> f64 {
 }
 
 #[derive(Deserialize)]
+struct Cleanup {
+    #[serde(default = "all")]
+    cleanup_type: String,
+}
+
+/// What the older daemon could be asked to clean up.
+const CLEANUP_TYPES: [&str; 4] = ["logs", "sessions", "sockets", "all"];
+
+fn all() -> String {
+    "all".to_owned()
+}
+
+#[derive(Deserialize)]
 struct Reload {
     #[serde(alias = "module_name", alias = "module")]
     plugin: String,
@@ -91,16 +129,15 @@ impl System {
 
     async fn answer(&self, event: &Event) -> Result<Value, Fault> {
         match event.name.as_str() {
-            "system:health" => Ok(self.health()),
-            "system:plugins" => Ok(json!({ "plugins": self.plugins() })),
-            "system:plugin_status" => Ok(self.plugin_status()),
+            "system:health" => Ok(self.health(in_short)),
+            "system:plugins" => Ok(json!({ "plugins": self.plugins(), "broken": self.about.broken() })),
+            "system:plugin_status" => Ok(self.health(crate::PluginStatus::shown)),
             "system:event_history" => self.past(event),
-            "system:cleanup" => Ok(
-                json!({ "status": "completed", "cleanup_type": "none", "details": "queues and history are bounded; there is nothing to clean up" }),
-            ),
+            "system:cleanup" => cleanup(event),
             "system:shutdown" => {
                 let Shutdown { reason, grace_period } = read(event)?;
-                self.about.shut_down(&reason, grace_period.clamp(0.0, 3_600.0)).map_err(Fault::refused)?;
+                let grace_period = grace_period.clamp(0.0, GRACE_SECONDS_MAX);
+                self.about.shut_down(&reason, grace_period).map_err(Fault::refused)?;
                 Ok(json!({ "status": "shutting_down", "reason": reason, "grace_period": grace_period }))
             }
             "system:reload_module" => {
@@ -112,19 +149,15 @@ impl System {
         }
     }
 
-    fn health(&self) -> Value {
+    /// The state of the whole, with what `about` says of each plugin.
+    fn health(&self, about: impl Fn(&crate::PluginStatus) -> Value) -> Value {
         let mut plugins = Map::new();
         let mut worst = "healthy";
         for plugin in self.bus.plugins() {
             if plugin.state == crate::PluginState::CircuitOpen {
                 worst = "degraded";
             }
-            let about = json!({
-                "version": plugin.metadata.version,
-                "status": plugin.state,
-                "namespaces": plugin.capabilities.event_namespaces,
-            });
-            plugins.insert(plugin.metadata.name, about);
+            plugins.insert(plugin.metadata.name.clone(), about(&plugin));
         }
         json!({
             "status": worst,
@@ -136,37 +169,13 @@ impl System {
 
     fn plugins(&self) -> Map<String, Value> {
         let about = |plugin: crate::PluginStatus| {
-            let said = json!({
-                "version": plugin.metadata.version,
-                "description": plugin.metadata.description,
-                "capabilities": plugin.capabilities,
-            });
-            (plugin.metadata.name, said)
+            let mut said = self.about.facts(&plugin.metadata.name);
+            said.insert("version".to_owned(), json!(plugin.metadata.version));
+            said.insert("description".to_owned(), json!(plugin.metadata.description));
+            said.insert("capabilities".to_owned(), json!(plugin.capabilities));
+            (plugin.metadata.name, Value::Object(said))
         };
         self.bus.plugins().into_iter().map(about).collect()
-    }
-
-    fn plugin_status(&self) -> Value {
-        let status = |plugin: crate::PluginStatus| {
-            let said = json!({
-                "version": plugin.metadata.version,
-                "description": plugin.metadata.description,
-                "capabilities": plugin.capabilities,
-                "state": plugin.state,
-                "priority": plugin.metadata.priority,
-                "restarts": plugin.counts.restarts,
-                "p50_ms": plugin.counts.p50_ms,
-                "p95_ms": plugin.counts.p95_ms,
-                "p99_ms": plugin.counts.p99_ms,
-                "errors": plugin.counts.errors,
-                "events": plugin.counts.events,
-                "queue_depth": plugin.queue_depth,
-                "memory_bytes": plugin.memory_bytes,
-                "last_failure": plugin.last_failure,
-            });
-            (plugin.metadata.name, said)
-        };
-        json!({ "plugins": self.bus.plugins().into_iter().map(status).collect::<Map<_, _>>() })
     }
 
     fn past(&self, event: &Event) -> Result<Value, Fault> {
@@ -174,31 +183,41 @@ impl System {
         if past.limit > EVENTS_LISTED_MAX {
             return Err(invalid(&format!("limit = {}: at most {EVENTS_LISTED_MAX} events are given", past.limit)));
         }
+        let patterns: Result<Vec<_>, _> = past.event_patterns.iter().map(|text| Pattern::parse(text)).collect();
         let query = Query {
             limit: past.limit,
-            patterns: past.event_patterns,
-            client_id: past.client_id,
+            patterns: patterns.map_err(|why| invalid(&format!("event_patterns: {why}")))?,
+            client_id: past.client_id.clone(),
             since_ms: past.since.map(milliseconds),
             until_ms: past.until.map(milliseconds),
             newest_first: past.reverse,
         };
         let (events, total) = self.bus.history(&query);
-        let shown: Vec<Value> = events
-            .iter()
-            .map(|event| {
-                json!({
-                    "timestamp": seconds(event.timestamp_ms),
-                    "event_name": event.name,
-                    "data": event.data,
-                    "client_id": event.client_id,
-                    "sender": event.sender,
-                    "correlation_id": event.correlation_id,
-                    "event_id": event.event_id,
-                })
-            })
-            .collect();
-        Ok(json!({ "events": shown, "count": shown.len(), "total_events": total, "query": event.data }))
+        let shown: Vec<Value> = events.iter().map(|event| event.shown()).collect();
+        let asked = json!({
+            "limit": past.limit, "event_patterns": past.event_patterns, "client_id": past.client_id,
+            "since": past.since, "until": past.until, "reverse": past.reverse,
+        });
+        Ok(json!({ "events": shown, "count": shown.len(), "total_events": total, "query": asked }))
     }
+}
+
+/// What a client needs of a plugin.
+fn in_short(plugin: &crate::PluginStatus) -> Value {
+    json!({
+        "version": plugin.metadata.version,
+        "status": plugin.state,
+        "namespaces": plugin.capabilities.event_namespaces,
+    })
+}
+
+fn cleanup(event: &Event) -> Result<Value, Fault> {
+    let Cleanup { cleanup_type } = read(event)?;
+    if !CLEANUP_TYPES.contains(&cleanup_type.as_str()) {
+        return Err(invalid(&format!("cleanup_type '{cleanup_type}': it is one of {}", CLEANUP_TYPES.join(", "))));
+    }
+    let details = "nothing to remove: queues, history and logs are bounded, sockets are removed when the host ends";
+    Ok(json!({ "status": "cleaned", "cleanup_type": cleanup_type, "details": details }))
 }
 
 #[allow(
@@ -208,11 +227,6 @@ impl System {
 )]
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1e3) as u64
-}
-
-#[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 are below 2^52")]
-fn seconds(milliseconds: u64) -> f64 {
-    milliseconds as f64 / 1e3
 }
 
 impl Plugin for System {

@@ -4,25 +4,40 @@
 //! belongs to a command comes after that command's acknowledgement; no client waits for another.
 
 mod connection;
+mod folder;
 mod hub;
 mod legacy;
+mod view;
+mod watching;
+mod wire;
+
+pub use hub::EVENTS;
+pub(crate) use legacy::timestamp;
+pub use view::{UnixCounts, UnixView};
 
 use crate::bus::Bus;
 use crate::error::RegisterError;
 use connection::Connection;
+use folder::Folder;
 use hub::Hub;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// The sockets, all alike: `control` and `events` of the newer clients, the others of the older ones.
 pub const SOCKETS: [&str; 8] = ["control", "events", "admin", "agents", "messaging", "state", "completion", "daemon"];
+
+/// The event that a command of the older daemon leads to, if there is such a command. `EVENT` leads to whichever event it
+/// names: the text is empty.
+#[must_use]
+pub fn legacy_event(command: &str) -> Option<&'static str> {
+    legacy::event_of(command)
+}
 
 /// Which frames are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -46,12 +61,16 @@ pub struct UnixOptions {
     pub mode: Mode,
     /// The longest line; a longer one is answered with an error, and the connection closed.
     pub line_bytes_max: usize,
-    /// Connections at once, over all sockets.
+    /// Connections at once, over all sockets; one more is told so, and closed.
     pub connections_max: usize,
-    /// Lines that wait to be written to one client; a client that reads no more is cut off.
+    /// Messages that wait to be written to one agent; what comes then waits as for one that is not connected.
     pub lines_waiting_max: usize,
+    /// How long a client may take to read a line; one that reads no more is cut off.
+    pub write_timeout: Duration,
     /// Messages that are kept for an agent that is not connected; of more, the oldest are dropped and counted.
     pub undelivered_max: usize,
+    /// About how many bytes of messages are kept for all agents that are not connected.
+    pub undelivered_bytes_max: usize,
     /// Permissions of the sockets.
     pub permissions: u32,
 }
@@ -66,7 +85,9 @@ impl UnixOptions {
             line_bytes_max: 1 << 20,
             connections_max: 4_096,
             lines_waiting_max: 1_024,
+            write_timeout: Duration::from_secs(30),
             undelivered_max: 1_000,
+            undelivered_bytes_max: 64 << 20,
             permissions: 0o600,
         }
     }
@@ -94,8 +115,12 @@ pub enum UnixError {
 
 /// Sockets that are served until [`Self::stop`].
 pub struct Unix {
+    hub: Arc<Hub>,
     tasks: JoinSet<()>,
-    paths: Vec<PathBuf>,
+    stop: watch::Sender<bool>,
+    grace: Duration,
+    /// Removes the sockets, last of all.
+    _folder: Folder,
 }
 
 impl Unix {
@@ -106,80 +131,92 @@ impl Unix {
     pub async fn start(bus: &Bus, options: UnixOptions) -> Result<Self, UnixError> {
         let options = Arc::new(options);
         let hub = Arc::new(Hub::new(bus.clone(), Arc::clone(&options)));
-        let mut served = Self { tasks: JoinSet::new(), paths: Vec::new() };
-        let dir_error = |why| UnixError::Socket { path: options.socket_dir.clone(), why };
-        std::fs::create_dir_all(&options.socket_dir).map_err(dir_error)?;
+        let mut folder = Folder::open(&options.socket_dir, options.permissions)?;
         let mut listeners = Vec::new();
         for name in SOCKETS {
-            let path = options.socket_dir.join(format!("{name}.sock"));
-            listeners.push(listen(&path, options.permissions).await?);
-            served.paths.push(path);
+            listeners.push((name, folder.listen(name).await?));
         }
         bus.register(vec![Hub::registration(&hub)])?;
-        let slots = Arc::new(Semaphore::new(options.connections_max));
-        for listener in listeners {
-            served.tasks.spawn(accept(listener, Arc::clone(&hub), Arc::clone(&slots)));
+        let slots = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for (name, listener) in listeners {
+            tasks.spawn(accept((name, listener), Arc::clone(&hub), Arc::clone(&slots), stopped.clone()));
         }
-        Ok(served)
+        Ok(Self { hub, tasks, stop, grace: bus.options().shutdown_grace, _folder: folder })
     }
 
-    /// Take no more connections, end those that there are, and remove the sockets.
+    /// What an operator sees of it, while it is served and after.
+    #[must_use]
+    pub fn view(&self) -> UnixView {
+        UnixView::new(&self.hub)
+    }
+
+    /// Take no more connections, answer what is under way, end the connections, and remove the sockets. What does not
+    /// end within the grace of the bus is cut off; an event that is with a plugin is ended by the bus all the same.
     pub async fn stop(mut self) {
+        // Without connections nobody listens, and that is well.
+        let _ = self.stop.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.grace, ended).await.is_err() {
+            tracing::warn!("connections that did not end in {:?} are told so, and cut off", self.grace);
+            self.hub.cut_off();
+            let told = async { while self.tasks.join_next().await.is_some() {} };
+            drop(tokio::time::timeout(LAST_WORDS, told).await);
+        }
         self.tasks.shutdown().await;
     }
 }
 
-impl Drop for Unix {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            // Another process may have taken its place; a file that is gone is gone.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Bind a socket. What a process that has died left there is removed; nothing else is.
-async fn listen(path: &Path, permissions: u32) -> Result<UnixListener, UnixError> {
-    let failed = |why| UnixError::Socket { path: path.to_owned(), why };
-    if let Ok(there) = std::fs::symlink_metadata(path) {
-        if !there.file_type().is_socket() {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is a file of that name that is no socket",
-            )));
-        }
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(UnixError::Taken(path.to_owned()));
-        }
-        std::fs::remove_file(path).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(permissions)).map_err(failed)?;
-    Ok(listener)
-}
+/// How long clients may take to read that their answer comes too late.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Numbers connections over all sockets of the process.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-async fn accept(listener: UnixListener, hub: Arc<Hub>, slots: Arc<Semaphore>) {
+async fn accept(
+    (socket, listener): (&'static str, UnixListener),
+    hub: Arc<Hub>,
+    slots: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-                let hub = Arc::clone(&hub);
-                connections.spawn(async move {
-                    Connection::new(stream, number, hub).serve().await;
-                    drop(slot);
-                });
-            }
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             Err(why) => {
                 // As a rule no more descriptors: those that are open will be closed.
                 tracing::warn!("a connection could not be accepted: {why}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
             }
-        }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            turn_away(&stream, hub.options().connections_max);
+            continue;
+        };
+        let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let (hub, stop) = (Arc::clone(&hub), stop.clone());
+        connections.spawn(async move {
+            Connection::new(stream, socket, number, hub, stop).serve().await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Tell a client that there are too many. A socket that is new has room for a line.
+fn turn_away(stream: &UnixStream, most: usize) {
+    let text = format!("{most} connections are open (connections_max): close one, or try again later");
+    let line = format!("{}\n", serde_json::json!({ "error": text, "code": "RATE_LIMITED" }));
+    if let Err(why) = stream.try_write(line.as_bytes()) {
+        tracing::debug!("one client too many is gone: {why}");
     }
 }

@@ -1,11 +1,11 @@
 //! A component of one of the two worlds: loaded once, asked in a fresh instance every time.
 
-use super::wait::wait;
 use super::{Answer, Limits, Source};
 use crate::bindings::{strategy, tamiyo};
 use crate::evaluate::{Call, Guest, Terms};
 use crate::limits::DESCRIBE_DEADLINE_MS;
 use crate::load::{DESCRIBE_TRIES_MAX, check_configuration, digest_of, with_guest_words, wrong_types};
+use crate::wait::wait;
 use crate::world::{STRATEGY, TAMIYO, World};
 use crate::{Error, FailedClosed, Metadata, Sandbox};
 use std::sync::Arc;
@@ -98,12 +98,12 @@ impl<K: Kind> std::fmt::Debug for Component<K> {
 impl<K: Kind> Component<K> {
     /// Compile, check and describe; the ranges of its limits were checked before.
     pub(super) fn load(sandbox: &Sandbox, source: Source) -> Result<Self, Error> {
-        let (component, _) = sandbox.fitting(K::WORLD, &source.name, &source.bytes)?;
+        let (component, _) = sandbox.fitting(&sandbox.inner.engine, K::WORLD, &source.name, &source.bytes)?;
         let told = |why| wrong_types(K::WORLD, &source.name, &why);
         let pre = K::linked(sandbox.inner.growth.instantiate_pre(&component).map_err(told)?).map_err(told)?;
         let limits = source.limits.of_policy();
         let metadata = Self::described(sandbox, &pre, &source)?;
-        check_configuration(K::WORLD, &source.name, &source.config, &metadata)?;
+        check_configuration(K::WORLD, &source.name, &source.config, metadata.config_schema.as_deref())?;
         let config = crate::policy::configuration_text(&source.config).into();
         let inner = Inner {
             sandbox: sandbox.clone(),

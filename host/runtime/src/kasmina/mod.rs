@@ -10,7 +10,6 @@
 //! other.
 
 mod component;
-mod wait;
 
 pub use crate::bindings::strategy::gavel::kasmina::types::{
     Command, Evaluation, Gate, Lifecycle, Observation, Order, SeedTelemetry, SeedView, StrategyInput, StrategyStep,

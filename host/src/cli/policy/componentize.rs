@@ -17,7 +17,8 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   gavel policy componentize target/core.wasm -o target/no-deletes.wasm
   gavel policy componentize core.wasm --wit wit/policy.wit -o no-deletes.wasm
-  gavel policy componentize core.wasm --world tamiyo -o cautious-tamiyo.wasm")]
+  gavel policy componentize core.wasm --world tamiyo -o cautious-tamiyo.wasm
+  gavel policy componentize core.wasm --world plugin -o prompt-guard.wasm")]
 pub(super) struct Args {
     /// The core module.
     core: PathBuf,
@@ -40,6 +41,8 @@ enum World {
     Strategy,
     /// A Tamiyo (wit/kasmina/kasmina.wit).
     Tamiyo,
+    /// A plugin of the event bus (wit/plugin/plugin.wit).
+    Plugin,
 }
 
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
@@ -51,6 +54,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
         (None, World::Policy) => Contract::Policy,
         (None, World::Strategy) => Contract::Strategy,
         (None, World::Tamiyo) => Contract::Tamiyo,
+        (None, World::Plugin) => Contract::Plugin,
     };
     let component = componentize(&core, contract).with_context(|| args.core.display().to_string())?;
     let out = args.out.as_ref().unwrap_or(&args.core);

@@ -21,7 +21,7 @@ impl Wake for Unpark {
 }
 
 /// Run `future` on this thread. `None` if it has not ended by `until`; without that it is run to its end.
-pub(super) fn wait<T>(future: impl Future<Output = T>, until: Option<Instant>) -> Option<T> {
+pub(crate) fn wait<T>(future: impl Future<Output = T>, until: Option<Instant>) -> Option<T> {
     // Within a tokio task its budget would count here, and once spent would never come back while the thread is held.
     let mut future = pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));

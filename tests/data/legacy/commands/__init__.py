@@ -1,0 +1,1 @@
+"""No handler is in here."""
