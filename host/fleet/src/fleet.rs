@@ -144,7 +144,8 @@ impl Fleet {
         let one = |component: &Component| {
             let needed_by = order.iter().filter(|other| other.needs.contains(&component.name));
             let waits: Vec<_> = needed_by.map(|other| stopped[other.name.as_str()].subscribe()).collect();
-            let (unit, done) = (self.inner.units.get(&component.name).cloned(), stopped[component.name.as_str()].clone());
+            let (unit, done) =
+                (self.inner.units.get(&component.name).cloned(), stopped[component.name.as_str()].clone());
             async move {
                 for mut wait in waits {
                     drop(wait.wait_for(|done| *done).await);

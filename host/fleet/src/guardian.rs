@@ -232,8 +232,7 @@ impl Fleet {
                 continue;
             }
             let issue = if unit.process().is_none() { Issue::ProcessCrashed } else { Issue::ConnectionTimeout };
-            let order =
-                Order { issue, severity: "medium".to_owned(), by: by.to_owned(), action: None };
+            let order = Order { issue, severity: "medium".to_owned(), by: by.to_owned(), action: None };
             let result = self.heal(&entry.name, order).await;
             healed.push((unit.entry(), result));
         }
@@ -245,7 +244,13 @@ impl Fleet {
 fn backoff(before: u32, first: Duration, most: Duration) -> Duration {
     let Some(doublings) = before.checked_sub(1) else { return Duration::ZERO };
     let whole = first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(most);
-    whole.mul_f64(rand::random_range(0.5..=1.0))
+    let mut random = [0; 4];
+    // Without randomness everybody waits the whole time, and only the spread is lost.
+    let share = match getrandom::fill(&mut random) {
+        Ok(()) => 0.5 + 0.5 * f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX),
+        Err(_) => 1.0,
+    };
+    whole.mul_f64(share)
 }
 
 #[cfg(test)]

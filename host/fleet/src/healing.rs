@@ -1,6 +1,7 @@
 //! What is wrong with a component, what is done about it, and what came of that.
 
 use crate::holder::Holder;
+use crate::registry::text;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -160,8 +161,10 @@ pub struct Healing {
     /// Whether it was seen to be well at the end of one.
     pub overall_success: bool,
     /// When it began.
+    #[serde(serialize_with = "text")]
     pub began_at: Timestamp,
     /// When it ended.
+    #[serde(serialize_with = "text")]
     pub healed_at: Timestamp,
 }
 

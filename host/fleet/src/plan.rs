@@ -206,9 +206,10 @@ fn order(components: &BTreeMap<String, Component>) -> Result<Vec<String>, PlanEr
     let mut open: BTreeSet<(Tier, &str)> =
         components.values().map(|component| (component.tier, component.name.as_str())).collect();
     while !open.is_empty() {
-        let ready = open.iter().copied().find(|(_, name)| {
-            components[*name].needs.iter().all(|need| ordered.iter().any(|done| done == need))
-        });
+        let ready = open
+            .iter()
+            .copied()
+            .find(|(_, name)| components[*name].needs.iter().all(|need| ordered.iter().any(|done| done == need)));
         let Some(ready) = ready else { return Err(PlanError::Circle(circle(components, &open))) };
         open.remove(&ready);
         ordered.push(ready.1.to_owned());

@@ -20,7 +20,8 @@ impl Fleet {
             (_, Place::Process) => (self.act(unit, playbook).await, Vec::new()),
             (_, Place::Elsewhere(url)) => (vec![hands_off(begun, url)], Vec::new()),
             (_, Place::NotStarted) => {
-                let why = format!("`{}` is not started in this fleet: name it in the configuration", unit.component.name);
+                let why =
+                    format!("`{}` is not started in this fleet: name it in the configuration", unit.component.name);
                 (vec![step("refuse", begun, false, why)], Vec::new())
             }
         };
@@ -184,7 +185,9 @@ impl Fleet {
             .collect();
         match (entry.status, &unit.component.place, health) {
             (Status::NotStarted, ..) => advice.push(format!("`{name}` is not started: name it in the configuration")),
-            (Status::Failed, ..) => advice.push(format!("read the log of `{name}`, mend its cause, then reset-failures")),
+            (Status::Failed, ..) => {
+                advice.push(format!("read the log of `{name}`, mend its cause, then reset-failures"))
+            }
             (_, Place::Elsewhere(url), health) if *health != Health::Well => {
                 advice.push(format!("`{name}` runs elsewhere ({url}): look there, {health}"));
             }

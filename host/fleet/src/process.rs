@@ -35,7 +35,7 @@ pub type Lines = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// A process that was started, and may have ended.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     identity: Identity,
     handle: OwnedFd,
     ended: watch::Receiver<Option<ExitStatus>>,
@@ -49,7 +49,7 @@ impl Process {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(name: &str, program: &Program, listener: &TcpListener, lines: &Lines) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, program: &Program, listener: &TcpListener, lines: &Lines) -> io::Result<Self> {
         let socket: OwnedFd = listener.try_clone()?.into();
         let mut child = Command::new(&program.path)
             .args(&program.args)
@@ -74,18 +74,18 @@ impl Process {
 
     /// Which process it is.
     #[must_use]
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
     /// How it ended, if it has.
     #[must_use]
-    pub fn ended(&self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
         *self.ended.borrow()
     }
 
     /// Completes when it has ended.
-    pub fn wait(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
+    pub(crate) fn wait(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
         let mut ended = self.ended.clone();
         async move { ended.wait_for(Option::is_some).await.ok().and_then(|status| *status) }
     }
@@ -94,7 +94,7 @@ impl Process {
     ///
     /// # Errors
     /// If it cannot be signalled, or does not end even when it is killed.
-    pub async fn stop(&self, grace: Duration) -> io::Result<bool> {
+    pub(crate) async fn stop(&self, grace: Duration) -> io::Result<bool> {
         self.signal(Signal::TERM)?;
         if tokio::time::timeout(grace, self.wait()).await.is_ok() {
             return Ok(false);
@@ -140,14 +140,14 @@ fn gather(name: &str, output: Option<impl AsyncRead + Send + Unpin + 'static>, l
 
 /// Which processes are ours, kept on disk, so that the next fleet on this data knows what a killed one left behind.
 #[derive(Debug)]
-pub struct Ours {
+pub(crate) struct Ours {
     file: PathBuf,
     known: Mutex<BTreeMap<String, Owned>>,
 }
 
 /// A process of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owned {
+pub(crate) struct Owned {
     /// Which.
     #[serde(flatten)]
     pub identity: Identity,
@@ -160,7 +160,7 @@ impl Ours {
     ///
     /// # Errors
     /// If the file is there and cannot be read.
-    pub fn open(file: &Path) -> io::Result<Self> {
+    pub(crate) fn open(file: &Path) -> io::Result<Self> {
         let known = match std::fs::read(file) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|why| io::Error::other(format!("{}: {why}: remove the file", file.display())))?,
@@ -174,7 +174,7 @@ impl Ours {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn set(&self, name: &str, owned: Option<Owned>) -> io::Result<()> {
+    pub(crate) fn set(&self, name: &str, owned: Option<Owned>) -> io::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match owned {
             Some(owned) => known.insert(name.to_owned(), owned),
@@ -187,7 +187,7 @@ impl Ours {
 
     /// The process of this number, if it is one of ours that still lives.
     #[must_use]
-    pub fn find(&self, pid: u32) -> Option<(String, Owned)> {
+    pub(crate) fn find(&self, pid: u32) -> Option<(String, Owned)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known.iter().find(|(_, owned)| owned.identity.pid == pid && owned.identity.lives());
         found.map(|(name, owned)| (name.clone(), owned.clone()))
@@ -195,7 +195,7 @@ impl Ours {
 
     /// All of ours that still live.
     #[must_use]
-    pub fn living(&self) -> Vec<(String, Owned)> {
+    pub(crate) fn living(&self) -> Vec<(String, Owned)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let living = known.iter().filter(|(_, owned)| owned.identity.lives());
         living.map(|(name, owned)| (name.clone(), owned.clone())).collect()
@@ -206,7 +206,7 @@ impl Ours {
 ///
 /// # Errors
 /// If it is not the process that it was, cannot be signalled, or does not end.
-pub async fn end_stale(identity: Identity, grace: Duration) -> io::Result<()> {
+pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result<()> {
     let number = i32::try_from(identity.pid).ok().and_then(Pid::from_raw);
     let number = number.ok_or_else(|| io::Error::other(format!("{} is no process", identity.pid)))?;
     let handle = pidfd_open(number, PidfdFlags::empty())?;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Why a request has no answer of its component.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
     /// No component has this name.
@@ -80,7 +80,12 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProxyError`].
-    pub async fn forward(&self, kernel: &str, path: &str, request: Request<Body>) -> Result<Response<Body>, ProxyError> {
+    pub async fn forward(
+        &self,
+        kernel: &str,
+        path: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ProxyError> {
         let limit = self.fleet.plan().limits.proxy_timeout;
         let until = Instant::now() + limit;
         let late = || ProxyError::Late { kernel: kernel.to_owned(), seconds: limit.as_secs_f64() };

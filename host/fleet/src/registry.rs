@@ -2,7 +2,7 @@
 
 use crate::table::Tier;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What a component is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -63,12 +63,14 @@ pub struct Entry {
     /// Where its metrics are.
     pub metrics_url: String,
     /// When it was last asked.
+    #[serde(serialize_with = "maybe_text")]
     pub last_check: Option<Timestamp>,
     /// Checks that failed in a row.
     pub failures: u32,
     /// How often it was started again.
     pub restarts: u32,
     /// Since when its status is what it is.
+    #[serde(serialize_with = "text")]
     pub since: Timestamp,
     /// Why it is not well; empty when it is.
     pub detail: String,
@@ -79,5 +81,17 @@ impl Entry {
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(self.status, Status::Healthy | Status::Unhealthy | Status::Starting)
+    }
+}
+
+/// A time as RFC 3339.
+pub(crate) fn text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+fn maybe_text<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(time),
+        None => serializer.serialize_none(),
     }
 }
