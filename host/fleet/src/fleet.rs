@@ -1,0 +1,439 @@
+//! The fleet: all components, started in their order, stopped in the reverse.
+
+use crate::guardian::{Ended, Guardian};
+use crate::healing::{HealError, Healing, Step};
+use crate::holder::Identity;
+use crate::plan::{Component, Place, Plan};
+use crate::probe::{Health, Probe};
+use crate::process::{Lines, Ours, Owned, Process, Program, end_stale};
+use crate::registry::{Entry, Status};
+use crate::unit::{BindError, Route, Unit};
+use futures_util::future::BoxFuture;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How a component's program is called, by the component.
+pub type Programs = Box<dyn Fn(&Component) -> Program + Send + Sync>;
+
+/// Something that happened in the fleet, for the record.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// A component has another status.
+    Status(Entry),
+    /// A component was healed, or could not be.
+    Healed(Arc<Healing>),
+    /// A component is given up until an operator resets it.
+    GivenUp(Entry),
+}
+
+/// Puts on record what happens, and tells of it. What it cannot record it must say itself.
+pub trait Witness: Send + Sync + 'static {
+    /// Record this, and be done when it is recorded.
+    fn record(&self, news: News) -> BoxFuture<'_, ()>;
+}
+
+/// What a fleet is made of.
+pub struct Parts {
+    /// Its components.
+    pub plan: Plan,
+    /// How their programs are called.
+    pub programs: Programs,
+    /// Takes what they write.
+    pub lines: Lines,
+    /// Records what happens.
+    pub witness: Arc<dyn Witness>,
+    /// The file that names its processes, in the folder that is this fleet's alone.
+    pub processes_file: PathBuf,
+}
+
+/// A fleet. Cheap to clone; all clones are the same fleet.
+#[derive(Clone)]
+pub struct Fleet {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) plan: Plan,
+    pub(crate) units: BTreeMap<String, Arc<Unit>>,
+    pub(crate) ours: Ours,
+    pub(crate) probe: Probe,
+    pub(crate) witness: Arc<dyn Witness>,
+    pub(crate) history: Mutex<VecDeque<Arc<Healing>>>,
+    pub(crate) stopping: AtomicBool,
+    programs: Programs,
+    lines: Lines,
+    /// Tells Guardian of processes that ended.
+    ended: mpsc::UnboundedSender<Ended>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet").field("entries", &self.entries().len()).finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    /// A fleet in which nothing is started yet, with its Guardian, which must be set to work by [`Guardian::watch`].
+    ///
+    /// # Errors
+    /// If the file of its processes cannot be read.
+    pub fn new(parts: Parts) -> std::io::Result<(Self, Guardian)> {
+        let Parts { plan, programs, lines, witness, processes_file } = parts;
+        let (ended, hears) = mpsc::unbounded_channel();
+        let units = plan.in_order().map(|component| (component.name.clone(), Arc::new(Unit::new(component.clone()))));
+        let inner = Inner {
+            units: units.collect(),
+            ours: Ours::open(&processes_file)?,
+            probe: Probe::default(),
+            history: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            plan,
+            witness,
+            programs,
+            lines,
+            ended,
+        };
+        let fleet = Self { inner: Arc::new(inner) };
+        Ok((fleet.clone(), Guardian::new(fleet, hears)))
+    }
+
+    /// The registry, what is needed first.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let units = self.inner.plan.in_order().filter_map(|component| self.inner.units.get(&component.name));
+        units.map(|unit| unit.entry()).collect()
+    }
+
+    /// The line of one component.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<Entry> {
+        self.inner.units.get(name).map(|unit| unit.entry())
+    }
+
+    /// The plan that it was made from.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.inner.plan
+    }
+
+    /// End what an earlier fleet on this data left running, then start every component as soon as what it needs is
+    /// healthy. Gives each that is to run with whether it is healthy.
+    pub async fn boot(&self) -> Vec<(String, Status)> {
+        self.end_leftovers().await;
+        let starting = self.inner.units.values().filter(|unit| unit.component.place != Place::NotStarted);
+        let started = starting.map(|unit| async move {
+            self.start_when_ready(unit).await;
+            (unit.component.name.clone(), unit.status())
+        });
+        futures_util::future::join_all(started).await
+    }
+
+    /// Stop every component, who needs before what is needed, and take none of them up again.
+    pub async fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        let order: Vec<&Component> = self.inner.plan.in_order().collect();
+        let mut stopped: BTreeMap<&str, tokio::sync::watch::Sender<bool>> = BTreeMap::new();
+        for component in &order {
+            stopped.insert(&component.name, tokio::sync::watch::Sender::new(false));
+        }
+        let one = |component: &Component| {
+            let needed_by = order.iter().filter(|other| other.needs.contains(&component.name));
+            let waits: Vec<_> = needed_by.map(|other| stopped[other.name.as_str()].subscribe()).collect();
+            let (unit, done) =
+                (self.inner.units.get(&component.name).cloned(), stopped[component.name.as_str()].clone());
+            async move {
+                for mut wait in waits {
+                    drop(wait.wait_for(|done| *done).await);
+                }
+                if let Some(unit) = unit {
+                    let _busy = unit.busy.lock().await;
+                    self.stop_unit(&unit, Status::Stopped, "the fleet was stopped").await;
+                }
+                done.send_replace(true);
+            }
+        };
+        futures_util::future::join_all(order.iter().map(|component| one(component))).await;
+    }
+
+    /// Stop one component until it is started again.
+    ///
+    /// # Errors
+    /// [`HealError`].
+    pub async fn stop_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
+        let unit = self.unit(name)?;
+        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        Ok(vec![self.stop_unit(unit, Status::Stopped, "an operator stopped it").await])
+    }
+
+    /// Stop one component if it runs, and start it. Not counted against its budget.
+    ///
+    /// # Errors
+    /// [`HealError`].
+    pub async fn restart_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
+        let unit = self.unit(name)?;
+        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        unit.lead(Route::Hold);
+        let mut steps = vec![self.stop_unit(unit, Status::Starting, "it is being started again").await];
+        steps.extend(self.start_unit(unit, unit.entry().port).await);
+        Ok(steps)
+    }
+
+    /// Forget the failures of a component; one that was given up is started again.
+    ///
+    /// # Errors
+    /// [`HealError`].
+    pub async fn reset_failures(&self, name: &str) -> Result<Entry, HealError> {
+        let unit = self.unit(name)?;
+        if unit.reset() {
+            self.restart_one(name).await?;
+        }
+        Ok(unit.entry())
+    }
+
+    pub(crate) fn unit(&self, name: &str) -> Result<&Arc<Unit>, HealError> {
+        if self.inner.stopping.load(Ordering::SeqCst) {
+            return Err(HealError::Stopping);
+        }
+        self.inner.units.get(name).ok_or_else(|| HealError::Unknown(name.to_owned()))
+    }
+
+    /// Processes of an earlier fleet on this data, which was killed.
+    async fn end_leftovers(&self) {
+        for (name, owned) in self.inner.ours.living() {
+            let pid = owned.identity.pid;
+            tracing::warn!(kernel = name, pid, "an earlier fleet left this process: it is ended");
+            if let Err(why) = end_stale(owned.identity, self.inner.plan.limits.stop_grace).await {
+                tracing::error!(kernel = name, pid, "it cannot be ended: {why}");
+            }
+        }
+    }
+
+    async fn start_when_ready(&self, unit: &Arc<Unit>) {
+        for need in &unit.component.needs {
+            let Some(needed) = self.inner.units.get(need) else { continue };
+            let reached = needed.until(|status| matches!(status, Status::Healthy | Status::Failed)).await;
+            if reached != Status::Healthy {
+                let detail = format!("it needs `{need}`, which is {reached}");
+                self.tell_status(unit, Status::Failed, detail).await;
+                return;
+            }
+        }
+        match unit.component.place {
+            Place::NotStarted => {}
+            Place::Elsewhere(_) => self.check(unit).await,
+            Place::Process => {
+                let _busy = unit.busy.lock().await;
+                let steps = self.start_unit(unit, unit.component.port).await;
+                if let Some(failed) = steps.iter().find(|step| !step.ok) {
+                    tracing::error!(kernel = unit.component.name, step = failed.step, "{}", failed.detail);
+                }
+            }
+        }
+    }
+
+    /// Start a component on this port, and wait until it is well. Its steps; it is well if all are.
+    pub(crate) async fn start_unit(&self, unit: &Arc<Unit>, port: u16) -> Vec<Step> {
+        unit.want(true);
+        unit.lead(Route::Hold);
+        let begun = Instant::now();
+        let listener = match unit.bind(port) {
+            Ok(listener) => listener,
+            Err(why) => {
+                self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
+                let step = step("bind", begun, false, why.to_string());
+                if matches!(why, BindError::Taken(..)) {
+                    self.ask_for_healing(unit, Ended::PortTaken(Arc::clone(unit)));
+                }
+                return vec![step];
+            }
+        };
+        let bound = step("bind", begun, true, format!("port {}", port_of(&listener)));
+        let mut steps = vec![bound];
+        steps.extend(self.start_on(unit, &listener).await);
+        steps
+    }
+
+    /// Start a component on this socket, and wait until it is well.
+    pub(crate) async fn start_on(&self, unit: &Arc<Unit>, listener: &Arc<TcpListener>) -> Vec<Step> {
+        let name = &unit.component.name;
+        unit.settle(listener);
+        self.tell_status(unit, Status::Starting, "it was started and is not well yet").await;
+        let begun = Instant::now();
+        let program = (self.inner.programs)(&unit.component);
+        let process = match Process::start(name, &program, listener, &self.inner.lines) {
+            Ok(process) => Arc::new(process),
+            Err(why) => {
+                let detail = format!("{} cannot be started: {why}", program.path.display());
+                self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
+                return vec![step("start", begun, false, detail)];
+            }
+        };
+        let identity = process.identity();
+        self.own(name, Some(Owned { identity, port: port_of(listener) }));
+        unit.set_process(Some(Arc::clone(&process)));
+        self.report_end(unit, &process);
+        let started = step("start", begun, true, format!("process {}", identity.pid));
+        let begun = Instant::now();
+        let well = self.well_in_time(unit, &process).await;
+        let (ok, detail) = match well {
+            Ok(()) => (true, "it is well".to_owned()),
+            Err(why) => (false, why),
+        };
+        if ok {
+            unit.lead_home();
+            self.tell_status(unit, Status::Healthy, "").await;
+        } else {
+            self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
+        }
+        vec![started, step("health", begun, ok, detail)]
+    }
+
+    /// Wait until a process that was started answers that it is well.
+    async fn well_in_time(&self, unit: &Unit, process: &Arc<Process>) -> Result<(), String> {
+        let limits = &self.inner.plan.limits;
+        let until = Instant::now() + limits.start_timeout;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let url = unit.entry().health_url;
+            let patience = limits.check_timeout.min(until.saturating_duration_since(Instant::now()));
+            let asked = tokio::select! {
+                status = process.wait() => {
+                    let how = status.map_or_else(|| "unknown how".to_owned(), |status| status.to_string());
+                    return Err(format!("its process ended before it was well: {how}"));
+                }
+                health = self.inner.probe.ask(&url, patience) => health,
+            };
+            if asked == Health::Well {
+                return Ok(());
+            }
+            if Instant::now() + pause >= until {
+                let seconds = limits.start_timeout.as_secs_f64();
+                return Err(format!("it is not well {seconds} s after its start (start_timeout): {asked}"));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Stop a component's process, if it has one.
+    pub(crate) async fn stop_unit(&self, unit: &Arc<Unit>, then: Status, detail: &str) -> Step {
+        let begun = Instant::now();
+        let name = &unit.component.name;
+        let stays = then == Status::Starting;
+        unit.want(stays);
+        if !stays {
+            unit.lead(Route::Down(detail.to_owned()));
+        }
+        let Some(process) = unit.process() else {
+            if unit.component.place == Place::Process {
+                self.tell_status(unit, then, detail).await;
+            }
+            if !stays {
+                unit.unbind();
+            }
+            return step("stop", begun, true, "it did not run".to_owned());
+        };
+        let pid = process.identity().pid;
+        // From here on its end is no news.
+        unit.set_process(None);
+        let stopped = process.stop(self.inner.plan.limits.stop_grace).await;
+        self.own(name, None);
+        if !stays {
+            unit.unbind();
+        }
+        self.tell_status(unit, then, detail).await;
+        match stopped {
+            Ok(false) => step("stop", begun, true, format!("process {pid} ended")),
+            Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace")),
+            Err(why) => step("stop", begun, false, why.to_string()),
+        }
+    }
+
+    /// Ask a component how it is, and note it.
+    pub(crate) async fn check(&self, unit: &Arc<Unit>) {
+        let entry = unit.entry();
+        let health = self.inner.probe.ask(&entry.health_url, self.inner.plan.limits.check_timeout).await;
+        let well = health == Health::Well;
+        let failures = unit.checked(well);
+        if well {
+            self.tell_status(unit, Status::Healthy, "").await;
+            unit.lead_home();
+        } else {
+            let detail = format!("{health} ({failures} checks in a row)");
+            self.tell_status(unit, Status::Unhealthy, detail).await;
+        }
+    }
+
+    /// Take a new status, and tell of it if it is one.
+    pub(crate) async fn tell_status(&self, unit: &Arc<Unit>, status: Status, detail: impl Into<String>) {
+        if unit.set_status(status, detail) {
+            let entry = unit.entry();
+            tracing::info!(kernel = entry.name, status = %entry.status, "{}", entry.detail);
+            self.inner.witness.record(News::Status(entry)).await;
+        }
+    }
+
+    fn report_end(&self, unit: &Arc<Unit>, process: &Arc<Process>) {
+        let (ended, unit, process) = (self.inner.ended.clone(), Arc::clone(unit), Arc::clone(process));
+        tokio::spawn(async move {
+            let status = process.wait().await;
+            // Guardian may have gone.
+            drop(ended.send(Ended::Process { unit, process, status }));
+        });
+    }
+
+    fn ask_for_healing(&self, unit: &Arc<Unit>, what: Ended) {
+        if self.inner.ended.send(what).is_err() {
+            tracing::error!(kernel = unit.component.name, "Guardian has gone: nobody heals it");
+        }
+    }
+
+    pub(crate) fn own(&self, name: &str, owned: Option<Owned>) {
+        if let Err(why) = self.inner.ours.set(name, owned) {
+            tracing::error!(kernel = name, "the file of the fleet's processes cannot be written: {why}");
+        }
+    }
+
+    pub(crate) fn remember(&self, healing: &Arc<Healing>) {
+        let mut history = self.inner.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.push_back(Arc::clone(healing));
+        while history.len() > self.inner.plan.limits.history_max {
+            history.pop_front();
+        }
+    }
+
+    /// Healings, the oldest first; of one component, or of all.
+    #[must_use]
+    pub fn history(&self, name: Option<&str>) -> Vec<Arc<Healing>> {
+        let history = self.inner.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.iter().filter(|one| name.is_none_or(|name| one.component == name)).cloned().collect()
+    }
+
+    /// Components that are being healed, started or stopped now.
+    #[must_use]
+    pub fn active(&self) -> Vec<String> {
+        let busy = self.inner.units.iter().filter(|(_, unit)| unit.busy.try_lock().is_err());
+        busy.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The process of ours that has this number, whichever fleet started it.
+    pub(crate) fn left_behind(&self, pid: u32) -> Option<(String, Identity)> {
+        let (name, owned) = self.inner.ours.find(pid)?;
+        let current = self.inner.units.values().filter_map(|unit| unit.process());
+        let current: Vec<Identity> = current.map(|process| process.identity()).collect();
+        (!current.contains(&owned.identity)).then_some((name, owned.identity))
+    }
+}
+
+pub(crate) fn port_of(listener: &TcpListener) -> u16 {
+    listener.local_addr().map_or(0, |address| address.port())
+}
+
+pub(crate) fn step(step: &'static str, begun: Instant, ok: bool, detail: String) -> Step {
+    Step { step, ok, detail, took_ms: begun.elapsed().as_secs_f64() * 1e3 }
+}

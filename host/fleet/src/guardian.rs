@@ -1,0 +1,269 @@
+//! Guardian: sees that something is wrong, does what helps, and believes nothing that it has not seen.
+//!
+//! The end of a process is seen at once, whatever else is seen at the next check. A component that crashes again and again is
+//! started at growing intervals, and given up when its budget is spent; then it waits for an operator.
+
+use crate::fleet::{Fleet, News};
+use crate::healing::{HealError, Healing, Issue, Outcome, Playbook};
+use crate::plan::Place;
+use crate::probe::Health;
+use crate::process::Process;
+use crate::registry::{Entry, Status};
+use crate::unit::{Route, Unit};
+use jiff::Timestamp;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// What Guardian is told at once.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// A process ended.
+    Process {
+        /// Of this component.
+        unit: Arc<Unit>,
+        /// This process.
+        process: Arc<Process>,
+        /// So.
+        status: Option<ExitStatus>,
+    },
+    /// A component's port is another's.
+    PortTaken(Arc<Unit>),
+}
+
+/// Watches a fleet.
+#[derive(Debug)]
+pub struct Guardian {
+    fleet: Fleet,
+    hears: mpsc::UnboundedReceiver<Ended>,
+}
+
+/// What is asked for: a healing of one component.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// What is wrong.
+    pub issue: Issue,
+    /// How bad it is, in the caller's words.
+    pub severity: String,
+    /// Who asks.
+    pub by: String,
+    /// This playbook, and no other.
+    pub action: Option<Playbook>,
+}
+
+impl Order {
+    fn of_guardian(issue: Issue) -> Self {
+        Self { issue, severity: "high".to_owned(), by: "guardian".to_owned(), action: None }
+    }
+}
+
+impl Guardian {
+    pub(crate) fn new(fleet: Fleet, hears: mpsc::UnboundedReceiver<Ended>) -> Self {
+        Self { fleet, hears }
+    }
+
+    /// Watch until the fleet is stopped. `alive` is called at each turn of the loop, for a watchdog.
+    pub async fn watch(mut self, mut alive: impl FnMut()) {
+        let every = self.fleet.inner.plan.limits.check_every;
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beats = tokio::time::interval(BEAT);
+        let mut work = JoinSet::new();
+        while !self.fleet.inner.stopping.load(Ordering::SeqCst) {
+            tokio::select! {
+                _ = beats.tick() => {}
+                _ = ticks.tick() => check_all(&self.fleet, &mut work),
+                told = self.hears.recv() => match told {
+                    Some(told) => heal_at_once(&self.fleet, told, &mut work),
+                    None => return,
+                },
+                Some(_) = work.join_next() => {}
+            }
+            alive();
+        }
+        // What is under way sees that the fleet stops.
+        while work.join_next().await.is_some() {}
+    }
+}
+
+/// How often the loop turns at least.
+const BEAT: Duration = Duration::from_millis(500);
+
+fn check_all(fleet: &Fleet, work: &mut JoinSet<()>) {
+    for unit in fleet.inner.units.values() {
+        let watched = match unit.component.place {
+            Place::Process => unit.wanted() && unit.process().is_some(),
+            Place::Elsewhere(_) => true,
+            Place::NotStarted => false,
+        };
+        if watched {
+            let (fleet, unit) = (fleet.clone(), Arc::clone(unit));
+            work.spawn(async move { fleet.look_after(&unit).await });
+        }
+    }
+}
+
+fn heal_at_once(fleet: &Fleet, told: Ended, work: &mut JoinSet<()>) {
+    let fleet = fleet.clone();
+    work.spawn(async move {
+        match told {
+            Ended::PortTaken(unit) => fleet.heal_unasked(&unit, Issue::PortConflict).await,
+            Ended::Process { unit, process, status } => fleet.process_ended(&unit, &process, status).await,
+        }
+    });
+}
+
+impl Fleet {
+    /// Check one, and heal it when too many checks failed in a row.
+    async fn look_after(&self, unit: &Arc<Unit>) {
+        // Who is busy with it looks itself.
+        if unit.busy.try_lock().is_err() {
+            return;
+        }
+        self.check(unit).await;
+        let entry = unit.entry();
+        if unit.component.place == Place::Process && entry.failures >= self.inner.plan.limits.failures_max {
+            self.heal_unasked(unit, Issue::ConnectionTimeout).await;
+        }
+    }
+
+    async fn process_ended(&self, unit: &Arc<Unit>, process: &Arc<Process>, status: Option<ExitStatus>) {
+        if !unit.runs_as(process) || !unit.wanted() {
+            return;
+        }
+        unit.lead(Route::Hold);
+        let how = status.map_or_else(|| "it is not known how".to_owned(), |status| status.to_string());
+        let detail = format!("process {} ended: {how}", process.identity().pid);
+        tracing::warn!(kernel = unit.component.name, "{detail}");
+        {
+            // A start that still waits for its health finds out by itself.
+            let _busy = unit.busy.lock().await;
+            if !unit.runs_as(process) || !unit.wanted() {
+                return;
+            }
+            unit.set_process(None);
+            self.own(&unit.component.name, None);
+            self.tell_status(unit, Status::Unhealthy, detail).await;
+        }
+        self.heal_unasked(unit, Issue::ProcessCrashed).await;
+    }
+
+    /// Heal what Guardian itself found, again and again within its budget, until it is well, given up, or another's task.
+    async fn heal_unasked(&self, unit: &Arc<Unit>, issue: Issue) {
+        let mut order = Order::of_guardian(issue);
+        while unit.wanted() && !self.inner.stopping.load(Ordering::SeqCst) {
+            let limits = &self.inner.plan.limits;
+            match unit.spend_restart(limits.restarts_max, limits.restarts_window) {
+                Ok(before) => tokio::time::sleep(backoff(before, limits.backoff_first, limits.backoff_max)).await,
+                Err(made) => {
+                    let window = limits.restarts_window.as_secs_f64();
+                    let last = unit.entry().detail;
+                    let detail = format!("given up after {made} restarts in {window} s (restarts_max): {last}");
+                    self.give_up(unit, &detail).await;
+                    return;
+                }
+            }
+            match self.heal(&unit.component.name, order.clone()).await {
+                Ok(healing) if healing.overall_success => return,
+                Ok(_) => order.issue = Issue::ProcessCrashed,
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn give_up(&self, unit: &Arc<Unit>, detail: &str) {
+        let _busy = unit.busy.lock().await;
+        self.stop_unit(unit, Status::Failed, detail).await;
+        tracing::error!(kernel = unit.component.name, "{detail}; `reset-failures` starts it again");
+        self.inner.witness.record(News::GivenUp(unit.entry())).await;
+    }
+
+    /// Heal a component: the playbooks of its issue, in order, until one is seen to have helped. The healing is on record
+    /// when this returns.
+    ///
+    /// # Errors
+    /// [`HealError`]: nothing was done then.
+    pub async fn heal(&self, name: &str, order: Order) -> Result<Arc<Healing>, HealError> {
+        let unit = Arc::clone(self.unit(name)?);
+        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        let (began_at, port) = (Timestamp::now(), unit.entry().port);
+        let only = order.action.map(|action| [action]);
+        let playbooks = only.as_ref().map_or(order.issue.playbooks(), |only| only.as_slice());
+        let mut results: Vec<Outcome> = Vec::new();
+        for playbook in playbooks {
+            let outcome = self.play(&unit, *playbook).await;
+            let helped = outcome.success;
+            results.push(outcome);
+            if helped {
+                break;
+            }
+        }
+        let overall_success = results.last().is_some_and(|last| last.success);
+        let healing = Arc::new(Healing {
+            component: name.to_owned(),
+            port,
+            issue: order.issue,
+            severity: order.severity,
+            by: order.by,
+            playbooks_executed: results.iter().map(|result| result.playbook).collect(),
+            results,
+            overall_success,
+            began_at,
+            healed_at: Timestamp::now(),
+        });
+        self.remember(&healing);
+        self.inner.witness.record(News::Healed(Arc::clone(&healing))).await;
+        Ok(healing)
+    }
+
+    /// Heal every component that is to run and does not answer. Gives each with what came of it.
+    pub async fn heal_all(&self, by: &str) -> Vec<(Entry, Result<Arc<Healing>, HealError>)> {
+        let mut healed = Vec::new();
+        for entry in self.entries() {
+            let Ok(unit) = self.unit(&entry.name) else { continue };
+            if unit.component.place != Place::Process || entry.status == Status::Stopped {
+                continue;
+            }
+            let patience = self.inner.plan.limits.check_timeout;
+            if self.inner.probe.ask(&entry.health_url, patience).await == Health::Well {
+                continue;
+            }
+            let issue = if unit.process().is_none() { Issue::ProcessCrashed } else { Issue::ConnectionTimeout };
+            let order = Order { issue, severity: "medium".to_owned(), by: by.to_owned(), action: None };
+            let result = self.heal(&entry.name, order).await;
+            healed.push((unit.entry(), result));
+        }
+        healed
+    }
+}
+
+/// The wait before a restart that has so many before it: none before the first, then doubled, with jitter of a half.
+fn backoff(before: u32, first: Duration, most: Duration) -> Duration {
+    let Some(doublings) = before.checked_sub(1) else { return Duration::ZERO };
+    let whole = first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(most);
+    let mut random = [0; 4];
+    // Without randomness everybody waits the whole time, and only the spread is lost.
+    let share = match getrandom::fill(&mut random) {
+        Ok(()) => 0.5 + 0.5 * f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX),
+        Err(_) => 1.0,
+    };
+    whole.mul_f64(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_below_the_most() {
+        let (first, most) = (Duration::from_millis(100), Duration::from_secs(1));
+        assert_eq!(backoff(0, first, most), Duration::ZERO);
+        for (before, whole) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (40, 1_000), (u32::MAX, 1_000)] {
+            let wait = backoff(before, first, most).as_millis();
+            assert!((whole / 2..=whole).contains(&wait), "{before}: {wait}");
+        }
+    }
+}

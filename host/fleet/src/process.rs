@@ -1,0 +1,231 @@
+//! One process of the fleet: started on a socket that is already listening, signalled only as itself, its output gathered.
+//!
+//! The fleet binds the port and hands the listening socket over as the process's standard input. So a port is never free
+//! between two lives of a component: what connects in between waits, and is answered by the next. A signal goes to the
+//! process itself (by its descriptor), never to a number that another process may have by now.
+
+use crate::holder::Identity;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// How the program of a component is called. Its standard input will be its listening socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables of its environment, beside those of the fleet.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Takes lines of output: the component's name, and the line.
+pub type Lines = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// A process that was started, and may have ended.
+#[derive(Debug)]
+pub(crate) struct Process {
+    identity: Identity,
+    handle: OwnedFd,
+    ended: watch::Receiver<Option<ExitStatus>>,
+}
+
+/// The longest line of output that is kept whole, in bytes.
+const LINE_BYTES_MAX: usize = 16 << 10;
+
+impl Process {
+    /// Start a component's program on this socket.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn start(name: &str, program: &Program, listener: &TcpListener, lines: &Lines) -> io::Result<Self> {
+        let socket: OwnedFd = listener.try_clone()?.into();
+        let mut child = Command::new(&program.path)
+            .args(&program.args)
+            .envs(&program.env)
+            .stdin(Stdio::from(socket))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(false)
+            .spawn()?;
+        let gone = || io::Error::other(format!("`{name}` ended as soon as it was started"));
+        let pid = child.id().ok_or_else(gone)?;
+        gather(name, child.stdout.take(), lines);
+        gather(name, child.stderr.take(), lines);
+        // It is ours and not yet waited for, so its number is still its own.
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+        let handle = pidfd_open(number, PidfdFlags::empty())?;
+        let identity = Identity::of(pid).ok_or_else(gone)?;
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(wait(child, tell));
+        Ok(Self { identity, handle, ended })
+    }
+
+    /// Which process it is.
+    #[must_use]
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        *self.ended.borrow()
+    }
+
+    /// Completes when it has ended.
+    pub(crate) fn wait(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move { ended.wait_for(Option::is_some).await.ok().and_then(|status| *status) }
+    }
+
+    /// Ask it to end, and end it if it has not within its grace. Says whether it had to be killed.
+    ///
+    /// # Errors
+    /// If it cannot be signalled, or does not end even when it is killed.
+    pub(crate) async fn stop(&self, grace: Duration) -> io::Result<bool> {
+        self.signal(Signal::TERM)?;
+        if tokio::time::timeout(grace, self.wait()).await.is_ok() {
+            return Ok(false);
+        }
+        self.signal(Signal::KILL)?;
+        match tokio::time::timeout(KILL_TIMEOUT, self.wait()).await {
+            Ok(_) => Ok(true),
+            Err(_) => Err(io::Error::other(format!("process {} does not end, even killed", self.identity.pid))),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.handle, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+/// How long a killed process has to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn wait(mut child: Child, tell: watch::Sender<Option<ExitStatus>>) {
+    match child.wait().await {
+        Ok(status) => drop(tell.send(Some(status))),
+        Err(why) => tracing::error!("a process of the fleet cannot be waited for: {why}"),
+    }
+}
+
+fn gather(name: &str, output: Option<impl AsyncRead + Send + Unpin + 'static>, lines: &Lines) {
+    let Some(output) = output else { return };
+    let (name, lines) = (name.to_owned(), Arc::clone(lines));
+    tokio::spawn(async move {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while let Ok(1..) = output.read_until(b'\n', &mut line).await {
+            let shown = &line[..line.len().min(LINE_BYTES_MAX)];
+            lines(&name, String::from_utf8_lossy(shown).trim_end());
+            line.clear();
+        }
+    });
+}
+
+/// Which processes are ours, kept on disk, so that the next fleet on this data knows what a killed one left behind.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    file: PathBuf,
+    known: Mutex<BTreeMap<String, Owned>>,
+}
+
+/// A process of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owned {
+    /// Which.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Ours {
+    /// Those that the file names.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read.
+    pub(crate) fn open(file: &Path) -> io::Result<Self> {
+        let known = match std::fs::read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|why| io::Error::other(format!("{}: {why}: remove the file", file.display())))?,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(why) => return Err(why),
+        };
+        Ok(Self { file: file.to_owned(), known: Mutex::new(known) })
+    }
+
+    /// Remember, or forget, the process of a component.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn set(&self, name: &str, owned: Option<Owned>) -> io::Result<()> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match owned {
+            Some(owned) => known.insert(name.to_owned(), owned),
+            None => known.remove(name),
+        };
+        let beside = self.file.with_extension("new");
+        std::fs::write(&beside, serde_json::to_vec(&*known)?)?;
+        std::fs::rename(&beside, &self.file)
+    }
+
+    /// The process of this number, if it is one of ours that still lives.
+    #[must_use]
+    pub(crate) fn find(&self, pid: u32) -> Option<(String, Owned)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(_, owned)| owned.identity.pid == pid && owned.identity.lives());
+        found.map(|(name, owned)| (name.clone(), owned.clone()))
+    }
+
+    /// All of ours that still live.
+    #[must_use]
+    pub(crate) fn living(&self) -> Vec<(String, Owned)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = known.iter().filter(|(_, owned)| owned.identity.lives());
+        living.map(|(name, owned)| (name.clone(), owned.clone())).collect()
+    }
+}
+
+/// End a process of ours that no longer has its fleet: TERM, then KILL after its grace.
+///
+/// # Errors
+/// If it is not the process that it was, cannot be signalled, or does not end.
+pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result<()> {
+    let number = i32::try_from(identity.pid).ok().and_then(Pid::from_raw);
+    let number = number.ok_or_else(|| io::Error::other(format!("{} is no process", identity.pid)))?;
+    let handle = pidfd_open(number, PidfdFlags::empty())?;
+    // The descriptor is of whoever has the number now; from here on it stays that one.
+    if !identity.lives() {
+        return Ok(());
+    }
+    for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
+        match pidfd_send_signal(&handle, signal) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            sent => sent?,
+        }
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if !identity.lives() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))
+}

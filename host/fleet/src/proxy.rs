@@ -1,0 +1,184 @@
+//! The one door: requests to a component, wherever it is now.
+//!
+//! While a component is being started, moved or healed, requests wait for it within their deadline. Bodies stream both ways.
+//! A request that may have reached a process which then died is not sent again, unless it has no body and its method changes
+//! nothing.
+
+use crate::fleet::Fleet;
+use crate::unit::Route;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// A body that streams.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Why a request has no answer of its component.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProxyError {
+    /// No component has this name.
+    #[error("Component '{0}' not found")]
+    Unknown(String),
+    /// It is down: nothing was sent.
+    #[error("kernel '{kernel}' is down: {why}")]
+    Down {
+        /// Which.
+        kernel: String,
+        /// Why.
+        why: String,
+    },
+    /// It did not begin to answer in time. Whether it acted on the request is not known, unless it never was up.
+    #[error("kernel '{kernel}' did not answer within {seconds} s (proxy_timeout)")]
+    Late {
+        /// Which.
+        kernel: String,
+        /// The limit.
+        seconds: f64,
+    },
+    /// It broke off. Whether it acted on the request is not known.
+    #[error("kernel '{kernel}' broke off: {why}")]
+    BrokeOff {
+        /// Which.
+        kernel: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Brings requests to components. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    fleet: Fleet,
+    client: Client<HttpConnector, Body>,
+}
+
+/// Connections to one component that are kept open while they are not used.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+
+impl Proxy {
+    /// The door of this fleet.
+    #[must_use]
+    pub fn new(fleet: Fleet) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Self { fleet, client }
+    }
+
+    /// Send a request to a component; `path` is its path and query there.
+    ///
+    /// # Errors
+    /// [`ProxyError`].
+    pub async fn forward(
+        &self,
+        kernel: &str,
+        path: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ProxyError> {
+        let limit = self.fleet.plan().limits.proxy_timeout;
+        let until = Instant::now() + limit;
+        let late = || ProxyError::Late { kernel: kernel.to_owned(), seconds: limit.as_secs_f64() };
+        let (mut head, body) = request.into_parts();
+        strip(&mut head.headers);
+        let repeatable = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
+            && hyper::body::Body::is_end_stream(&body);
+        let mut body = Some(body);
+        loop {
+            let base = self.destination(kernel, until).await?;
+            let uri: Uri = format!("{base}{path}").parse().map_err(|why| ProxyError::BrokeOff {
+                kernel: kernel.to_owned(),
+                why: format!("`{path}` is no path: {why}"),
+            })?;
+            let mut sent = Request::new(body.take().unwrap_or_else(nothing));
+            *sent.method_mut() = head.method.clone();
+            *sent.uri_mut() = uri;
+            *sent.headers_mut() = head.headers.clone();
+            match timeout_at(until, self.client.request(sent)).await {
+                Err(_) => return Err(late()),
+                Ok(Ok(response)) => return Ok(answer(response)),
+                // A kept connection, or the process behind it, had ended; the next one is there or on its way.
+                Ok(Err(_)) if repeatable && Instant::now() < until => tokio::time::sleep(RETRY_PAUSE).await,
+                Ok(Err(why)) => {
+                    let why = told(&why);
+                    return Err(ProxyError::BrokeOff { kernel: kernel.to_owned(), why });
+                }
+            }
+        }
+    }
+
+    /// Where the component is, once it is somewhere.
+    async fn destination(&self, kernel: &str, until: Instant) -> Result<String, ProxyError> {
+        let unit = self.fleet.inner.units.get(kernel).ok_or_else(|| ProxyError::Unknown(kernel.to_owned()))?;
+        let mut route = unit.route();
+        let settled = timeout_at(until, route.wait_for(|route| *route != Route::Hold)).await;
+        match settled.map(|settled| settled.map(|route| route.clone())) {
+            Ok(Ok(Route::To(base))) => Ok(base),
+            Ok(Ok(Route::Down(why))) => Err(ProxyError::Down { kernel: kernel.to_owned(), why }),
+            Ok(Ok(Route::Hold) | Err(_)) | Err(_) => {
+                let why = format!("it is not well yet: {}", unit.entry().detail);
+                Err(ProxyError::Down { kernel: kernel.to_owned(), why })
+            }
+        }
+    }
+}
+
+/// Between two tries of a request that may be repeated.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+fn nothing() -> Body {
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn answer(response: Response<hyper::body::Incoming>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    strip(&mut head.headers);
+    Response::from_parts(head, body.map_err(Into::into).boxed_unsync())
+}
+
+/// Take out what is of one connection only (RFC 9110, 7.6.1), and the host, which is the door's.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let of_connection = [
+        header::CONNECTION,
+        header::HOST,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    for name in of_connection.into_iter().chain(named) {
+        headers.remove(name);
+    }
+}
+
+/// An error with its causes.
+fn told(why: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = why.to_string();
+    let mut cause = why.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,270 @@
+//! One component at work: its socket, its process, its place in the registry, and where its requests go.
+//!
+//! Whoever starts, stops or moves it holds [`Unit::busy`]: one at a time.
+
+use crate::holder::{self, Holder};
+use crate::plan::{Component, Place};
+use crate::process::Process;
+use crate::registry::{Entry, Status};
+use jiff::Timestamp;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Where requests to a component go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To this `http://HOST:PORT`.
+    To(String),
+    /// Nowhere yet: it is being started, moved or healed. Requests wait.
+    Hold,
+    /// Nowhere: it is down, and why.
+    Down(String),
+}
+
+/// A component at work.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    pub(crate) component: Component,
+    /// Held by whoever starts, stops, heals or moves it.
+    pub(crate) busy: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+    route: watch::Sender<Route>,
+    status: watch::Sender<Status>,
+}
+
+#[derive(Debug)]
+struct State {
+    entry: Entry,
+    listener: Option<Arc<TcpListener>>,
+    process: Option<Arc<Process>>,
+    /// Whether it is to run: what ends by itself is started again.
+    wanted: bool,
+    /// When it was started again, as far as that counts.
+    restarts: VecDeque<Instant>,
+}
+
+/// Why a port cannot be had.
+#[derive(Debug)]
+pub(crate) enum BindError {
+    /// Somebody else has it.
+    Taken(u16, Vec<Holder>),
+    /// Something else.
+    Failed(u16, io::Error),
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(port, why) => write!(f, "port {port} cannot be listened on: {why}"),
+            Self::Taken(port, holders) if holders.is_empty() => write!(f, "port {port} is taken"),
+            Self::Taken(port, holders) => {
+                let holders: Vec<String> = holders.iter().map(told).collect();
+                write!(f, "port {port} is held by {}", holders.join(" and "))
+            }
+        }
+    }
+}
+
+/// A holder, for a message.
+pub(crate) fn told(holder: &Holder) -> String {
+    match holder.pid {
+        Some(pid) => format!("process {pid} ({})", holder.name),
+        None => holder.name.clone(),
+    }
+}
+
+impl Unit {
+    pub(crate) fn new(component: Component) -> Self {
+        let (status, route, base) = match &component.place {
+            Place::NotStarted => (Status::NotStarted, Route::Down("it is not started".to_owned()), None),
+            Place::Process => (Status::Stopped, Route::Hold, None),
+            Place::Elsewhere(url) => (Status::Starting, Route::To(url.clone()), Some(url.clone())),
+        };
+        let entry = Entry {
+            name: component.name.clone(),
+            port: component.port,
+            tier: component.tier,
+            pid: None,
+            status,
+            required: component.required,
+            health_url: String::new(),
+            metrics_url: String::new(),
+            last_check: None,
+            failures: 0,
+            restarts: 0,
+            since: Timestamp::now(),
+            detail: String::new(),
+        };
+        let (wanted, listener, process, restarts) = (false, None, None, VecDeque::new());
+        let unit = Self {
+            busy: tokio::sync::Mutex::new(()),
+            state: Mutex::new(State { entry, listener, process, wanted, restarts }),
+            route: watch::Sender::new(route),
+            status: watch::Sender::new(status),
+            component,
+        };
+        unit.at(base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
+        unit
+    }
+
+    /// Its line of the registry.
+    pub(crate) fn entry(&self) -> Entry {
+        self.state().entry.clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.state().entry.status
+    }
+
+    /// Completes when it has a status that will do.
+    pub(crate) async fn until(&self, will_do: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.status.subscribe();
+        let reached = status.wait_for(will_do).await.map(|status| *status);
+        reached.unwrap_or(Status::Failed)
+    }
+
+    /// Where its requests go, and where they will.
+    pub(crate) fn route(&self) -> watch::Receiver<Route> {
+        self.route.subscribe()
+    }
+
+    pub(crate) fn lead(&self, route: Route) {
+        self.route.send_replace(route);
+    }
+
+    /// Lead requests to where it is.
+    pub(crate) fn lead_home(&self) {
+        let base = self.base();
+        self.lead(Route::To(base));
+    }
+
+    /// `http://HOST:PORT`.
+    pub(crate) fn base(&self) -> String {
+        let url = self.state().entry.health_url.clone();
+        url.strip_suffix("/health").unwrap_or(&url).to_owned()
+    }
+
+    /// Have the socket of this port; the one that it has, if it is that.
+    pub(crate) fn bind(&self, port: u16) -> Result<Arc<TcpListener>, BindError> {
+        if let Some(listener) = self.listener()
+            && (port == 0 || listener.local_addr().is_ok_and(|address| address.port() == port))
+        {
+            return Ok(listener);
+        }
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|why| match why.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken(port, holder::of_port(port)),
+            _ => BindError::Failed(port, why),
+        })?;
+        bound.set_nonblocking(true).map_err(|why| BindError::Failed(port, why))?;
+        Ok(Arc::new(bound))
+    }
+
+    /// Be on this socket from now on; gives the one before.
+    pub(crate) fn settle(&self, listener: &Arc<TcpListener>) -> Option<Arc<TcpListener>> {
+        let port = listener.local_addr().map_or(0, |address| address.port());
+        self.at(local(port), port);
+        self.state().listener.replace(Arc::clone(listener))
+    }
+
+    fn at(&self, base: String, port: u16) {
+        let mut state = self.state();
+        state.entry.port = port;
+        state.entry.metrics_url = format!("{base}/metrics");
+        state.entry.health_url = format!("{base}/health");
+    }
+
+    pub(crate) fn listener(&self) -> Option<Arc<TcpListener>> {
+        self.state().listener.clone()
+    }
+
+    /// Give its port back.
+    pub(crate) fn unbind(&self) {
+        self.state().listener = None;
+    }
+
+    pub(crate) fn process(&self) -> Option<Arc<Process>> {
+        self.state().process.clone()
+    }
+
+    pub(crate) fn set_process(&self, process: Option<Arc<Process>>) {
+        let mut state = self.state();
+        state.entry.pid = process.as_ref().map(|process| process.identity().pid);
+        state.process = process;
+    }
+
+    /// Whether this very process is the component's.
+    pub(crate) fn runs_as(&self, process: &Arc<Process>) -> bool {
+        self.state().process.as_ref().is_some_and(|own| Arc::ptr_eq(own, process))
+    }
+
+    pub(crate) fn wanted(&self) -> bool {
+        self.state().wanted
+    }
+
+    pub(crate) fn want(&self, wanted: bool) {
+        self.state().wanted = wanted;
+    }
+
+    /// Take a new status; says whether it is another than before.
+    pub(crate) fn set_status(&self, status: Status, detail: impl Into<String>) -> bool {
+        let mut state = self.state();
+        let changed = state.entry.status != status;
+        if changed {
+            state.entry.since = Timestamp::now();
+        }
+        if status == Status::Healthy {
+            state.entry.failures = 0;
+        }
+        state.entry.status = status;
+        state.entry.detail = detail.into();
+        drop(state);
+        self.status.send_replace(status);
+        changed
+    }
+
+    /// Note a check; gives how many failed in a row.
+    pub(crate) fn checked(&self, well: bool) -> u32 {
+        let mut state = self.state();
+        state.entry.last_check = Some(Timestamp::now());
+        state.entry.failures = if well { 0 } else { state.entry.failures.saturating_add(1) };
+        state.entry.failures
+    }
+
+    /// Note a restart, unless as many were made within the window as may be; gives how many there were before.
+    pub(crate) fn spend_restart(&self, most: u32, window: Duration) -> Result<u32, u32> {
+        let mut state = self.state();
+        state.restarts.retain(|at| at.elapsed() < window);
+        let made = u32::try_from(state.restarts.len()).unwrap_or(u32::MAX);
+        if made >= most {
+            return Err(made);
+        }
+        state.restarts.push_back(Instant::now());
+        Ok(made)
+    }
+
+    /// It was started again.
+    pub(crate) fn count_restart(&self) {
+        let mut state = self.state();
+        state.entry.restarts = state.entry.restarts.saturating_add(1);
+    }
+
+    /// Forget failures and restarts. Says whether it had failed for good.
+    pub(crate) fn reset(&self) -> bool {
+        let mut state = self.state();
+        state.restarts.clear();
+        state.entry.failures = 0;
+        state.entry.status == Status::Failed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn local(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
