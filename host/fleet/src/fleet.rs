@@ -195,6 +195,21 @@ impl Fleet {
         Ok(unit.entry())
     }
 
+    /// Ask every component that runs how it is, at once, and note the answers. Who is busy with one looks itself.
+    pub async fn check_now(&self) {
+        let running = self.inner.units.values().filter(|unit| match unit.component.place {
+            Place::Process => unit.process().is_some(),
+            Place::Elsewhere(_) => true,
+            Place::NotStarted => false,
+        });
+        let checks = running.map(|unit| async move {
+            if let Ok(_busy) = unit.busy.try_lock() {
+                self.check(unit).await;
+            }
+        });
+        futures_util::future::join_all(checks).await;
+    }
+
     pub(crate) fn unit(&self, name: &str) -> Result<&Arc<Unit>, HealError> {
         if self.inner.stopping.load(Ordering::SeqCst) {
             return Err(HealError::Stopping);

@@ -19,7 +19,12 @@ pub struct Component {
     pub required: bool,
     /// Where it runs.
     pub place: Place,
+    /// The path that says whether it is well, as a rule [`HEALTH`].
+    pub health_path: String,
 }
+
+/// Where a component says whether it is well.
+pub const HEALTH: &str = "/health";
 
 /// Where a component runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +87,7 @@ impl Default for Limits {
 pub struct Plan {
     components: BTreeMap<String, Component>,
     order: Vec<String>,
-    /// The first port of the first tier.
+    /// The first port of the first tier; 0 if every component takes a free one.
     pub first_port: u16,
     /// Times, thresholds and budgets.
     pub limits: Limits,
@@ -151,10 +156,11 @@ impl Plan {
             by_name.entry(known.name.to_owned()).or_insert_with(|| Component {
                 name: known.name.to_owned(),
                 tier: known.tier,
-                port: first_port + known.offset,
+                port: port_at(first_port, known.offset),
                 needs: Vec::new(),
                 required: false,
                 place: Place::NotStarted,
+                health_path: HEALTH.to_owned(),
             });
         }
         let order = order(&by_name)?;
@@ -172,11 +178,19 @@ impl Plan {
         self.components.get(name)
     }
 
-    /// Ports of a tier that no component is planned for.
+    /// Ports of a tier that no component is planned for; 0, which takes a free one, in a fleet without ranges.
     pub fn spare_ports(&self, tier: Tier) -> impl Iterator<Item = u16> {
         let taken: BTreeSet<u16> = self.components.values().map(|component| component.port).collect();
-        tier.offsets().map(|offset| self.first_port + offset).filter(move |port| !taken.contains(port))
+        let first = self.first_port;
+        let ports = tier.offsets().take(if first == 0 { 1 } else { usize::MAX });
+        ports.map(move |offset| port_at(first, offset)).filter(move |port| *port == 0 || !taken.contains(port))
     }
+}
+
+/// The port so far above the first one; 0 in a fleet without ranges.
+#[must_use]
+pub fn port_at(first_port: u16, offset: u16) -> u16 {
+    if first_port == 0 { 0 } else { first_port + offset }
 }
 
 impl Default for Plan {
@@ -238,7 +252,15 @@ mod tests {
 
     fn component(name: &str, tier: Tier, port: u16, needs: &[&str]) -> Component {
         let needs = needs.iter().map(|need| (*need).to_owned()).collect();
-        Component { name: name.to_owned(), tier, port, needs, required: true, place: Place::Process }
+        Component {
+            name: name.to_owned(),
+            tier,
+            port,
+            needs,
+            required: true,
+            place: Place::Process,
+            health_path: HEALTH.into(),
+        }
     }
 
     fn plan(components: Vec<Component>) -> Result<Plan, PlanError> {

@@ -78,12 +78,6 @@ impl Process {
         self.identity
     }
 
-    /// How it ended, if it has.
-    #[must_use]
-    pub(crate) fn ended(&self) -> Option<ExitStatus> {
-        *self.ended.borrow()
-    }
-
     /// Completes when it has ended.
     pub(crate) fn wait(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
         let mut ended = self.ended.clone();

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 /// Where requests to a component go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// To this `http://HOST:PORT`.
     To(String),
     /// Nowhere yet: it is being started, moved or healed. Requests wait.
@@ -145,7 +145,7 @@ impl Unit {
     /// `http://HOST:PORT`.
     pub(crate) fn base(&self) -> String {
         let url = self.state().entry.health_url.clone();
-        url.strip_suffix("/health").unwrap_or(&url).to_owned()
+        url.strip_suffix(&self.component.health_path).unwrap_or(&url).to_owned()
     }
 
     /// Have the socket of this port; the one that it has, if it is that.
@@ -174,7 +174,7 @@ impl Unit {
         let mut state = self.state();
         state.entry.port = port;
         state.entry.metrics_url = format!("{base}/metrics");
-        state.entry.health_url = format!("{base}/health");
+        state.entry.health_url = format!("{base}{}", self.component.health_path);
     }
 
     pub(crate) fn listener(&self) -> Option<Arc<TcpListener>> {

@@ -38,7 +38,15 @@ struct Stage {
 
 fn component(name: &str, port: u16, needs: &[&str]) -> Component {
     let needs = needs.iter().map(|need| (*need).to_owned()).collect();
-    Component { name: name.to_owned(), tier: Tier::Core, port, needs, required: true, place: Place::Process }
+    Component {
+        name: name.to_owned(),
+        tier: Tier::Core,
+        port,
+        needs,
+        required: true,
+        place: Place::Process,
+        health_path: "/health".into(),
+    }
 }
 
 async fn boot(components: Vec<Component>, first_port: u16, script: &'static str) -> Stage {
