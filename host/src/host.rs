@@ -139,7 +139,13 @@ impl Host {
     /// The HTTP API of this host.
     #[must_use]
     pub fn app(&self) -> App {
-        let (keys, limits) = (Keys::new(&self.file.auth), self.file.limits.clone());
+        self.app_in_fleet(None)
+    }
+
+    /// The HTTP API of this host as a kernel of a fleet, whose parts show this token.
+    #[must_use]
+    pub(crate) fn app_in_fleet(&self, token: Option<&str>) -> App {
+        let (keys, limits) = (Keys::new(&self.file.auth).with_token(token), self.file.limits.clone());
         let app = App::new(Arc::clone(&self.fleet), keys, limits, self.metrics.clone());
         let app = match &self.bus {
             Some(bus) => app.with_bus(Arc::clone(bus)),

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::http::header;
 use sd_notify::NotifyState;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower_service::Service;
 
 /// How long a process may take to begin anew, while nobody gives signs of life: a long ledger that was
@@ -71,6 +71,28 @@ pub(crate) async fn watchdog(host: Arc<Host>, mut router: Router) {
         } else if let Some(kernel) = written.stuck(&host) {
             tracing::error!(kernel, "the ledger has something to write and does not: no sign of life");
         } else {
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// Signs of life of a loop that turns often: sent at half of the time that the watchdog grants, and only while it turns.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    pause: Option<Duration>,
+    last: Option<Instant>,
+}
+
+impl Beat {
+    pub(crate) fn new() -> Self {
+        Self { pause: sd_notify::watchdog_enabled().map(|limit| limit / 2), last: None }
+    }
+
+    /// The loop has turned.
+    pub(crate) fn beat(&mut self) {
+        let Some(pause) = self.pause else { return };
+        if self.last.is_none_or(|last| last.elapsed() >= pause) {
+            self.last = Some(Instant::now());
             tell(&[NotifyState::Watchdog]);
         }
     }

@@ -30,6 +30,7 @@ pub use guardian::{Guardian, Order};
 pub use healing::{Diagnosis, HealError, Healing, Issue, Outcome, Playbook, Step};
 pub use holder::{Holder, Identity, of_port};
 pub use plan::{Component, HEALTH, Limits, Place, Plan, PlanError, port_at};
+pub use playbook::{Usage, usage};
 pub use probe::{Health, Probe, Silence};
 pub use process::{Lines, Program};
 pub use proxy::{Body, Proxy, ProxyError};

@@ -158,7 +158,7 @@ impl Fleet {
             health: health.to_string(),
             pid,
             open_files: pid.and_then(open_files),
-            memory_bytes: pid.and_then(memory_bytes),
+            memory_bytes: pid.and_then(usage).map(|used| used.memory_bytes),
             interfaces: interfaces(),
             recommendations: Vec::new(),
         };
@@ -214,11 +214,31 @@ fn open_files(pid: u32) -> Option<usize> {
     Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
-fn memory_bytes(pid: u32) -> Option<u64> {
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// Memory that it holds (its resident set), in bytes.
+    pub memory_bytes: u64,
+    /// Processor time that it has spent, in seconds.
+    pub cpu_seconds: f64,
+}
+
+/// What a process uses now; `None` if it is not there.
+#[must_use]
+pub fn usage(pid: u32) -> Option<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024)
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may hold anything, the fields begin with the third (proc(5)); 14 and 15 are times.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_ascii_whitespace().skip(11);
+    let ticks: f64 = times.next()?.parse::<f64>().ok()? + times.next()?.parse::<f64>().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    // The cast is of a number near 100.
+    #[allow(clippy::cast_precision_loss, reason = "it is about a hundred")]
+    let cpu_seconds = ticks / per_second as f64;
+    Some(Usage { memory_bytes: kib * 1024, cpu_seconds })
 }
 
 fn interfaces() -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::client::{Client, Remote};
+use super::kernel_run::{self, RunArgs};
 use super::output::{line, print_json, shown};
 use super::policy::subject::read_value;
 use crate::config::{self, DIGEST_PREFIX, File};
@@ -22,7 +23,8 @@ use std::path::{Path, PathBuf};
   gavel kernel replace prod --config gavel.yaml --why \"new limits\"
   gavel kernel rollback prod --why \"too strict\"
   gavel kernel update prod --policy policy.yaml --why \"agent-003 joins\"
-  gavel kernel add prod-002 --like prod")]
+  gavel kernel add prod-002 --like prod
+  gavel kernel run message_bus --listen 127.0.0.1:8100     (one kernel of a fleet)")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +37,7 @@ enum Command {
     Rollback(RollbackArgs),
     Update(UpdateArgs),
     Add(AddArgs),
+    Run(RunArgs),
 }
 
 /// Show the kernels: names, which kernel answers under each, and which did before.
@@ -147,6 +150,7 @@ pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
             send(&of(&args.remote, Some(&args.name)).client()?, "/policy", &body)?
         }
         Command::Add(args) => add(args)?,
+        Command::Run(args) => return kernel_run::run(args),
     };
     tell(&told, as_json)
 }

@@ -12,6 +12,7 @@ mod decide;
 mod demo;
 mod evidence;
 mod find;
+mod fleet;
 mod halt;
 mod health;
 mod incident;
@@ -20,6 +21,7 @@ mod init;
 mod investigate;
 mod kasmina;
 mod kernel;
+mod kernel_run;
 mod key;
 mod log;
 mod migrate;
@@ -60,6 +62,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Fleet(fleet::Args),
     Submit(submit::Args),
     Decide(decide::Args),
     Info(info::Args),
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
     let json = cli.json;
     let ended = match &cli.command {
         Command::Serve(args) => serve::run(args, json),
+        Command::Fleet(args) => fleet::run(args, json, cli.log.as_deref()),
         Command::Submit(args) => submit::run(args, json),
         Command::Decide(args) => decide::run(args),
         Command::Info(args) => info::run(args, json),

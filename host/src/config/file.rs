@@ -2,6 +2,7 @@
 
 use super::bus::{BUS_KERNEL, BusFile};
 use super::checkpoints::CheckpointsFile;
+use super::fleet::FleetFile;
 use super::kasmina::{EventsFile, KasminaFile};
 use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::monitoring::MonitoringFile;
@@ -71,6 +72,9 @@ pub struct File {
     /// Serve an event bus with plugins. Default: none.
     #[serde(default)]
     pub bus: Option<BusFile>,
+    /// Kernels as processes, for `gavel fleet up`. Default: the eleven of the table.
+    #[serde(default)]
+    pub fleet: FleetFile,
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
@@ -362,6 +366,7 @@ impl File {
             events: EventsFile::default(),
             kasmina: None,
             bus: None,
+            fleet: FleetFile::default(),
             limits: Limits::default(),
         }
     }
@@ -398,6 +403,7 @@ impl File {
         let names: Vec<&str> = self.kernels.iter().map(|kernel| kernel.id.as_str()).collect();
         self.kasmina.iter().try_for_each(|kasmina| kasmina.validate(&names))?;
         self.bus.iter().try_for_each(|bus| bus.validate(&names))?;
+        self.fleet.validate()?;
         self.limits.validate()
     }
 
@@ -419,6 +425,7 @@ impl File {
         self.tools.workspace.iter_mut().for_each(resolve);
         self.kasmina.iter_mut().for_each(|kasmina| kasmina.resolve_paths(folder));
         self.bus.iter_mut().for_each(|bus| bus.resolve_paths(folder));
+        self.fleet.resolve_paths(folder);
         if let Some(tls) = &mut self.tls {
             resolve(&mut tls.certificate);
             resolve(&mut tls.key);

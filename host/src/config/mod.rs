@@ -8,6 +8,7 @@
 mod bus;
 mod checkpoints;
 mod file;
+mod fleet;
 mod kasmina;
 mod life;
 mod monitoring;
@@ -25,6 +26,7 @@ pub use file::{
     ToolLimits, ToolsFile,
 };
 pub(crate) use file::{DIGEST_PREFIX, check_id};
+pub use fleet::{FleetFile, FleetKernelFile};
 pub use kasmina::{BackendChoice, EventsFile, KasminaFile};
 pub(crate) use monitoring::MONITORING_HOURS_MAX;
 pub use monitoring::MonitoringFile;

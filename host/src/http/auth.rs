@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Keys {
     by_digest: HashMap<[u8; 32], Arc<Key>>,
+    /// What the parts of a fleet show each other.
+    token: Option<[u8; 32]>,
 }
 
 /// What a key may do.
@@ -37,6 +39,8 @@ pub enum Caller {
     Key(Arc<Key>),
     /// Anybody, on a server without keys: every role.
     Anyone,
+    /// A part of the fleet that this server is of, by its name (`guardian`, `kernel:NAME`): every role.
+    Fleet(String),
     /// Nobody known, on a server with keys: public routes only.
     Unknown,
 }
@@ -82,7 +86,13 @@ impl Keys {
             };
             Some((digest(&key.hash)?, Arc::new(value)))
         });
-        Self { by_digest: by_digest.collect() }
+        Self { by_digest: by_digest.collect(), token: None }
+    }
+
+    /// The same, and the token of a fleet. That it is there makes nobody else need a key.
+    #[must_use]
+    pub fn with_token(self, token: Option<&str>) -> Self {
+        Self { token: token.map(digest_of), ..self }
     }
 
     /// Whether no key is configured.
@@ -96,17 +106,25 @@ impl Keys {
     /// # Errors
     /// [`Refusal::Browser`] on a server without keys.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let key =
+            sent.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let digest = key.map(|(_, key)| digest_of(key.trim()));
+        if digest.is_some() && digest == self.token {
+            let kernel = headers.get(gavel_kinds::KERNEL_HEADER).and_then(|value| value.to_str().ok());
+            return Ok(Caller::Fleet(kernel.map_or_else(|| GUARDIAN.to_owned(), |kernel| format!("kernel:{kernel}"))));
+        }
         if self.is_empty() {
             check_local(headers)?;
             return Ok(Caller::Anyone);
         }
-        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let key =
-            sent.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let found = key.and_then(|(_, key)| self.by_digest.get(&digest_of(key.trim())));
+        let found = digest.and_then(|digest| self.by_digest.get(&digest));
         Ok(found.map_or(Caller::Unknown, |key| Caller::Key(Arc::clone(key))))
     }
 }
+
+/// The name of a fleet's main process, among its parts.
+pub(crate) const GUARDIAN: &str = "guardian";
 
 /// SHA-256 of a key as it is sent.
 #[must_use]
@@ -137,8 +155,18 @@ impl Caller {
     pub fn name(&self) -> &str {
         match self {
             Self::Key(key) => &key.name,
+            Self::Fleet(name) => name,
             Self::Anyone => "anyone",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// The roles of its key; none where it has no key.
+    #[must_use]
+    pub fn roles(&self) -> &[Role] {
+        match self {
+            Self::Key(key) => &key.roles,
+            Self::Fleet(_) | Self::Anyone | Self::Unknown => &[],
         }
     }
 
@@ -147,7 +175,7 @@ impl Caller {
     pub fn actor(&self) -> Option<&str> {
         match self {
             Self::Key(key) => key.actor.as_deref(),
-            Self::Anyone | Self::Unknown => None,
+            Self::Fleet(_) | Self::Anyone | Self::Unknown => None,
         }
     }
 
@@ -157,7 +185,7 @@ impl Caller {
     /// [`Refusal`], which says what is missing.
     pub fn require(&self, roles: &[Role], kernel: Option<&str>) -> Result<(), Refusal> {
         let key = match self {
-            Self::Anyone => return Ok(()),
+            Self::Anyone | Self::Fleet(_) => return Ok(()),
             Self::Unknown => return Err(Refusal::Unauthenticated),
             Self::Key(key) => key,
         };

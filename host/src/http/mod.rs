@@ -29,6 +29,7 @@ mod values;
 
 pub use error::ApiError;
 pub use routes::{ROUTES, router};
+pub(crate) use serve::{Peer, serve_router};
 pub use serve::{Server, serve};
 
 use crate::bus::BusHost;

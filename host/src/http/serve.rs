@@ -1,7 +1,7 @@
 //! Listening: sockets, connections, and stopping without losing what is in flight.
 
 use super::{App, router, tls};
-use crate::config::TlsFile;
+use crate::config::{Limits, TlsFile};
 use anyhow::{Context, Result};
 use axum::Router;
 use hyper::body::Incoming;
@@ -21,7 +21,7 @@ use tower_service::Service;
 
 /// The address of the other end, put into every request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// A server that is bound and not yet serving.
 #[derive(Debug)]
@@ -56,6 +56,16 @@ impl Server {
         Ok(Self { address: listener.local_addr()?, listener, acceptor })
     }
 
+    /// A server on a socket that listens already, without TLS.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub fn on(listener: std::net::TcpListener) -> Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { address: listener.local_addr()?, listener, acceptor: None })
+    }
+
     /// `http` or `https`.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
@@ -66,10 +76,20 @@ impl Server {
 /// Serve until `stop` completes; then finish what is in flight, for as long as the limits grant.
 pub async fn serve(server: Server, app: App, stop: impl Future<Output = ()>) {
     let limits = app.inner.limits.clone();
+    let told = async {
+        stop.await;
+        app.stop();
+    };
+    serve_router(server, router(app.clone()), &limits, told).await;
+    app.idle().await;
+}
+
+/// Serve these routes until `stop` completes; then finish what is in flight, for as long as the limits grant.
+pub(crate) async fn serve_router(server: Server, router: Router, limits: &Limits, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let connections = Arc::new(Connections {
-        router: router(app.clone()),
+        router,
         tls: server.acceptor.map(|acceptor| acceptor.0),
         header_timeout: Duration::from_millis(limits.header_timeout_ms),
     });
@@ -86,9 +106,8 @@ pub async fn serve(server: Server, app: App, stop: impl Future<Output = ()>) {
             drop(slot);
         });
     }
-    app.stop();
     drop(server.listener);
-    finish(&app, graceful, Duration::from_millis(limits.shutdown_grace_ms)).await;
+    finish(graceful, Duration::from_millis(limits.shutdown_grace_ms)).await;
 }
 
 type Slot = tokio::sync::OwnedSemaphorePermit;
@@ -111,14 +130,13 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpSt
     }
 }
 
-async fn finish(app: &App, graceful: GracefulShutdown, grace: Duration) {
+async fn finish(graceful: GracefulShutdown, grace: Duration) {
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!(
             grace_ms = grace.as_millis(),
             "connections were still open when the grace ended (limits.shutdown_grace_ms)"
         );
     }
-    app.idle().await;
 }
 
 struct Connections {

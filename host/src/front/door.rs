@@ -1,0 +1,108 @@
+//! Requests that are a kernel's: to whom, and what it is told of who sent them.
+
+use super::Front;
+use crate::http::Peer;
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use gavel_fleet::{Plan, ProxyError, Status};
+use http_body_util::BodyExt;
+use serde_json::json;
+
+/// Who gets what is nobody else's.
+const GOVERNANCE: &str = "governance";
+/// Beside the fleet's token: a request was passed on by the main API.
+pub(crate) const FRONT_HEADER: HeaderName = HeaderName::from_static("gavel-front");
+/// Counts beside [`FRONT_HEADER`] only: where the request came from.
+pub(crate) const PEER_HEADER: HeaderName = HeaderName::from_static("gavel-peer");
+
+/// The kernel that a path is of, and the path there.
+pub(super) fn destination(plan: &Plan, uri: &Uri) -> (String, String) {
+    let whole = uri.path_and_query().map_or("/", |path| path.as_str());
+    let (first, rest) = split(whole);
+    match kernel_of(plan, first) {
+        Some(kernel) => (kernel, rest),
+        None => (GOVERNANCE.to_owned(), whole.to_owned()),
+    }
+}
+
+/// `/first/rest?query` as `first` and `/rest?query`.
+fn split(path: &str) -> (&str, String) {
+    let path = path.trim_start_matches('/');
+    let end = path.find(['/', '?']).unwrap_or(path.len());
+    let (first, rest) = path.split_at(end);
+    (first, if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
+}
+
+/// The kernel of this name, which may lack its `_kernel` or `_service`.
+pub(super) fn kernel_of(plan: &Plan, name: &str) -> Option<String> {
+    if name.is_empty() {
+        return None;
+    }
+    let names = ["", "_kernel", "_service"].map(|ending| format!("{name}{ending}"));
+    names.into_iter().find(|name| plan.find(name).is_some())
+}
+
+/// Pass a request on, and its answer back.
+pub(super) async fn forward(State(front): State<Front>, request: Request) -> Response {
+    let inner = &front.inner;
+    let (kernel, path) = destination(inner.fleet.plan(), request.uri());
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let (mut head, body) = request.into_parts();
+    let version = std::mem::take(&mut head.version);
+    tracing::trace!(?version, kernel, path, "passed on");
+    head.headers.remove(&PEER_HEADER);
+    if let Ok(token) = HeaderValue::from_str(&inner.token) {
+        head.headers.insert(FRONT_HEADER, token);
+    }
+    if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.to_string()).ok()) {
+        head.headers.insert(PEER_HEADER, peer);
+    }
+    let body = body.map_err(Into::into).boxed_unsync();
+    let response = match inner.proxy.forward(&kernel, &path, Request::from_parts(head, body)).await {
+        Ok(response) => response.map(axum::body::Body::new).into_response(),
+        Err(why) => failed(&front, &kernel, &why),
+    };
+    inner.counts.answered(&kernel, response.status().as_u16());
+    response
+}
+
+fn failed(front: &Front, kernel: &str, why: &ProxyError) -> Response {
+    let status = front.inner.fleet.entry(kernel).map(|entry| entry.status);
+    let code = match why {
+        ProxyError::Unknown(_) => StatusCode::NOT_FOUND,
+        ProxyError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ProxyError::BrokeOff { .. } => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({"error": why.to_string(), "kernel": kernel, "status": status});
+    let mut response = (code, Json(body)).into_response();
+    let comes_back = status.is_some_and(|status| matches!(status, Status::Starting | Status::Unhealthy));
+    if code == StatusCode::SERVICE_UNAVAILABLE && comes_back {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_their_kernels_and_all_others_to_governance() {
+        let plan = Plan::default();
+        let check = |path: &str, kernel: &str, rest: &str| {
+            let uri: Uri = path.parse().unwrap();
+            assert_eq!(destination(&plan, &uri), (kernel.to_owned(), rest.to_owned()), "{path}");
+        };
+        check("/audit_trail/search?q=a/b", "audit_trail", "/search?q=a/b");
+        check("/librarian/search?query=x", "librarian_kernel", "/search?query=x");
+        check("/alert_service", "alert_service", "/");
+        check("/alert?x=1", "alert_service", "/?x=1");
+        check("/submit", GOVERNANCE, "/submit");
+        check("/governance/health", GOVERNANCE, "/health");
+        check("/kernels/prod/records?limit=1", GOVERNANCE, "/kernels/prod/records?limit=1");
+        check("/", GOVERNANCE, "/");
+    }
+}

@@ -1,0 +1,124 @@
+//! One kernel as a process: on the socket that its fleet hands it, or on one of its own.
+
+use crate::clock::Clock;
+use crate::config::{File, Role};
+use crate::http::auth::{Caller as Shown, Keys};
+use crate::http::{self, Server};
+use anyhow::{Context, Result};
+use axum::http::HeaderMap;
+use gavel_kinds::{Bounds, Caller, Fault, Identify, Peers, Seed};
+use prometheus_client::registry::Registry;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The variable in which a kernel finds the main API of its fleet.
+pub const DOOR_VARIABLE: &str = "GAVEL_FLEET_URL";
+/// The variable in which it finds the token by which the parts of a fleet know each other.
+pub const TOKEN_VARIABLE: &str = "GAVEL_FLEET_TOKEN";
+
+/// The variable in which it finds the process that started it.
+pub const PID_VARIABLE: &str = "GAVEL_FLEET_PID";
+
+/// What a kernel that is a whole host finds around it.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    pub(super) file: File,
+    pub(super) data: PathBuf,
+    pub(super) token: Option<String>,
+}
+
+/// Set once, before the one kernel of this process is opened.
+static SURROUNDINGS: OnceLock<Surroundings> = OnceLock::new();
+
+impl Surroundings {
+    /// Of the one kernel that this process is.
+    pub(super) fn of_this_process() -> Result<Self> {
+        SURROUNDINGS.get().cloned().context("this kind of kernel needs a process of its own")
+    }
+}
+
+/// Where a kernel's things lie.
+#[must_use]
+pub fn folder(data: &Path, kernel: &str) -> PathBuf {
+    data.join("fleet").join(kernel)
+}
+
+/// Serve one kernel of a configuration until `stop` is cancelled.
+///
+/// # Errors
+/// If there is no such kernel in the configuration, or it cannot be opened.
+pub async fn serve(name: &str, server: Server, file: File, data: &Path, stop: CancellationToken) -> Result<()> {
+    let kind = file.fleet.kind(name).map_err(anyhow::Error::msg)?;
+    let token = std::env::var(TOKEN_VARIABLE).ok();
+    let door = std::env::var(DOOR_VARIABLE).ok();
+    let peers = match (&door, &token) {
+        (Some(door), Some(token)) => Peers::behind(name, door, token),
+        _ => Peers::none(name),
+    };
+    let folder = folder(data, name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+    let surroundings = Surroundings { file: file.clone(), data: data.to_owned(), token: token.clone() };
+    let _ = SURROUNDINGS.set(surroundings);
+    let seed = Seed {
+        name: name.to_owned(),
+        folder,
+        settings: file.fleet.settings(name),
+        clock: Arc::new(|| Clock::System.now_ms()),
+        peers,
+        stop: stop.clone(),
+        metrics: Registry::default(),
+    };
+    let kernel = (kind.open)(seed).await.with_context(|| format!("kernel `{name}` cannot be opened"))?;
+    let bounds = Bounds {
+        body_bytes_max: file.limits.max_body_bytes,
+        in_flight_max: file.limits.max_in_flight,
+        timeout: Duration::from_millis(file.limits.request_timeout_ms.max(file.fleet.proxy_timeout_ms)),
+    };
+    let (router, finish) = gavel_kinds::router(name, kernel, identify(&file, token.as_deref()), bounds);
+    tracing::info!(kernel = name, address = %server.address, "serving");
+    http::serve_router(server, router, &file.limits, stop.cancelled_owned()).await;
+    finish.await;
+    Ok(())
+}
+
+/// Who shows which key: the keys of the configuration, and the token of the fleet.
+fn identify(file: &File, token: Option<&str>) -> Identify {
+    let keys = Keys::new(&file.auth).with_token(token);
+    Arc::new(move |headers: &HeaderMap| {
+        let shown = keys.caller(headers).map_err(|refusal| Fault::forbidden(refusal.to_string()))?;
+        Ok(caller(&shown))
+    })
+}
+
+/// The same caller, for kinds.
+pub(crate) fn caller(shown: &Shown) -> Caller {
+    match shown {
+        Shown::Unknown => Caller::unknown(),
+        Shown::Anyone => Caller::trusted(shown.name()),
+        Shown::Fleet(_) => Caller::trusted(shown.name()),
+        Shown::Key(_) => Caller {
+            name: shown.name().to_owned(),
+            actor: shown.actor().map(str::to_owned),
+            roles: shown.roles().iter().map(|role| of_kinds(*role)).collect(),
+        },
+    }
+}
+
+fn of_kinds(role: Role) -> gavel_kinds::Role {
+    match role {
+        Role::Agent => gavel_kinds::Role::Agent,
+        Role::Operator => gavel_kinds::Role::Operator,
+        Role::Auditor => gavel_kinds::Role::Auditor,
+    }
+}
+
+/// The listening socket that a fleet handed over as standard input, if it did.
+#[must_use]
+pub fn inherited_socket() -> Option<std::net::TcpListener> {
+    let descriptor: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let listening = rustix::net::sockopt::socket_acceptconn(&descriptor).unwrap_or(false);
+    listening.then(|| std::net::TcpListener::from(descriptor))
+}
