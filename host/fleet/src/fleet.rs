@@ -1,21 +1,20 @@
 //! The fleet: all components, started in their order, stopped in the reverse.
 
 use crate::guardian::{Ended, Guardian};
-use crate::healing::{HealError, Healing, Step};
+use crate::healing::{HealError, Healing, Issue, Step};
 use crate::holder::Identity;
 use crate::plan::{Component, Place, Plan};
 use crate::probe::{Health, Probe};
 use crate::process::{Lines, Ours, Owned, Process, Program, end_stale};
 use crate::registry::{Entry, Status};
-use crate::unit::{BindError, Route, Unit};
+use crate::unit::{Route, Unit};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc, watch};
 
 /// How a component's program is called, by the component.
 pub type Programs = Box<dyn Fn(&Component) -> Program + Send + Sync>;
@@ -64,7 +63,8 @@ pub(crate) struct Inner {
     pub(crate) probe: Probe,
     pub(crate) witness: Arc<dyn Witness>,
     pub(crate) history: Mutex<VecDeque<Arc<Healing>>>,
-    pub(crate) stopping: AtomicBool,
+    /// Whether the fleet is going down, for good.
+    pub(crate) stopping: watch::Sender<bool>,
     programs: Programs,
     lines: Lines,
     /// Tells Guardian of processes that ended.
@@ -91,7 +91,7 @@ impl Fleet {
             ours: Ours::open(&processes_file)?,
             probe: Probe::default(),
             history: Mutex::default(),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             plan,
             witness,
             programs,
@@ -135,11 +135,11 @@ impl Fleet {
 
     /// Stop every component, who needs before what is needed, and take none of them up again.
     pub async fn stop(&self) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
+        self.inner.stopping.send_replace(true);
         let order: Vec<&Component> = self.inner.plan.in_order().collect();
-        let mut stopped: BTreeMap<&str, tokio::sync::watch::Sender<bool>> = BTreeMap::new();
+        let mut stopped: BTreeMap<&str, watch::Sender<bool>> = BTreeMap::new();
         for component in &order {
-            stopped.insert(&component.name, tokio::sync::watch::Sender::new(false));
+            stopped.insert(&component.name, watch::Sender::new(false));
         }
         let one = |component: &Component| {
             let needed_by = order.iter().filter(|other| other.needs.contains(&component.name));
@@ -166,7 +166,7 @@ impl Fleet {
     /// [`HealError`].
     pub async fn stop_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
         let unit = self.unit(name)?;
-        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        let _busy = self.alone(unit).await?;
         Ok(vec![self.stop_unit(unit, Status::Stopped, "an operator stopped it").await])
     }
 
@@ -176,9 +176,11 @@ impl Fleet {
     /// [`HealError`].
     pub async fn restart_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
         let unit = self.unit(name)?;
-        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
-        unit.lead(Route::Hold);
+        let _busy = self.alone(unit).await?;
         let mut steps = vec![self.stop_unit(unit, Status::Starting, "it is being started again").await];
+        if !steps[0].ok {
+            return Ok(steps);
+        }
         steps.extend(self.start_unit(unit, unit.entry().port).await);
         Ok(steps)
     }
@@ -202,16 +204,21 @@ impl Fleet {
             Place::Elsewhere(_) => true,
             Place::NotStarted => false,
         });
-        let checks = running.map(|unit| async move {
-            if let Ok(_busy) = unit.busy.try_lock() {
-                self.check(unit).await;
-            }
-        });
-        futures_util::future::join_all(checks).await;
+        futures_util::future::join_all(running.map(|unit| self.check(unit))).await;
+    }
+
+    /// Have a component alone. Who only notes how it is gives it back at once; who works on it does not.
+    pub(crate) async fn alone<'a>(&self, unit: &'a Unit) -> Result<MutexGuard<'a, ()>, HealError> {
+        let busy = tokio::time::timeout(BUSY_PATIENCE, unit.busy.lock()).await;
+        busy.map_err(|_| HealError::Busy(unit.component.name.clone()))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.inner.stopping.borrow()
     }
 
     pub(crate) fn unit(&self, name: &str) -> Result<&Arc<Unit>, HealError> {
-        if self.inner.stopping.load(Ordering::SeqCst) {
+        if self.is_stopping() {
             return Err(HealError::Stopping);
         }
         self.inner.units.get(name).ok_or_else(|| HealError::Unknown(name.to_owned()))
@@ -254,17 +261,13 @@ impl Fleet {
     /// Start a component on this port, and wait until it is well. Its steps; it is well if all are.
     pub(crate) async fn start_unit(&self, unit: &Arc<Unit>, port: u16) -> Vec<Step> {
         unit.want(true);
-        unit.lead(Route::Hold);
         let begun = Instant::now();
         let listener = match unit.bind(port) {
             Ok(listener) => listener,
             Err(why) => {
                 self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
-                let step = step("bind", begun, false, why.to_string());
-                if matches!(why, BindError::Taken(..)) {
-                    self.ask_for_healing(unit, Ended::PortTaken(Arc::clone(unit)));
-                }
-                return vec![step];
+                self.ask_for_healing(unit, Issue::PortConflict);
+                return vec![step("bind", begun, false, why.to_string())];
             }
         };
         let bound = step("bind", begun, true, format!("port {}", port_of(&listener)));
@@ -276,6 +279,8 @@ impl Fleet {
     /// Start a component on this socket, and wait until it is well.
     pub(crate) async fn start_on(&self, unit: &Arc<Unit>, listener: &Arc<TcpListener>) -> Vec<Step> {
         let name = &unit.component.name;
+        unit.want(true);
+        unit.lead(Route::Hold);
         unit.settle(listener);
         self.tell_status(unit, Status::Starting, "it was started and is not well yet").await;
         let begun = Instant::now();
@@ -285,6 +290,7 @@ impl Fleet {
             Err(why) => {
                 let detail = format!("{} cannot be started: {why}", program.path.display());
                 self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
+                self.ask_for_healing(unit, Issue::ProcessCrashed);
                 return vec![step("start", begun, false, detail)];
             }
         };
@@ -313,6 +319,7 @@ impl Fleet {
         let limits = &self.inner.plan.limits;
         let until = Instant::now() + limits.start_timeout;
         let mut pause = Duration::from_millis(2);
+        let mut stopping = self.inner.stopping.subscribe();
         loop {
             let url = unit.entry().health_url;
             let patience = limits.check_timeout.min(until.saturating_duration_since(Instant::now()));
@@ -321,6 +328,7 @@ impl Fleet {
                     let how = status.map_or_else(|| "unknown how".to_owned(), |status| status.to_string());
                     return Err(format!("its process ended before it was well: {how}"));
                 }
+                _ = stopping.wait_for(|stopping| *stopping) => return Err("the fleet is stopping".to_owned()),
                 health = self.inner.probe.ask(&url, patience) => health,
             };
             if asked == Health::Well {
@@ -335,15 +343,13 @@ impl Fleet {
         }
     }
 
-    /// Stop a component's process, if it has one.
+    /// Stop a component's process, if it has one, after the requests on their way to it.
     pub(crate) async fn stop_unit(&self, unit: &Arc<Unit>, then: Status, detail: &str) -> Step {
         let begun = Instant::now();
         let name = &unit.component.name;
         let stays = then == Status::Starting;
         unit.want(stays);
-        if !stays {
-            unit.lead(Route::Down(detail.to_owned()));
-        }
+        unit.lead(if stays { Route::Hold } else { Route::Down(detail.to_owned()) });
         let Some(process) = unit.process() else {
             if unit.component.place == Place::Process {
                 self.tell_status(unit, then, detail).await;
@@ -354,6 +360,7 @@ impl Fleet {
             return step("stop", begun, true, "it did not run".to_owned());
         };
         let pid = process.identity().pid;
+        let left = self.drain(unit).await;
         // From here on its end is no news.
         unit.set_process(None);
         let stopped = process.stop(self.inner.plan.limits.stop_grace).await;
@@ -362,17 +369,35 @@ impl Fleet {
             unit.unbind();
         }
         self.tell_status(unit, then, detail).await;
+        let left = if left == 0 { String::new() } else { format!("; {left} requests had no answer before it was told") };
         match stopped {
-            Ok(false) => step("stop", begun, true, format!("process {pid} ended")),
-            Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace")),
+            Ok(false) => step("stop", begun, true, format!("process {pid} ended{left}")),
+            Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace{left}")),
             Err(why) => step("stop", begun, false, why.to_string()),
         }
     }
 
-    /// Ask a component how it is, and note it.
+    /// Wait until what is on its way to a component, to which nothing more is sent, is answered; gives what is left. One
+    /// that does not answer is not waited for.
+    async fn drain(&self, unit: &Unit) -> usize {
+        if unit.status() != Status::Healthy {
+            return unit.on_their_way.count();
+        }
+        let patience = DRAIN_MAX.min(self.inner.plan.limits.stop_grace);
+        match tokio::time::timeout(patience, unit.on_their_way.none()).await {
+            Ok(()) => 0,
+            Err(_) => unit.on_their_way.count(),
+        }
+    }
+
+    /// Ask a component how it is, and note it, unless it is another's or another by then. Who has it looks itself.
     pub(crate) async fn check(&self, unit: &Arc<Unit>) {
-        let entry = unit.entry();
+        let (entry, process) = (unit.entry(), unit.process());
         let health = self.inner.probe.ask(&entry.health_url, self.inner.plan.limits.check_timeout).await;
+        let Ok(_busy) = unit.busy.try_lock() else { return };
+        if process.as_ref().is_some_and(|process| !unit.runs_as(process)) || unit.entry().pid != entry.pid {
+            return;
+        }
         let well = health == Health::Well;
         let failures = unit.checked(well);
         if well {
@@ -402,8 +427,9 @@ impl Fleet {
         });
     }
 
-    fn ask_for_healing(&self, unit: &Arc<Unit>, what: Ended) {
-        if self.inner.ended.send(what).is_err() {
+    /// Tell Guardian of a start that left no process behind whose end it would see.
+    fn ask_for_healing(&self, unit: &Arc<Unit>, issue: Issue) {
+        if self.inner.ended.send(Ended::NotStarted { unit: Arc::clone(unit), issue }).is_err() {
             tracing::error!(kernel = unit.component.name, "Guardian has gone: nobody heals it");
         }
     }
@@ -444,6 +470,12 @@ impl Fleet {
         (!current.contains(&owned.identity)).then_some((name, owned.identity))
     }
 }
+
+/// How long requests on their way are waited for before their process is told to end. What it has read by then it answers
+/// all the same; longer ones (uploads, polls) would only keep those waiting that came after.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long somebody who works on a component is waited for, before it is said to be busy.
+const BUSY_PATIENCE: Duration = Duration::from_millis(100);
 
 pub(crate) fn port_of(listener: &TcpListener) -> u16 {
     listener.local_addr().map_or(0, |address| address.port())

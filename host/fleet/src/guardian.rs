@@ -9,14 +9,14 @@ use crate::plan::Place;
 use crate::probe::Health;
 use crate::process::Process;
 use crate::registry::{Entry, Status};
-use crate::unit::{Route, Unit};
+use crate::unit::Unit;
 use jiff::Timestamp;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// What Guardian is told at once.
 #[derive(Debug)]
@@ -30,8 +30,13 @@ pub(crate) enum Ended {
         /// So.
         status: Option<ExitStatus>,
     },
-    /// A component's port is another's.
-    PortTaken(Arc<Unit>),
+    /// A component could not be started, and there is no process whose end would be seen.
+    NotStarted {
+        /// Which.
+        unit: Arc<Unit>,
+        /// Why.
+        issue: Issue,
+    },
 }
 
 /// Watches a fleet.
@@ -65,16 +70,19 @@ impl Guardian {
         Self { fleet, hears }
     }
 
-    /// Watch until the fleet is stopped. `alive` is called at each turn of the loop, for a watchdog.
-    pub async fn watch(mut self, mut alive: impl FnMut()) {
+    /// Watch until the fleet is stopped. `alive` is called at each turn of the loop, for a watchdog, which says how often
+    /// that must be; without one the loop turns when there is something to do.
+    pub async fn watch(mut self, beat_every: Option<Duration>, mut alive: impl FnMut()) {
         let every = self.fleet.inner.plan.limits.check_every;
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut beats = tokio::time::interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = beat_every.map(tokio::time::interval);
+        let mut stopping = self.fleet.inner.stopping.subscribe();
         let mut work = JoinSet::new();
-        while !self.fleet.inner.stopping.load(Ordering::SeqCst) {
+        while !self.fleet.is_stopping() {
             tokio::select! {
-                _ = beats.tick() => {}
+                () = next(&mut beats) => {}
+                _ = stopping.changed() => {}
                 _ = ticks.tick() => check_all(&self.fleet, &mut work),
                 told = self.hears.recv() => match told {
                     Some(told) => heal_at_once(&self.fleet, told, &mut work),
@@ -89,8 +97,12 @@ impl Guardian {
     }
 }
 
-/// How often the loop turns at least.
-const BEAT: Duration = Duration::from_millis(500);
+async fn next(beats: &mut Option<Interval>) {
+    match beats {
+        Some(beats) => drop(beats.tick().await),
+        None => std::future::pending().await,
+    }
+}
 
 fn check_all(fleet: &Fleet, work: &mut JoinSet<()>) {
     for unit in fleet.inner.units.values() {
@@ -110,7 +122,7 @@ fn heal_at_once(fleet: &Fleet, told: Ended, work: &mut JoinSet<()>) {
     let fleet = fleet.clone();
     work.spawn(async move {
         match told {
-            Ended::PortTaken(unit) => fleet.heal_unasked(&unit, Issue::PortConflict).await,
+            Ended::NotStarted { unit, issue } => fleet.heal_unasked(&unit, issue).await,
             Ended::Process { unit, process, status } => fleet.process_ended(&unit, &process, status).await,
         }
     });
@@ -131,10 +143,9 @@ impl Fleet {
     }
 
     async fn process_ended(&self, unit: &Arc<Unit>, process: &Arc<Process>, status: Option<ExitStatus>) {
-        if !unit.runs_as(process) || !unit.wanted() {
+        if !unit.hold_for(process) {
             return;
         }
-        unit.lead(Route::Hold);
         let how = status.map_or_else(|| "it is not known how".to_owned(), |status| status.to_string());
         let detail = format!("process {} ended: {how}", process.identity().pid);
         tracing::warn!(kernel = unit.component.name, "{detail}");
@@ -152,9 +163,13 @@ impl Fleet {
     }
 
     /// Heal what Guardian itself found, again and again within its budget, until it is well, given up, or another's task.
+    /// One at a time for each component: news that come meanwhile are seen by the one who is at it.
     async fn heal_unasked(&self, unit: &Arc<Unit>, issue: Issue) {
+        if !unit.tend() {
+            return;
+        }
         let mut order = Order::of_guardian(issue);
-        while unit.wanted() && !self.inner.stopping.load(Ordering::SeqCst) {
+        while !unit.let_go() && !self.is_stopping() {
             let limits = &self.inner.plan.limits;
             match unit.spend_restart(limits.restarts_max, limits.restarts_window) {
                 Ok(before) => tokio::time::sleep(backoff(before, limits.backoff_first, limits.backoff_max)).await,
@@ -163,19 +178,23 @@ impl Fleet {
                     let last = unit.entry().detail;
                     let detail = format!("given up after {made} restarts in {window} s (restarts_max): {last}");
                     self.give_up(unit, &detail).await;
-                    return;
+                    continue;
                 }
             }
-            match self.heal(&unit.component.name, order.clone()).await {
-                Ok(healing) if healing.overall_success => return,
-                Ok(_) => order.issue = Issue::ProcessCrashed,
-                Err(_) => return,
+            let _busy = unit.busy.lock().await;
+            if !unit.is_to_be_healed() || self.is_stopping() {
+                continue;
             }
+            let healing = self.heal_alone(unit, order.clone()).await;
+            order.issue = what_is_left(&healing);
         }
     }
 
     async fn give_up(&self, unit: &Arc<Unit>, detail: &str) {
         let _busy = unit.busy.lock().await;
+        if !unit.is_to_be_healed() {
+            return;
+        }
         self.stop_unit(unit, Status::Failed, detail).await;
         tracing::error!(kernel = unit.component.name, "{detail}; `reset-failures` starts it again");
         self.inner.witness.record(News::GivenUp(unit.entry())).await;
@@ -188,13 +207,18 @@ impl Fleet {
     /// [`HealError`]: nothing was done then.
     pub async fn heal(&self, name: &str, order: Order) -> Result<Arc<Healing>, HealError> {
         let unit = Arc::clone(self.unit(name)?);
-        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        let _busy = self.alone(&unit).await?;
+        Ok(self.heal_alone(&unit, order).await)
+    }
+
+    /// The same for a component whose lock the caller holds.
+    async fn heal_alone(&self, unit: &Arc<Unit>, order: Order) -> Arc<Healing> {
         let (began_at, port) = (Timestamp::now(), unit.entry().port);
         let only = order.action.map(|action| [action]);
         let playbooks = only.as_ref().map_or(order.issue.playbooks(), |only| only.as_slice());
         let mut results: Vec<Outcome> = Vec::new();
         for playbook in playbooks {
-            let outcome = self.play(&unit, *playbook).await;
+            let outcome = self.play(unit, *playbook).await;
             let helped = outcome.success;
             results.push(outcome);
             if helped {
@@ -203,7 +227,7 @@ impl Fleet {
         }
         let overall_success = results.last().is_some_and(|last| last.success);
         let healing = Arc::new(Healing {
-            component: name.to_owned(),
+            component: unit.component.name.clone(),
             port,
             issue: order.issue,
             severity: order.severity,
@@ -216,7 +240,7 @@ impl Fleet {
         });
         self.remember(&healing);
         self.inner.witness.record(News::Healed(Arc::clone(&healing))).await;
-        Ok(healing)
+        healing
     }
 
     /// Heal every component that is to run and does not answer. Gives each with what came of it.
@@ -238,6 +262,13 @@ impl Fleet {
         }
         healed
     }
+}
+
+/// What is wrong after a healing that did not help.
+fn what_is_left(healing: &Healing) -> Issue {
+    let steps = healing.results.iter().flat_map(|result| &result.steps);
+    let taken = steps.filter(|step| step.step == "bind").any(|step| !step.ok);
+    if taken { Issue::PortConflict } else { Issue::ProcessCrashed }
 }
 
 /// The wait before a restart that has so many before it: none before the first, then doubled, with jitter of a half.

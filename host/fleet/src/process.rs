@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -41,8 +41,8 @@ pub(crate) struct Process {
     ended: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// The longest line of output that is kept whole, in bytes.
-const LINE_BYTES_MAX: usize = 16 << 10;
+/// The longest line of output that is kept whole, in bytes; a longer one comes in pieces.
+const LINE_BYTES_MAX: u64 = 16 << 10;
 
 impl Process {
     /// Start a component's program on this socket.
@@ -124,9 +124,8 @@ fn gather(name: &str, output: Option<impl AsyncRead + Send + Unpin + 'static>, l
     tokio::spawn(async move {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
-        while let Ok(1..) = output.read_until(b'\n', &mut line).await {
-            let shown = &line[..line.len().min(LINE_BYTES_MAX)];
-            lines(&name, String::from_utf8_lossy(shown).trim_end());
+        while let Ok(1..) = (&mut output).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            lines(&name, String::from_utf8_lossy(&line).trim_end());
             line.clear();
         }
     });

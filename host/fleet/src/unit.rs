@@ -3,6 +3,7 @@
 //! Whoever starts, stops or moves it holds [`Unit::busy`]: one at a time.
 
 use crate::holder::{self, Holder};
+use crate::passage::OnTheirWay;
 use crate::plan::{Component, Place};
 use crate::process::Process;
 use crate::registry::{Entry, Status};
@@ -17,12 +18,21 @@ use tokio::sync::watch;
 /// Where requests to a component go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// To this `http://HOST:PORT`.
-    To(String),
+    /// There.
+    To(Target),
     /// Nowhere yet: it is being started, moved or healed. Requests wait.
     Hold,
     /// Nowhere: it is down, and why.
     Down(String),
+}
+
+/// Where a component is, in one of its lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// `http://HOST:PORT`.
+    pub(crate) base: String,
+    /// Another for each process: a connection to one is never used for the next, though it has the same address.
+    pub(crate) life: u64,
 }
 
 /// A component at work.
@@ -31,6 +41,8 @@ pub(crate) struct Unit {
     pub(crate) component: Component,
     /// Held by whoever starts, stops, heals or moves it.
     pub(crate) busy: tokio::sync::Mutex<()>,
+    /// Requests that were sent to it and are not being answered yet.
+    pub(crate) on_their_way: Arc<OnTheirWay>,
     state: Mutex<State>,
     route: watch::Sender<Route>,
     status: watch::Sender<Status>,
@@ -45,6 +57,10 @@ struct State {
     wanted: bool,
     /// When it was started again, as far as that counts.
     restarts: VecDeque<Instant>,
+    /// Which of its lives it is in.
+    life: u64,
+    /// Whether Guardian is at it already.
+    tended: bool,
 }
 
 /// Why a port cannot be had.
@@ -82,7 +98,9 @@ impl Unit {
         let (status, route, base) = match &component.place {
             Place::NotStarted => (Status::NotStarted, Route::Down("it is not started".to_owned()), None),
             Place::Process => (Status::Stopped, Route::Hold, None),
-            Place::Elsewhere(url) => (Status::Starting, Route::To(url.clone()), Some(url.clone())),
+            Place::Elsewhere(url) => {
+                (Status::Starting, Route::To(Target { base: url.clone(), life: 0 }), Some(url.clone()))
+            }
         };
         let entry = Entry {
             name: component.name.clone(),
@@ -99,10 +117,12 @@ impl Unit {
             since: Timestamp::now(),
             detail: String::new(),
         };
-        let (wanted, listener, process, restarts) = (false, None, None, VecDeque::new());
+        let (listener, process, restarts) = (None, None, VecDeque::new());
+        let state = State { entry, listener, process, wanted: false, restarts, life: 0, tended: false };
         let unit = Self {
             busy: tokio::sync::Mutex::new(()),
-            state: Mutex::new(State { entry, listener, process, wanted, restarts }),
+            on_their_way: Arc::default(),
+            state: Mutex::new(state),
             route: watch::Sender::new(route),
             status: watch::Sender::new(status),
             component,
@@ -138,14 +158,10 @@ impl Unit {
 
     /// Lead requests to where it is.
     pub(crate) fn lead_home(&self) {
-        let base = self.base();
-        self.lead(Route::To(base));
-    }
-
-    /// `http://HOST:PORT`.
-    pub(crate) fn base(&self) -> String {
-        let url = self.state().entry.health_url.clone();
-        url.strip_suffix(&self.component.health_path).unwrap_or(&url).to_owned()
+        let state = self.state();
+        let url = &state.entry.health_url;
+        let base = url.strip_suffix(&self.component.health_path).unwrap_or(url).to_owned();
+        self.lead(Route::To(Target { base, life: state.life }));
     }
 
     /// Have the socket of this port; the one that it has, if it is that.
@@ -155,6 +171,11 @@ impl Unit {
         {
             return Ok(listener);
         }
+        Self::bind_anew(port)
+    }
+
+    /// Have a socket of this port; 0 takes any free one, which is another than it has.
+    pub(crate) fn bind_anew(port: u16) -> Result<Arc<TcpListener>, BindError> {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|why| match why.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken(port, holder::of_port(port)),
             _ => BindError::Failed(port, why),
@@ -193,7 +214,18 @@ impl Unit {
     pub(crate) fn set_process(&self, process: Option<Arc<Process>>) {
         let mut state = self.state();
         state.entry.pid = process.as_ref().map(|process| process.identity().pid);
+        state.life += 1;
         state.process = process;
+    }
+
+    /// Hold requests back, if this very process, which has ended, is the component's.
+    pub(crate) fn hold_for(&self, process: &Arc<Process>) -> bool {
+        let state = self.state();
+        let ours = state.wanted && state.process.as_ref().is_some_and(|own| Arc::ptr_eq(own, process));
+        if ours {
+            self.lead(Route::Hold);
+        }
+        ours
     }
 
     /// Whether this very process is the component's.
@@ -252,6 +284,23 @@ impl Unit {
         state.entry.restarts = state.entry.restarts.saturating_add(1);
     }
 
+    /// Whether Guardian has something to do here.
+    pub(crate) fn is_to_be_healed(&self) -> bool {
+        self.state().is_to_be_healed()
+    }
+
+    /// Be the one who heals it until [`Self::let_go`] says that it is done; false if somebody is.
+    pub(crate) fn tend(&self) -> bool {
+        !std::mem::replace(&mut self.state().tended, true)
+    }
+
+    /// Leave it, unless something is still to be done. In one step, so that no news falls between two who heal.
+    pub(crate) fn let_go(&self) -> bool {
+        let mut state = self.state();
+        state.tended = state.is_to_be_healed();
+        !state.tended
+    }
+
     /// Forget failures and restarts. Says whether it had failed for good.
     pub(crate) fn reset(&self) -> bool {
         let mut state = self.state();
@@ -262,6 +311,12 @@ impl Unit {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_to_be_healed(&self) -> bool {
+        self.wanted && self.entry.status != Status::Healthy
     }
 }
 

@@ -66,7 +66,7 @@ async fn boot(components: Vec<Component>, first_port: u16, script: &'static str)
         processes_file: folder.path().join("processes.json"),
     })
     .unwrap();
-    tokio::spawn(guardian.watch(|| {}));
+    tokio::spawn(guardian.watch(None, || {}));
     fleet.boot().await;
     Stage { fleet, kept, _folder: folder }
 }
