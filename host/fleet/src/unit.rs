@@ -70,7 +70,8 @@ impl std::fmt::Display for BindError {
 }
 
 /// A holder, for a message.
-pub(crate) fn told(holder: &Holder) -> String {
+#[must_use]
+pub fn told(holder: &Holder) -> String {
     match holder.pid {
         Some(pid) => format!("process {pid} ({})", holder.name),
         None => holder.name.clone(),
