@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     programs: Programs,
     lines: Lines,
     /// Tells Guardian of processes that ended.
-    ended: mpsc::UnboundedSender<Ended>,
+    ended: mpsc::Sender<Ended>,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -84,7 +84,7 @@ impl Fleet {
     /// If the file of its processes cannot be read.
     pub fn new(parts: Parts) -> std::io::Result<(Self, Guardian)> {
         let Parts { plan, programs, lines, witness, processes_file } = parts;
-        let (ended, hears) = mpsc::unbounded_channel();
+        let (ended, hears) = mpsc::channel(ENDED_MAX);
         let units = plan.in_order().map(|component| (component.name.clone(), Arc::new(Unit::new(component.clone()))));
         let inner = Inner {
             units: units.collect(),
@@ -236,15 +236,37 @@ impl Fleet {
     }
 
     async fn start_when_ready(&self, unit: &Arc<Unit>) {
+        for name in &unit.component.after {
+            let Some(before) = self.inner.units.get(name) else { continue };
+            before.until(|status| !matches!(status, Status::Stopped | Status::Starting)).await;
+        }
         for need in &unit.component.needs {
             let Some(needed) = self.inner.units.get(need) else { continue };
             let reached = needed.until(|status| matches!(status, Status::Healthy | Status::Failed)).await;
             if reached != Status::Healthy {
                 let detail = format!("it needs `{need}`, which is {reached}");
+                unit.lead(Route::Down(detail.clone()));
                 self.tell_status(unit, Status::Failed, detail).await;
+                let (fleet, unit) = (self.clone(), Arc::clone(unit));
+                tokio::spawn(async move { fleet.start_when_needs_come(&unit).await });
                 return;
             }
         }
+        self.start_first(unit).await;
+    }
+
+    /// What it needs had failed; once an operator has mended that, it is started too, unless somebody was faster.
+    async fn start_when_needs_come(&self, unit: &Arc<Unit>) {
+        for need in &unit.component.needs {
+            let Some(needed) = self.inner.units.get(need) else { continue };
+            needed.until(|status| *status == Status::Healthy).await;
+        }
+        if !self.is_stopping() && unit.status() == Status::Failed && !unit.wanted() {
+            self.start_first(unit).await;
+        }
+    }
+
+    async fn start_first(&self, unit: &Arc<Unit>) {
         match unit.component.place {
             Place::NotStarted => {}
             Place::Elsewhere(_) => self.check(unit).await,
@@ -266,7 +288,7 @@ impl Fleet {
             Ok(listener) => listener,
             Err(why) => {
                 self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
-                self.ask_for_healing(unit, Issue::PortConflict);
+                self.ask_for_healing(unit, Issue::PortConflict).await;
                 return vec![step("bind", begun, false, why.to_string())];
             }
         };
@@ -290,7 +312,7 @@ impl Fleet {
             Err(why) => {
                 let detail = format!("{} cannot be started: {why}", program.path.display());
                 self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
-                self.ask_for_healing(unit, Issue::ProcessCrashed);
+                self.ask_for_healing(unit, Issue::ProcessCrashed).await;
                 return vec![step("start", begun, false, detail)];
             }
         };
@@ -310,6 +332,10 @@ impl Fleet {
             self.tell_status(unit, Status::Healthy, "").await;
         } else {
             self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
+            // Of one that ended Guardian hears anyway.
+            if process.identity().lives() {
+                self.ask_for_healing(unit, Issue::ConnectionTimeout).await;
+            }
         }
         vec![started, step("health", begun, ok, detail)]
     }
@@ -369,7 +395,8 @@ impl Fleet {
             unit.unbind();
         }
         self.tell_status(unit, then, detail).await;
-        let left = if left == 0 { String::new() } else { format!("; {left} requests had no answer before it was told") };
+        let left =
+            if left == 0 { String::new() } else { format!("; {left} requests had no answer before it was told") };
         match stopped {
             Ok(false) => step("stop", begun, true, format!("process {pid} ended{left}")),
             Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace{left}")),
@@ -423,13 +450,13 @@ impl Fleet {
         tokio::spawn(async move {
             let status = process.wait().await;
             // Guardian may have gone.
-            drop(ended.send(Ended::Process { unit, process, status }));
+            drop(ended.send(Ended::Process { unit, process, status }).await);
         });
     }
 
-    /// Tell Guardian of a start that left no process behind whose end it would see.
-    fn ask_for_healing(&self, unit: &Arc<Unit>, issue: Issue) {
-        if self.inner.ended.send(Ended::NotStarted { unit: Arc::clone(unit), issue }).is_err() {
+    /// Tell Guardian of a start that failed, unless the end of a process tells it.
+    async fn ask_for_healing(&self, unit: &Arc<Unit>, issue: Issue) {
+        if self.inner.ended.send(Ended::Failed { unit: Arc::clone(unit), issue }).await.is_err() {
             tracing::error!(kernel = unit.component.name, "Guardian has gone: nobody heals it");
         }
     }
@@ -471,6 +498,8 @@ impl Fleet {
     }
 }
 
+/// News that may wait for Guardian, which takes them as they come.
+const ENDED_MAX: usize = 64;
 /// How long requests on their way are waited for before their process is told to end. What it has read by then it answers
 /// all the same; longer ones (uploads, polls) would only keep those waiting that came after.
 const DRAIN_MAX: Duration = Duration::from_secs(2);

@@ -30,8 +30,8 @@ pub(crate) enum Ended {
         /// So.
         status: Option<ExitStatus>,
     },
-    /// A component could not be started, and there is no process whose end would be seen.
-    NotStarted {
+    /// A component was started, and has no process whose end would be seen, or one that lives and is not well in time.
+    Failed {
         /// Which.
         unit: Arc<Unit>,
         /// Why.
@@ -43,7 +43,7 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub struct Guardian {
     fleet: Fleet,
-    hears: mpsc::UnboundedReceiver<Ended>,
+    hears: mpsc::Receiver<Ended>,
 }
 
 /// What is asked for: a healing of one component.
@@ -66,7 +66,7 @@ impl Order {
 }
 
 impl Guardian {
-    pub(crate) fn new(fleet: Fleet, hears: mpsc::UnboundedReceiver<Ended>) -> Self {
+    pub(crate) fn new(fleet: Fleet, hears: mpsc::Receiver<Ended>) -> Self {
         Self { fleet, hears }
     }
 
@@ -92,7 +92,8 @@ impl Guardian {
             }
             alive();
         }
-        // What is under way sees that the fleet stops.
+        // What is under way sees that the fleet stops, and waits for nobody to hear it.
+        self.hears.close();
         while work.join_next().await.is_some() {}
     }
 }
@@ -122,7 +123,7 @@ fn heal_at_once(fleet: &Fleet, told: Ended, work: &mut JoinSet<()>) {
     let fleet = fleet.clone();
     work.spawn(async move {
         match told {
-            Ended::NotStarted { unit, issue } => fleet.heal_unasked(&unit, issue).await,
+            Ended::Failed { unit, issue } => fleet.heal_unasked(&unit, issue).await,
             Ended::Process { unit, process, status } => fleet.process_ended(&unit, &process, status).await,
         }
     });

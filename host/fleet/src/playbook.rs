@@ -184,7 +184,7 @@ impl Fleet {
         match (entry.status, &unit.component.place, health) {
             (Status::NotStarted, ..) => advice.push(format!("`{name}` is not started: name it in the configuration")),
             (Status::Failed, ..) => {
-                advice.push(format!("read the log of `{name}`, mend its cause, then reset-failures"))
+                advice.push(format!("read the log of `{name}`, mend its cause, then reset-failures"));
             }
             (_, Place::Elsewhere(url), health) if *health != Health::Well => {
                 advice.push(format!("`{name}` runs elsewhere ({url}): look there, {health}"));

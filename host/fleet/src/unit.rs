@@ -86,7 +86,8 @@ impl std::fmt::Display for BindError {
 }
 
 /// A holder, for a message.
-pub(crate) fn told(holder: &Holder) -> String {
+#[must_use]
+pub fn told(holder: &Holder) -> String {
     match holder.pid {
         Some(pid) => format!("process {pid} ({})", holder.name),
         None => holder.name.clone(),
@@ -127,7 +128,7 @@ impl Unit {
             status: watch::Sender::new(status),
             component,
         };
-        unit.at(base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
+        unit.at(&base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
         unit
     }
 
@@ -187,11 +188,11 @@ impl Unit {
     /// Be on this socket from now on; gives the one before.
     pub(crate) fn settle(&self, listener: &Arc<TcpListener>) -> Option<Arc<TcpListener>> {
         let port = listener.local_addr().map_or(0, |address| address.port());
-        self.at(local(port), port);
+        self.at(&local(port), port);
         self.state().listener.replace(Arc::clone(listener))
     }
 
-    fn at(&self, base: String, port: u16) {
+    fn at(&self, base: &str, port: u16) {
         let mut state = self.state();
         state.entry.port = port;
         state.entry.metrics_url = format!("{base}/metrics");

@@ -1,5 +1,7 @@
 //! A fleet of real processes: a small HTTP server in Python on the socket that it is handed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use futures_util::future::BoxFuture;
 use gavel_fleet::table::Tier;
 use gavel_fleet::{Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Program, Status, Witness};
@@ -43,6 +45,7 @@ fn component(name: &str, port: u16, needs: &[&str]) -> Component {
         tier: Tier::Core,
         port,
         needs,
+        after: Vec::new(),
         required: true,
         place: Place::Process,
         health_path: "/health".into(),

@@ -132,7 +132,8 @@ mod tests {
             let mut headers: HeaderMap =
                 said.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
             sign(&mut headers, Some(IpAddr::from([192, 0, 2, 7])), of_the_fleet, token);
-            let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            let mut left: Vec<_> =
+                headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
             left.sort_unstable();
             assert_eq!(left, wanted);
         };
