@@ -50,14 +50,13 @@ impl Logs {
         let written = self.write(kernel, text);
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         // Told once, not for each line: what is told is read by those who look for why.
-        match written {
-            Ok(()) if failing.remove(kernel) => tracing::warn!(kernel, "its log is written again; lines are missing"),
-            Ok(()) => {}
-            Err(why) if failing.insert(kernel.to_owned()) => {
+        if let Err(why) = written {
+            if failing.insert(kernel.to_owned()) {
                 let path = self.path(kernel);
                 tracing::error!(kernel, "its log {} cannot be written, so lines are lost: {why}", path.display());
             }
-            Err(_) => {}
+        } else if failing.remove(kernel) {
+            tracing::warn!(kernel, "its log is written again; lines are missing");
         }
         drop(failing);
         // Nobody need follow.
