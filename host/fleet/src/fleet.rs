@@ -318,7 +318,7 @@ impl Fleet {
         };
         let identity = process.identity();
         self.own(name, Some(Owned { identity, port: port_of(listener) }));
-        unit.set_process(Some(Arc::clone(&process)));
+        unit.set_process(&process);
         self.report_end(unit, &process);
         let started = step("start", begun, true, format!("process {}", identity.pid));
         let begun = Instant::now();
@@ -388,19 +388,23 @@ impl Fleet {
         let pid = process.identity().pid;
         let left = self.drain(unit).await;
         // From here on its end is no news.
-        unit.set_process(None);
+        if unit.part(then, detail) {
+            self.tell(unit).await;
+        }
         let stopped = process.stop(self.inner.plan.limits.stop_grace).await;
         self.own(name, None);
         if !stays {
             unit.unbind();
         }
-        self.tell_status(unit, then, detail).await;
         let left =
             if left == 0 { String::new() } else { format!("; {left} requests had no answer before it was told") };
         match stopped {
             Ok(false) => step("stop", begun, true, format!("process {pid} ended{left}")),
             Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace{left}")),
-            Err(why) => step("stop", begun, false, why.to_string()),
+            Err(why) => {
+                self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
+                step("stop", begun, false, why.to_string())
+            }
         }
     }
 
@@ -439,10 +443,14 @@ impl Fleet {
     /// Take a new status, and tell of it if it is one.
     pub(crate) async fn tell_status(&self, unit: &Arc<Unit>, status: Status, detail: impl Into<String>) {
         if unit.set_status(status, detail) {
-            let entry = unit.entry();
-            tracing::info!(kernel = entry.name, status = %entry.status, "{}", entry.detail);
-            self.inner.witness.record(News::Status(entry)).await;
+            self.tell(unit).await;
         }
+    }
+
+    pub(crate) async fn tell(&self, unit: &Unit) {
+        let entry = unit.entry();
+        tracing::info!(kernel = entry.name, status = %entry.status, "{}", entry.detail);
+        self.inner.witness.record(News::Status(entry)).await;
     }
 
     fn report_end(&self, unit: &Arc<Unit>, process: &Arc<Process>) {

@@ -156,9 +156,11 @@ impl Fleet {
             if !unit.runs_as(process) || !unit.wanted() {
                 return;
             }
-            unit.set_process(None);
+            let changed = unit.part(Status::Unhealthy, detail);
             self.own(&unit.component.name, None);
-            self.tell_status(unit, Status::Unhealthy, detail).await;
+            if changed {
+                self.tell(unit).await;
+            }
         }
         self.heal_unasked(unit, Issue::ProcessCrashed).await;
     }

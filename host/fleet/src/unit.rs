@@ -212,11 +212,11 @@ impl Unit {
         self.state().process.clone()
     }
 
-    pub(crate) fn set_process(&self, process: Option<Arc<Process>>) {
+    pub(crate) fn set_process(&self, process: &Arc<Process>) {
         let mut state = self.state();
-        state.entry.pid = process.as_ref().map(|process| process.identity().pid);
+        state.entry.pid = Some(process.identity().pid);
         state.life += 1;
-        state.process = process;
+        state.process = Some(Arc::clone(process));
     }
 
     /// Hold requests back, if this very process, which has ended, is the component's.
@@ -244,16 +244,18 @@ impl Unit {
 
     /// Take a new status; says whether it is another than before.
     pub(crate) fn set_status(&self, status: Status, detail: impl Into<String>) -> bool {
+        let changed = self.state().take_status(status, detail.into());
+        self.status.send_replace(status);
+        changed
+    }
+
+    /// Have no process any more, and this status for it: nobody sees the one without the other.
+    pub(crate) fn part(&self, status: Status, detail: impl Into<String>) -> bool {
         let mut state = self.state();
-        let changed = state.entry.status != status;
-        if changed {
-            state.entry.since = Timestamp::now();
-        }
-        if status == Status::Healthy {
-            state.entry.failures = 0;
-        }
-        state.entry.status = status;
-        state.entry.detail = detail.into();
+        state.entry.pid = None;
+        state.process = None;
+        state.life += 1;
+        let changed = state.take_status(status, detail.into());
         drop(state);
         self.status.send_replace(status);
         changed
@@ -316,6 +318,19 @@ impl Unit {
 }
 
 impl State {
+    fn take_status(&mut self, status: Status, detail: String) -> bool {
+        let changed = self.entry.status != status;
+        if changed {
+            self.entry.since = Timestamp::now();
+        }
+        if status == Status::Healthy {
+            self.entry.failures = 0;
+        }
+        self.entry.status = status;
+        self.entry.detail = detail;
+        changed
+    }
+
     fn is_to_be_healed(&self) -> bool {
         self.wanted && self.entry.status != Status::Healthy
     }
