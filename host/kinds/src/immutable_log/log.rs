@@ -107,7 +107,12 @@ impl Log {
             let bytes = recovered.cut_bytes;
             tracing::warn!(kernel = seed.name, bytes, why, "a torn batch that nobody was told of was cut off");
         }
-        let memory = recall(&ledger.view(), recovered.kept, settings.keys_max)?;
+        Self::of(seed, settings, ledger, recovered.kept)
+    }
+
+    /// The log of an open ledger, and what was kept beside it.
+    pub(super) fn of(seed: &Seed, settings: Settings, ledger: Ledger, kept: Option<(u64, Vec<u8>)>) -> Result<Self> {
+        let memory = recall(&ledger.view(), kept, settings.keys_max)?;
         let memory = Arc::new(Shared { memory: Mutex::new(memory), keep: Notify::new() });
         Ok(Self { name: seed.name.clone(), ledger, settings, memory, clock: Arc::clone(&seed.clock) })
     }

@@ -225,6 +225,49 @@ mod tests {
         assert!(Memory::of_kept(records, &[9, 0, 0, 0, 0, 0, 0, 0], 4).is_none());
     }
 
+    /// Whatever was kept, and whenever: what is remembered is what all records say.
+    #[test]
+    fn keeping_at_any_record_changes_nothing() {
+        let records: Vec<_> = (2..40_u64)
+            .map(|index| {
+                // Some keys come again after they were forgotten, some records have none.
+                let key = if index % 4 == 0 { String::new() } else { format!(",\"key\":\"{}\"", index % 9) };
+                let mut text = Vec::new();
+                let meta = format!("{{\"by\":\"a\",\"data\":1{key},\"kind\":\"note\"}}");
+                gavel_proof::record::push_record(&mut text, index, Kind::Event, 1, &meta, None);
+                RecordView::parse(String::from_utf8(text).unwrap()).unwrap()
+            })
+            .collect();
+        let told = |memory: &mut Memory| (0..9).map(|key| format!("{:?}", known(memory, key))).collect::<Vec<_>>();
+        let mut whole = Memory::new(4);
+        observe_all(&mut whole, &records);
+        let expected = told(&mut whole);
+        assert_eq!(expected.iter().filter(|index| index.starts_with("Some")).count(), 4);
+        for cut in 0..=records.len() {
+            let mut before = Memory::new(4);
+            observe_all(&mut before, &records[..cut]);
+            let (size, bytes) = before.take_kept();
+            let mut after = Memory::of_kept(size, &bytes, 4).unwrap();
+            observe_all(&mut after, &records[cut..]);
+            assert_eq!(told(&mut after), expected, "kept after {cut} records");
+        }
+    }
+
+    fn known(memory: &mut Memory, key: u64) -> Option<u64> {
+        let name = KeyName::of("a", &key.to_string());
+        if let Claim::Used(index) = memory.claim(name) {
+            return Some(index);
+        }
+        memory.settle(name, None);
+        None
+    }
+
+    fn observe_all(memory: &mut Memory, records: &[RecordView]) {
+        for record in records {
+            memory.observe(record);
+        }
+    }
+
     #[test]
     fn names_do_not_run_into_each_other() {
         assert_ne!(KeyName::of("ab", "c"), KeyName::of("a", "bc"));

@@ -2,11 +2,11 @@
 
 use super::entry::Entry;
 use super::log::Log;
-use super::{KIND, settings};
+use super::{KIND, health, settings};
 use crate::Peers;
 use crate::called::{Called, NOW_MS, check_document, seed};
 use futures_util::future::join_all;
-use gavel_ledger::{Audit, Draft, Kind, audit_dir};
+use gavel_ledger::{Audit, Draft, Fault as DiskFault, Identity, Kind, Ledger, MemoryStorage, Options, audit_dir};
 use gavel_proof::note::{Note, VerifyingKey};
 use gavel_proof::trust::TrustedKey;
 use gavel_proof::verify::Verifier;
@@ -164,6 +164,33 @@ async fn appends_that_wait_share_a_sync() {
     assert_eq!(after.appended - before.appended, 201);
     // The first, what was taken up while it was written, and the rest.
     assert!(after.syncs - before.syncs < 20, "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn an_error_of_the_disk_stops_the_log_until_it_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = seed(&KIND, folder.path(), Value::Null, Peers::none(KIND.name));
+    let over = |disk: MemoryStorage| {
+        let identity = Identity { kernel_id: KIND.name.to_owned(), variant: "test".to_owned() };
+        let (ledger, recovered) = Ledger::open_storage(Box::new(disk), &Options::new(identity, NOW_MS)).unwrap();
+        Arc::new(Log::of(&seed, settings::read(&Value::Null).unwrap(), ledger, recovered.kept).unwrap())
+    };
+    let entry = |key: &str| Entry::read(format!(r#"{{"kind":"note","data":1,"key":"{key}"}}"#).as_bytes()).unwrap();
+    let disk = MemoryStorage::new();
+    let log = over(disk.clone());
+    log.append("a", &entry("one")).await.unwrap();
+    assert!(health(&log).is_ok());
+    disk.fail(DiskFault::Sync { after: 0, kind: std::io::ErrorKind::Other });
+    for _ in 0..2 {
+        let fault = log.append("a", &entry("two")).await.unwrap_err();
+        assert_eq!(fault.status.as_u16(), 500, "{fault}");
+        assert!(health(&log).unwrap_err().contains("started again"));
+    }
+    // What was not acknowledged is not there, what was is.
+    let log = over(MemoryStorage::from_image(disk.power_loss(|_| false)));
+    assert!(log.append("a", &entry("one")).await.unwrap().repeated);
+    assert!(!log.append("a", &entry("two")).await.unwrap().repeated);
+    assert!(health(&log).is_ok());
 }
 
 #[tokio::test]
