@@ -392,7 +392,9 @@ impl Fleet {
             self.tell(unit).await;
         }
         let stopped = process.stop(self.inner.plan.limits.stop_grace).await;
-        self.own(name, None);
+        if stopped.is_ok() {
+            self.own(name, None);
+        }
         if !stays {
             unit.unbind();
         }
@@ -403,6 +405,9 @@ impl Fleet {
             Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace{left}")),
             Err(why) => {
                 self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
+                if stays {
+                    self.ask_for_healing(unit, Issue::ProcessCrashed).await;
+                }
                 step("stop", begun, false, why.to_string())
             }
         }
