@@ -112,6 +112,7 @@ impl Server {
     }
 
     /// Wait until a kernel is healthy as another process than `pid`.
+    #[must_use]
     pub fn wait_for_successor(&self, name: &str, pid: u32) -> Value {
         self.wait_for_kernel(name, |entry| entry["status"] == "healthy" && pid_of(entry) != pid)
     }
@@ -120,6 +121,7 @@ impl Server {
     ///
     /// # Panics
     /// When it has none.
+    #[must_use]
     pub fn signal_kernel(&self, name: &str, signal: Signal) -> u32 {
         let pid = pid_of(&self.kernel(name));
         send(pid, signal);
@@ -214,10 +216,7 @@ fn submit(address: SocketAddr, path: &str, name: &str, stop: &AtomicBool, acknow
         }
         let id = format!("{name}-{number}");
         let body = of_all_kinds(number, &id).to_string();
-        let mut open = match connection.take().map_or_else(|| Connection::open(address), Ok) {
-            Ok(open) => open,
-            Err(_) => break,
-        };
+        let Ok(mut open) = connection.take().map_or_else(|| Connection::open(address), Ok) else { break };
         let fate = match open.request("POST", path, &[], Some(body.as_bytes())) {
             Ok(answer) => {
                 connection = Some(open);
