@@ -226,7 +226,7 @@ impl Fleet {
 
     /// Processes of an earlier fleet on this data, which was killed.
     async fn end_leftovers(&self) {
-        for (name, owned) in self.inner.ours.left() {
+        for (name, owned) in self.inner.ours.living() {
             let pid = owned.identity.pid;
             tracing::warn!(kernel = name, pid, "an earlier fleet left this process: it is ended");
             if let Err(why) = end_stale(owned.identity, self.inner.plan.limits.stop_grace).await {

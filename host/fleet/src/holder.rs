@@ -24,13 +24,6 @@ impl Identity {
         Some(Self { pid, started })
     }
 
-    /// Whether anything is left of this very process. Its first thread may be a corpse while others still end, and they
-    /// hold its files, sockets and locks.
-    #[must_use]
-    pub fn is_there(self) -> bool {
-        Self::of(self.pid) == Some(self)
-    }
-
     /// Whether this very process is still there, and is more than a corpse.
     #[must_use]
     pub fn lives(self) -> bool {
@@ -38,9 +31,13 @@ impl Identity {
     }
 }
 
+/// Its first thread may be a corpse while others still end: they hold its files, sockets and locks.
 fn is_dead(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(|stat| {
+        // One that has gone meanwhile says nothing.
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    })
 }
 
 /// Who holds a port.
@@ -128,7 +125,7 @@ mod tests {
     #[test]
     fn a_process_is_told_from_its_successor() {
         let me = Identity::of(std::process::id()).unwrap();
-        assert!(me.lives() && me.is_there());
+        assert!(me.lives());
         assert!(!Identity { started: me.started + 1, ..me }.lives());
     }
 }

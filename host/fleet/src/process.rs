@@ -14,9 +14,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Interest};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -187,12 +186,12 @@ impl Ours {
         found.map(|(name, owned)| (name.clone(), owned.clone()))
     }
 
-    /// All of ours of which anything is left.
+    /// All of ours that still live.
     #[must_use]
-    pub(crate) fn left(&self) -> Vec<(String, Owned)> {
+    pub(crate) fn living(&self) -> Vec<(String, Owned)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = known.iter().filter(|(_, owned)| owned.identity.is_there());
-        left.map(|(name, owned)| (name.clone(), owned.clone())).collect()
+        let living = known.iter().filter(|(_, owned)| owned.identity.lives());
+        living.map(|(name, owned)| (name.clone(), owned.clone())).collect()
     }
 }
 
@@ -208,18 +207,21 @@ pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result
         opened => opened?,
     };
     // The descriptor is of whoever has the number now; from here on it stays that one.
-    if !identity.is_there() {
+    if !identity.lives() {
         return Ok(());
     }
-    let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
     for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
-        match pidfd_send_signal(handle.get_ref(), signal) {
+        match pidfd_send_signal(&handle, signal) {
+            // Its first thread has gone; others may not have.
             Err(rustix::io::Errno::SRCH) => {}
             sent => sent?,
         }
-        // It can be read when the last thread has ended, and with it everything that the process held.
-        if let Ok(ended) = tokio::time::timeout(patience, handle.readable()).await {
-            return ended.map(drop);
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if !identity.lives() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))

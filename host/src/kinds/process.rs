@@ -123,8 +123,7 @@ fn identify(file: &File, token: Option<&str>) -> Identify {
 pub(crate) fn caller(shown: &Shown) -> Caller {
     match shown {
         Shown::Unknown => Caller::unknown(),
-        Shown::Anyone => Caller::trusted(shown.name()),
-        Shown::Fleet(_) => Caller::trusted(shown.name()),
+        Shown::Anyone | Shown::Fleet(_) => Caller::trusted(shown.name()),
         Shown::Key(_) => Caller {
             name: shown.name().to_owned(),
             actor: shown.actor().map(str::to_owned),
