@@ -178,8 +178,8 @@ fn nobody_is_believed_to_be_the_main_api_or_a_kernel() {
     // A kernel without keys answers its own machine only, so it shows where it takes a request to be from.
     let far = ("gavel-peer", "192.0.2.7");
     let environment = std::fs::read(format!("/proc/{}/environ", pid_of(&entry))).unwrap();
-    let variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    let token = variables.filter_map(|one| Some(one.strip_prefix("GAVEL_FLEET_TOKEN=")?.to_owned())).next().unwrap();
+    let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let token = variables.find_map(|one| Some(one.strip_prefix("GAVEL_FLEET_TOKEN=")?.to_owned())).unwrap();
     assert_eq!(direct(&[("gavel-front", &token), far]), 403, "the main API is believed");
     assert_eq!(direct(&[("gavel-front", "made up"), far]), 200);
     assert_eq!(direct(&[far]), 200);
