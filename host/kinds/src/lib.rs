@@ -16,8 +16,12 @@ mod caller;
 mod doors;
 mod fault;
 mod kind;
+mod message_bus;
 mod peers;
 mod serving;
+#[cfg(test)]
+mod testing;
+mod writer;
 
 pub use caller::{Caller, Role};
 pub use doors::{Body, Door, Doors, Params};
@@ -27,7 +31,7 @@ pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[message_bus::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];
