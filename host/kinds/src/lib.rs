@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: processes, ports and restarts (`gavel-fleet`), the sandbox, and the host's configuration.
 
+mod alert_service;
 mod caller;
 mod doors;
 mod fault;
@@ -21,6 +22,7 @@ mod peers;
 mod serving;
 #[cfg(test)]
 mod testing;
+mod webhook;
 mod writer;
 
 pub use caller::{Caller, Role};
@@ -29,9 +31,10 @@ pub use fault::Fault;
 pub use kind::{Clock, Kernel, Kind, Opened, Seed, SettingsError, Well, no_settings, settings};
 pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
+pub use webhook::{Elsewhere, Given, SIGNATURE_HEADER, Sent, Webhook, WebhookSettings};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[message_bus::KIND];
+pub const KINDS: &[Kind] = &[alert_service::KIND, message_bus::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];
