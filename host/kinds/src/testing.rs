@@ -77,6 +77,18 @@ pub(crate) async fn open(kind: Kind, folder: &Path, settings: &Value, hands: &Ha
     }
 }
 
+/// A store, once the kernel that had it open has let it go.
+pub(crate) async fn let_go(file: &Path) -> redb::Database {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match crate::writer::open_store(file) {
+            Ok(database) => return database,
+            Err(why) => assert!(Instant::now() < until, "{why}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// The caller in the header `as`: `NAME agent`, `NAME operator`, `NAME auditor`, `NAME any`.
 fn identify(headers: &HeaderMap) -> Caller {
     let text = headers.get("as").and_then(|text| text.to_str().ok()).unwrap_or_default();

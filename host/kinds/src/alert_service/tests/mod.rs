@@ -4,8 +4,10 @@ mod delivery;
 mod receiver;
 
 use super::KIND;
+use super::record::{ALERTS, KEYS};
 use crate::testing::{Hands, Opened, open};
 use axum::http::StatusCode;
+use redb::{ReadableDatabase, ReadableTableMetadata};
 use serde_json::{Value, json};
 
 const AGENT: &str = "agent-1 agent";
@@ -78,6 +80,10 @@ async fn what_gets_worse_begins_its_way_anew() {
     alerts.post(OPERATOR, "/alerts/a0/resolve", json!({})).await;
     assert_eq!(alerts.post(OPERATOR, "/alerts/a0/acknowledge", json!({})).await.0, StatusCode::CONFLICT);
     assert_eq!(alerts.post(OPERATOR, "/alerts/a0/resolve", json!({})).await.0, StatusCode::OK, "once more is the same");
+    raise(&alerts, GUARDIAN, something("info", "mild")).await;
+    alerts.post(OPERATOR, "/alerts/a1/resolve", json!({})).await;
+    let worse = raise(&alerts, GUARDIAN, something("critical", "mild")).await;
+    assert_eq!((&worse["id"], &worse["status"]), (&json!("a2"), &json!("open")), "worse than what was resolved is new");
 }
 
 #[tokio::test]
@@ -156,6 +162,11 @@ async fn alerts_are_filtered_paged_and_forgotten() {
     let alerts = open(KIND, folder.path(), &settings, &Hands::at(1)).await;
     assert_eq!(alerts.get("", "/health").await.1["open"], 3);
     assert_eq!(raise(&alerts, GUARDIAN, something("info", "n1")).await["id"], "a8");
+    alerts.kill();
+    let database = crate::testing::let_go(&folder.path().join("alerts.redb")).await;
+    let read = database.begin_read().unwrap();
+    assert_eq!(read.open_table(ALERTS).unwrap().len().unwrap(), 6);
+    assert_eq!(read.open_table(KEYS).unwrap().len().unwrap(), 6, "what is forgotten leaves nothing");
 }
 
 #[tokio::test]

@@ -129,6 +129,20 @@ async fn keys_are_remembered_within_their_number() {
 }
 
 #[tokio::test]
+async fn a_key_that_came_again_is_not_forgotten_with_its_older_self() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::at(1_000);
+    let bus = open(KIND, folder.path(), &json!({"keys_max": 2, "key_age_ms": 10}), &hands).await;
+    let keyed = |key: &str| json!({"event": "e", "key": key});
+    assert_eq!(bus.post(AGENT, "/topics/t/messages", keyed("a")).await.1["offset"], 0);
+    hands.advance(11);
+    assert_eq!(bus.post(AGENT, "/topics/t/messages", keyed("a")).await.1["offset"], 1);
+    assert_eq!(bus.post(AGENT, "/topics/t/messages", keyed("b")).await.1["offset"], 2);
+    let (_, again) = bus.post(AGENT, "/topics/t/messages", keyed("a")).await;
+    assert_eq!((&again["offset"], &again["duplicate"]), (&json!(1), &json!(true)));
+}
+
+#[tokio::test]
 async fn an_offset_is_given_once_whatever_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let hands = Hands::at(1_000);
