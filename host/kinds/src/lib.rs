@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: processes, ports and restarts (`gavel-fleet`), the sandbox, and the host's configuration.
 
+mod alert_service;
 #[cfg(test)]
 mod called;
 mod caller;
@@ -21,9 +22,14 @@ mod durable;
 mod fault;
 mod immutable_log;
 mod kind;
+mod message_bus;
 mod peers;
 mod private_key;
 mod serving;
+#[cfg(test)]
+mod testing;
+mod webhook;
+mod writer;
 
 pub use caller::{Caller, Role};
 pub use doors::{Body, Door, Doors, Params};
@@ -31,9 +37,10 @@ pub use fault::Fault;
 pub use kind::{Clock, Kernel, Kind, Opened, Seed, SettingsError, Well, no_settings, settings};
 pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
+pub use webhook::{Elsewhere, Given, SIGNATURE_HEADER, Sent, Webhook, WebhookSettings};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[immutable_log::KIND, crypto_kernel::KIND];
+pub const KINDS: &[Kind] = &[message_bus::KIND, immutable_log::KIND, crypto_kernel::KIND, alert_service::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];
