@@ -16,8 +16,15 @@ mod caller;
 mod doors;
 mod fault;
 mod kind;
+mod metrics_aggregator;
 mod peers;
+mod ranges;
+mod redb_file;
+mod self_healing_kernel;
 mod serving;
+mod telemetry_service;
+#[cfg(test)]
+mod trial;
 
 pub use caller::{Caller, Role};
 pub use doors::{Body, Door, Doors, Params};
@@ -27,7 +34,7 @@ pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[metrics_aggregator::KIND, self_healing_kernel::KIND, telemetry_service::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];
