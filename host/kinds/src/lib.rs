@@ -23,11 +23,18 @@ mod fault;
 mod immutable_log;
 mod kind;
 mod message_bus;
+mod metrics_aggregator;
 mod peers;
 mod private_key;
+mod ranges;
+mod redb_file;
+mod self_healing_kernel;
 mod serving;
+mod telemetry_service;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod trial;
 mod webhook;
 mod writer;
 
@@ -40,7 +47,15 @@ pub use serving::{Bounds, Identify, document, router};
 pub use webhook::{Elsewhere, Given, SIGNATURE_HEADER, Sent, Webhook, WebhookSettings};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[message_bus::KIND, immutable_log::KIND, crypto_kernel::KIND, alert_service::KIND];
+pub const KINDS: &[Kind] = &[
+    message_bus::KIND,
+    immutable_log::KIND,
+    crypto_kernel::KIND,
+    self_healing_kernel::KIND,
+    telemetry_service::KIND,
+    metrics_aggregator::KIND,
+    alert_service::KIND,
+];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];
