@@ -12,9 +12,11 @@
 //!
 //! Deliberately absent: processes, ports and restarts (`gavel-fleet`), the sandbox, and the host's configuration.
 
+mod audit_trail;
 mod caller;
 mod doors;
 mod fault;
+mod following;
 mod kind;
 mod peers;
 mod serving;
@@ -27,7 +29,7 @@ pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[audit_trail::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];
