@@ -14,6 +14,7 @@
 
 mod audit_trail;
 mod caller;
+mod compliance_monitor;
 mod doors;
 mod fault;
 mod following;
@@ -29,7 +30,7 @@ pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[audit_trail::KIND];
+pub const KINDS: &[Kind] = &[audit_trail::KIND, compliance_monitor::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];

@@ -34,6 +34,9 @@ pub(super) struct Asked {
     pub(super) format: Option<String>,
 }
 
+/// A query, and the part of it that is words.
+pub(super) type Read = (Box<dyn Query>, Option<Box<dyn Query>>);
+
 impl Asked {
     /// Refuse what a route does not take, so that nobody believes that it was heeded.
     pub(super) fn only(&self, taken: &[&str]) -> Result<(), Fault> {
@@ -58,12 +61,7 @@ impl Asked {
     }
 
     /// As a query; beside it the part of it that is words, for what is to be shown of them.
-    pub(super) fn query(
-        &self,
-        index: &Index,
-        fields: &Fields,
-        settings: &Settings,
-    ) -> Result<(Box<dyn Query>, Option<Box<dyn Query>>), Fault> {
+    pub(super) fn query(&self, index: &Index, fields: &Fields, settings: &Settings) -> Result<Read, Fault> {
         let q = self.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
         let words = q.map(|q| parsed(index, fields, q, settings.query_bytes_max)).transpose()?;
         let decision = self.decision.as_ref().map(|decision| decision.to_ascii_uppercase());

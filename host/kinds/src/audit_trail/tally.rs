@@ -56,7 +56,9 @@ impl Collector for Tally {
             let counts = counts?;
             all.records += counts.records;
             for (all, values) in all.values.iter_mut().zip(counts.values) {
-                values.into_iter().for_each(|(value, count)| *all.entry(value).or_default() += count);
+                for (value, count) in values {
+                    *all.entry(value).or_default() += count;
+                }
             }
             counts.days.into_iter().for_each(|(day, count)| *all.days.entry(day).or_default() += count);
         }

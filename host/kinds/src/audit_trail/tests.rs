@@ -76,7 +76,8 @@ async fn records_are_found_by_words_and_by_what_they_say() {
     let hit = trail.get("/search?q=fast&request_id=r-6").await["hits"][0].clone();
     assert_eq!((&hit["source"], &hit["proof"]), (&json!("governance.k"), &json!("/kernels/k/prove?index=6")));
     let mark = &hit["highlights"][0];
-    let (from, to) = (mark["words"][0][0].as_u64().unwrap() as usize, mark["words"][0][1].as_u64().unwrap() as usize);
+    let place = |at: usize| usize::try_from(mark["words"][0][at].as_u64().unwrap()).unwrap();
+    let (from, to) = (place(0), place(1));
     let word: String = mark["text"].as_str().unwrap().chars().skip(from).take(to - from).collect();
     assert_eq!(word, "fast");
     // Byte for byte.

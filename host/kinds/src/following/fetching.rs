@@ -51,15 +51,13 @@ pub(super) async fn page(
 }
 
 fn read(source: &Source, position: &Position, answer: &str) -> Result<Fetched, String> {
-    let (list, parse): (_, fn(&str) -> Result<Record, String>) = match &source.origin {
-        Origin::Kernel(_) => ("records", Record::of_ledger),
-        Origin::Log => ("entries", Record::of_log),
-    };
+    let list = if source.origin == Origin::Log { "entries" } else { "records" };
     let texts = member(answer, list).and_then(elements).ok_or_else(|| format!("its answer has no list `{list}`"))?;
-    let mut records = texts.into_iter().map(parse).collect::<Result<Vec<Record>, String>>()?;
+    let mut records =
+        texts.into_iter().map(|text| Record::read(&source.name, text)).collect::<Result<Vec<Record>, String>>()?;
     let says = |name: &str| member(answer, name).and_then(|text| serde_json::from_str::<Value>(text).ok()?.as_u64());
-    let last = records.last().map_or(0, |last| last.index + 1);
-    let holds = says("committed").or(says("size")).unwrap_or(last).max(last);
+    let end = records.last().map_or(0, |last| last.index + 1);
+    let holds = says("committed").or(says("size")).unwrap_or(end).max(end);
     if let Some(why) = other_history(source, position, &records, holds) {
         let page = Page {
             source: source.name.clone(),

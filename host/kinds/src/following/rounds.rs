@@ -44,11 +44,6 @@ impl Seen {
         Value::Array(told)
     }
 
-    /// Why a source could not be read to its end in the last round.
-    pub(crate) fn why_behind(&self, source: &str) -> Option<&str> {
-        self.behind.get(source).map(String::as_str)
-    }
-
     /// Records that each source has, as far as is known.
     pub(crate) fn holds(&self) -> &BTreeMap<String, u64> {
         &self.holds

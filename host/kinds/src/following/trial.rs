@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 /// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 struct Told {
@@ -58,10 +58,12 @@ impl Fleet {
         let app = Router::new()
             .route("/kernels", get(kernels))
             .route("/kernels/{id}/records", get(records))
+            .route("/kernels/{id}/records/{index}", get(one))
             .route("/kernels/{id}/checkpoint", get(checkpoint))
             .route("/kernels/{id}/consistency", get(consistent))
             .route("/immutable_log/entries", get(entries))
-            .route("/immutable_log/checkpoint", get(|| async { StatusCode::NOT_FOUND }))
+            .route("/immutable_log/checkpoint", get(checkpoint_of_log))
+            .route("/immutable_log/consistency", get(consistency_of_log))
             .route("/alert_service/alerts", post(alert))
             .route("/message_bus/topics/compliance/messages", post(message))
             .with_state(fleet.clone());
@@ -224,6 +226,13 @@ async fn records(
     })
 }
 
+async fn one(State(fleet): State<Fleet>, Path((id, index)): Path<(String, usize)>) -> Response {
+    match fleet.with(|told| told.ledgers[&id].get(index).cloned()) {
+        Some(record) => record.into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
 async fn entries(State(fleet): State<Fleet>, Query(asked): Query<HashMap<String, String>>) -> String {
     let (from, limit) = (number(&asked, "from"), number(&asked, "limit"));
     fleet.with(|told| {
@@ -279,6 +288,22 @@ impl Leaves {
     }
 }
 
+fn leaves_of_log(fleet: &Fleet) -> Leaves {
+    fleet.with(|told| Leaves(told.log.iter().map(|text| leaf_hash(text.as_bytes())).collect()))
+}
+
+async fn checkpoint_of_log(State(fleet): State<Fleet>) -> Json<Value> {
+    let mut tree = Frontier::new();
+    leaves_of_log(&fleet).0.iter().for_each(|leaf| tree.push(*leaf));
+    Json(json!({"size": tree.size(), "root": STANDARD.encode(tree.root())}))
+}
+
+async fn consistency_of_log(State(fleet): State<Fleet>, Query(asked): Query<HashMap<String, String>>) -> Json<Value> {
+    let (old, new) = (number(&asked, "from") as u64, number(&asked, "to") as u64);
+    let Ok(hashes) = consistency(&leaves_of_log(&fleet), old, new);
+    Json(json!({"hashes": hashes.iter().map(|hash| STANDARD.encode(hash)).collect::<Vec<_>>()}))
+}
+
 fn key() -> CheckpointKey {
     CheckpointKey::from_seed(&[7; 32])
 }
@@ -307,8 +332,10 @@ async fn consistent(
 async fn a_follower_takes_every_record_once_and_tells_who_is_down() {
     use super::{CaughtUp, Follower, Pace, Page, Position, Sink};
 
+    type Notes = (BTreeMap<String, Position>, Vec<(String, u64)>);
+
     #[derive(Default)]
-    struct Notebook(Mutex<(BTreeMap<String, Position>, Vec<(String, u64)>)>);
+    struct Notebook(Mutex<Notes>);
 
     impl Sink for Notebook {
         fn position(&self, source: &str) -> Position {
