@@ -38,6 +38,8 @@ pub(super) struct Store {
     pub(super) fields: Fields,
     open: RwLock<Open>,
     writing: Mutex<Writing>,
+    /// What is durable, for those who must not wait until a commit is done.
+    told: RwLock<Extent>,
 }
 
 struct Open {
@@ -75,8 +77,8 @@ impl Store {
                 open(folder, 0)?
             }
         };
-        let writing = Mutex::new(Writing::of(extent));
-        Ok(Self { folder: folder.to_owned(), settings, fields, open: RwLock::new(open), writing })
+        let (told, writing) = (RwLock::new(extent.clone()), Mutex::new(Writing::of(extent)));
+        Ok(Self { folder: folder.to_owned(), settings, fields, open: RwLock::new(open), writing, told })
     }
 
     /// What is committed now, and the index that it is of.
@@ -85,9 +87,13 @@ impl Store {
         (open.index.clone(), open.reader.searcher())
     }
 
-    /// What is durable.
+    /// What is durable. Never waits for a commit.
     pub(super) fn extent(&self) -> Extent {
-        self.writing().durable.clone()
+        self.told.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tell(&self, durable: &Extent) {
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = durable.clone();
     }
 
     /// A search failed: if the files are damaged, make the index anew. Whether it was.
@@ -103,6 +109,7 @@ impl Store {
         set_aside(&self.folder, &why)?;
         let (open, extent) = open(&self.folder, 0)?;
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = open;
+        self.tell(&extent);
         *writing = Writing::of(extent);
         Ok(true)
     }
@@ -148,6 +155,7 @@ impl Store {
         prepared.set_payload(&serde_json::to_string(staged)?);
         prepared.commit()?;
         (*durable, *uncommitted) = (staged.clone(), 0);
+        self.tell(durable);
         self.open.read().unwrap_or_else(PoisonError::into_inner).reader.reload()?;
         Ok(())
     }

@@ -220,7 +220,9 @@ impl Monitor {
         let watched = |source: &String| {
             self.controls.iter().any(|control| matches!(control.check, Check::Chain(_)) && control.is_about(source))
         };
-        for name in self.store.coverage().into_keys().filter(watched) {
+        let reading = Arc::clone(&self.store);
+        let Ok(coverage) = blocking(move || Ok(reading.coverage())).await else { return };
+        for name in coverage.into_keys().filter(watched) {
             let now_ms = (self.clock)();
             let fresh = |seen: &ChainSeen| now_ms < seen.at_ms.saturating_add(self.settings.chain_every_ms);
             if !all && self.chains().get(&name).is_some_and(fresh) {

@@ -181,8 +181,12 @@ async fn check(State(monitor): State<Monitor>) -> Result<Json<Value>, Fault> {
 }
 
 async fn reported(monitor: &Monitor, behind: Value) -> Result<Json<Value>, Fault> {
-    let store = Arc::clone(&monitor.store);
-    let (counted, suppressed) = stored(move || store.standing()).await?;
+    let monitor = monitor.clone();
+    stored(move || summed_up(&monitor, &behind)).await.map(Json)
+}
+
+fn summed_up(monitor: &Monitor, behind: &Value) -> anyhow::Result<Value> {
+    let (counted, suppressed) = monitor.store.standing()?;
     let (coverage, chains) = (monitor.store.coverage(), monitor.chains());
     let none = BTreeMap::new();
     let controls = monitor.controls.iter().map(|control| {
@@ -191,7 +195,7 @@ async fn reported(monitor: &Monitor, behind: Value) -> Result<Json<Value>, Fault
     });
     let controls: Vec<Value> = controls.collect();
     let undelivered = monitor.undelivered();
-    Ok(Json(json!({"controls": controls, "suppressed": suppressed, "undelivered": undelivered, "behind": behind})))
+    Ok(json!({"controls": controls, "suppressed": suppressed, "undelivered": undelivered, "behind": behind}))
 }
 
 fn of_control(

@@ -165,7 +165,8 @@ impl Task {
     async fn follow(&self, source: &Source, holds: &mut BTreeMap<String, u64>) -> Result<u64, String> {
         let mut rewritten = 0;
         while !self.stop.is_cancelled() {
-            let position = self.sink.position(&source.name);
+            let (sink, name) = (Arc::clone(&self.sink), source.name.clone());
+            let position = blocking(move || Ok(sink.position(&name))).await?;
             let asked_ms = (self.clock)();
             let fetched = fetching::page(&self.peers, source, &position, self.pace.page_records).await?;
             holds.insert(source.name.clone(), fetched.holds);
@@ -189,7 +190,7 @@ impl Task {
     }
 }
 
-async fn blocking(work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Result<(), String> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|why| format!("{why:#}")),
         Err(_) => Err("the work on what was read broke off in a panic".to_owned()),
