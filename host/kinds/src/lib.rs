@@ -13,13 +13,16 @@
 //! Deliberately absent: processes, ports and restarts (`gavel-fleet`), the sandbox, and the host's configuration.
 
 mod alert_service;
+mod audit_trail;
 #[cfg(test)]
 mod called;
 mod caller;
+mod compliance_monitor;
 mod crypto_kernel;
 mod doors;
 mod durable;
 mod fault;
+mod following;
 mod immutable_log;
 mod kind;
 mod message_bus;
@@ -51,6 +54,8 @@ pub const KINDS: &[Kind] = &[
     message_bus::KIND,
     immutable_log::KIND,
     crypto_kernel::KIND,
+    compliance_monitor::KIND,
+    audit_trail::KIND,
     self_healing_kernel::KIND,
     telemetry_service::KIND,
     metrics_aggregator::KIND,
