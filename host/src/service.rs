@@ -76,7 +76,7 @@ pub(crate) async fn watchdog(host: Arc<Host>, mut router: Router) {
     }
 }
 
-/// Signs of life of a loop that turns often: sent at half of the time that the watchdog grants, and only while it turns.
+/// Signs of life of a loop: sent at half of the time that the watchdog grants, and only while it turns.
 #[derive(Debug)]
 pub(crate) struct Beat {
     pause: Option<Duration>,
@@ -86,6 +86,11 @@ pub(crate) struct Beat {
 impl Beat {
     pub(crate) fn new() -> Self {
         Self { pause: sd_notify::watchdog_enabled().map(|limit| limit / 2), last: None }
+    }
+
+    /// How often the loop must turn, so that no sign comes too late; `None` if nobody waits for any.
+    pub(crate) fn every(&self) -> Option<Duration> {
+        self.pause.map(|pause| pause / 2)
     }
 
     /// The loop has turned.

@@ -93,6 +93,22 @@ impl Connection {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);
     }
 
+    /// Read until `wanted` has come; what came until then.
+    ///
+    /// # Panics
+    /// When the connection ends before.
+    #[must_use]
+    pub fn until(&mut self, wanted: &str) -> String {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(wanted) {
+            let more = self.stream.fill_buf().expect("the server sends").to_vec();
+            assert!(!more.is_empty(), "the connection ended: {}", String::from_utf8_lossy(&seen));
+            self.stream.consume(more.len());
+            seen.extend(more);
+        }
+        String::from_utf8_lossy(&seen).into_owned()
+    }
+
     /// Read until the server closes the connection; what came until then.
     #[must_use]
     pub fn rest(&mut self) -> Vec<u8> {

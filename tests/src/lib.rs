@@ -19,6 +19,7 @@ mod client;
 mod config;
 mod documents;
 mod fake;
+pub mod fleet;
 mod metrics;
 pub mod promql;
 mod random;

@@ -1,6 +1,6 @@
 //! Load whose every answer is kept, and the oracle for it: what was acknowledged is never lost.
 
-use crate::{Connection, Random, Server, call, intent};
+use crate::{Connection, Random, Response, Server, call, intent};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -50,16 +50,26 @@ impl Fate {
     pub fn of(connection: &mut Connection, id: String, request: &Value) -> Self {
         let body = request.to_string();
         match connection.request("POST", "/submit", &[], Some(body.as_bytes())) {
-            Ok(answer) if answer.status == 200 => {
-                let receipt = answer.json();
-                assert_eq!(receipt["request_id"], id.as_str());
-                let text = |key: &str| receipt[key].as_str().expect("a judged request has it").to_owned();
-                Self::Acknowledged { id, hash: text("evidence_hash"), decision: text("decision") }
-            }
+            Ok(answer) if answer.status == 200 => Self::told(id, &answer),
             Ok(answer) if answer.status == 500 => Self::Unrecorded { id, error: answer.error(500) },
             Ok(answer) => Self::Refused { error: answer.error(503) },
             Err(_) => Self::Unanswered { id },
         }
+    }
+
+    /// What an answer says, whatever it is.
+    ///
+    /// # Panics
+    /// When it is a receipt for another request.
+    #[must_use]
+    pub fn told(id: String, answer: &Response) -> Self {
+        if answer.status != 200 {
+            return Self::Refused { error: format!("{}: {}", answer.status, answer.text()) };
+        }
+        let receipt = answer.json();
+        assert_eq!(receipt["request_id"], id.as_str());
+        let text = |key: &str| receipt[key].as_str().expect("a judged request has it").to_owned();
+        Self::Acknowledged { id, hash: text("evidence_hash"), decision: text("decision") }
     }
 }
 

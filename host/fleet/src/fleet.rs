@@ -1,21 +1,20 @@
 //! The fleet: all components, started in their order, stopped in the reverse.
 
 use crate::guardian::{Ended, Guardian};
-use crate::healing::{HealError, Healing, Step};
+use crate::healing::{HealError, Healing, Issue, Step};
 use crate::holder::Identity;
 use crate::plan::{Component, Place, Plan};
 use crate::probe::{Health, Probe};
 use crate::process::{Lines, Ours, Owned, Process, Program, end_stale};
 use crate::registry::{Entry, Status};
-use crate::unit::{BindError, Route, Unit};
+use crate::unit::{Route, Unit};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc, watch};
 
 /// How a component's program is called, by the component.
 pub type Programs = Box<dyn Fn(&Component) -> Program + Send + Sync>;
@@ -64,11 +63,12 @@ pub(crate) struct Inner {
     pub(crate) probe: Probe,
     pub(crate) witness: Arc<dyn Witness>,
     pub(crate) history: Mutex<VecDeque<Arc<Healing>>>,
-    pub(crate) stopping: AtomicBool,
+    /// Whether the fleet is going down, for good.
+    pub(crate) stopping: watch::Sender<bool>,
     programs: Programs,
     lines: Lines,
     /// Tells Guardian of processes that ended.
-    ended: mpsc::UnboundedSender<Ended>,
+    ended: mpsc::Sender<Ended>,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -84,14 +84,14 @@ impl Fleet {
     /// If the file of its processes cannot be read.
     pub fn new(parts: Parts) -> std::io::Result<(Self, Guardian)> {
         let Parts { plan, programs, lines, witness, processes_file } = parts;
-        let (ended, hears) = mpsc::unbounded_channel();
+        let (ended, hears) = mpsc::channel(ENDED_MAX);
         let units = plan.in_order().map(|component| (component.name.clone(), Arc::new(Unit::new(component.clone()))));
         let inner = Inner {
             units: units.collect(),
             ours: Ours::open(&processes_file)?,
             probe: Probe::default(),
             history: Mutex::default(),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             plan,
             witness,
             programs,
@@ -135,11 +135,11 @@ impl Fleet {
 
     /// Stop every component, who needs before what is needed, and take none of them up again.
     pub async fn stop(&self) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
+        self.inner.stopping.send_replace(true);
         let order: Vec<&Component> = self.inner.plan.in_order().collect();
-        let mut stopped: BTreeMap<&str, tokio::sync::watch::Sender<bool>> = BTreeMap::new();
+        let mut stopped: BTreeMap<&str, watch::Sender<bool>> = BTreeMap::new();
         for component in &order {
-            stopped.insert(&component.name, tokio::sync::watch::Sender::new(false));
+            stopped.insert(&component.name, watch::Sender::new(false));
         }
         let one = |component: &Component| {
             let needed_by = order.iter().filter(|other| other.needs.contains(&component.name));
@@ -166,7 +166,7 @@ impl Fleet {
     /// [`HealError`].
     pub async fn stop_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
         let unit = self.unit(name)?;
-        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        let _busy = self.alone(unit).await?;
         Ok(vec![self.stop_unit(unit, Status::Stopped, "an operator stopped it").await])
     }
 
@@ -176,9 +176,11 @@ impl Fleet {
     /// [`HealError`].
     pub async fn restart_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
         let unit = self.unit(name)?;
-        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
-        unit.lead(Route::Hold);
+        let _busy = self.alone(unit).await?;
         let mut steps = vec![self.stop_unit(unit, Status::Starting, "it is being started again").await];
+        if !steps[0].ok {
+            return Ok(steps);
+        }
         steps.extend(self.start_unit(unit, unit.entry().port).await);
         Ok(steps)
     }
@@ -202,16 +204,21 @@ impl Fleet {
             Place::Elsewhere(_) => true,
             Place::NotStarted => false,
         });
-        let checks = running.map(|unit| async move {
-            if let Ok(_busy) = unit.busy.try_lock() {
-                self.check(unit).await;
-            }
-        });
-        futures_util::future::join_all(checks).await;
+        futures_util::future::join_all(running.map(|unit| self.check(unit))).await;
+    }
+
+    /// Have a component alone. Who only notes how it is gives it back at once; who works on it does not.
+    pub(crate) async fn alone<'a>(&self, unit: &'a Unit) -> Result<MutexGuard<'a, ()>, HealError> {
+        let busy = tokio::time::timeout(BUSY_PATIENCE, unit.busy.lock()).await;
+        busy.map_err(|_| HealError::Busy(unit.component.name.clone()))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.inner.stopping.borrow()
     }
 
     pub(crate) fn unit(&self, name: &str) -> Result<&Arc<Unit>, HealError> {
-        if self.inner.stopping.load(Ordering::SeqCst) {
+        if self.is_stopping() {
             return Err(HealError::Stopping);
         }
         self.inner.units.get(name).ok_or_else(|| HealError::Unknown(name.to_owned()))
@@ -219,7 +226,7 @@ impl Fleet {
 
     /// Processes of an earlier fleet on this data, which was killed.
     async fn end_leftovers(&self) {
-        for (name, owned) in self.inner.ours.living() {
+        for (name, owned) in self.inner.ours.left() {
             let pid = owned.identity.pid;
             tracing::warn!(kernel = name, pid, "an earlier fleet left this process: it is ended");
             if let Err(why) = end_stale(owned.identity, self.inner.plan.limits.stop_grace).await {
@@ -254,7 +261,7 @@ impl Fleet {
             let Some(needed) = self.inner.units.get(need) else { continue };
             needed.until(|status| *status == Status::Healthy).await;
         }
-        if !self.inner.stopping.load(Ordering::SeqCst) && unit.status() == Status::Failed && !unit.wanted() {
+        if !self.is_stopping() && unit.status() == Status::Failed && !unit.wanted() {
             self.start_first(unit).await;
         }
     }
@@ -266,11 +273,8 @@ impl Fleet {
             Place::Process => {
                 let _busy = unit.busy.lock().await;
                 let steps = self.start_unit(unit, unit.component.port).await;
-                let Some(failed) = steps.iter().find(|step| !step.ok) else { return };
-                tracing::error!(kernel = unit.component.name, step = failed.step, "{}", failed.detail);
-                // Of a process that ended, and of a port that is another's, Guardian hears anyway.
-                if failed.step == "health" && unit.process().is_some_and(|process| process.identity().lives()) {
-                    self.ask_for_healing(unit, Ended::NotWell(Arc::clone(unit)));
+                if let Some(failed) = steps.iter().find(|step| !step.ok) {
+                    tracing::error!(kernel = unit.component.name, step = failed.step, "{}", failed.detail);
                 }
             }
         }
@@ -279,17 +283,13 @@ impl Fleet {
     /// Start a component on this port, and wait until it is well. Its steps; it is well if all are.
     pub(crate) async fn start_unit(&self, unit: &Arc<Unit>, port: u16) -> Vec<Step> {
         unit.want(true);
-        unit.lead(Route::Hold);
         let begun = Instant::now();
         let listener = match unit.bind(port) {
             Ok(listener) => listener,
             Err(why) => {
                 self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
-                let step = step("bind", begun, false, why.to_string());
-                if matches!(why, BindError::Taken(..)) {
-                    self.ask_for_healing(unit, Ended::PortTaken(Arc::clone(unit)));
-                }
-                return vec![step];
+                self.ask_for_healing(unit, Issue::PortConflict).await;
+                return vec![step("bind", begun, false, why.to_string())];
             }
         };
         let bound = step("bind", begun, true, format!("port {}", port_of(&listener)));
@@ -301,6 +301,8 @@ impl Fleet {
     /// Start a component on this socket, and wait until it is well.
     pub(crate) async fn start_on(&self, unit: &Arc<Unit>, listener: &Arc<TcpListener>) -> Vec<Step> {
         let name = &unit.component.name;
+        unit.want(true);
+        unit.lead(Route::Hold);
         unit.settle(listener);
         self.tell_status(unit, Status::Starting, "it was started and is not well yet").await;
         let begun = Instant::now();
@@ -310,12 +312,13 @@ impl Fleet {
             Err(why) => {
                 let detail = format!("{} cannot be started: {why}", program.path.display());
                 self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
+                self.ask_for_healing(unit, Issue::ProcessCrashed).await;
                 return vec![step("start", begun, false, detail)];
             }
         };
         let identity = process.identity();
         self.own(name, Some(Owned { identity, port: port_of(listener) }));
-        unit.set_process(Some(Arc::clone(&process)));
+        unit.set_process(&process);
         self.report_end(unit, &process);
         let started = step("start", begun, true, format!("process {}", identity.pid));
         let begun = Instant::now();
@@ -329,6 +332,10 @@ impl Fleet {
             self.tell_status(unit, Status::Healthy, "").await;
         } else {
             self.tell_status(unit, Status::Unhealthy, detail.clone()).await;
+            // Of one that ended Guardian hears anyway.
+            if process.identity().lives() {
+                self.ask_for_healing(unit, Issue::ConnectionTimeout).await;
+            }
         }
         vec![started, step("health", begun, ok, detail)]
     }
@@ -338,6 +345,7 @@ impl Fleet {
         let limits = &self.inner.plan.limits;
         let until = Instant::now() + limits.start_timeout;
         let mut pause = Duration::from_millis(2);
+        let mut stopping = self.inner.stopping.subscribe();
         loop {
             let url = unit.entry().health_url;
             let patience = limits.check_timeout.min(until.saturating_duration_since(Instant::now()));
@@ -346,6 +354,7 @@ impl Fleet {
                     let how = status.map_or_else(|| "unknown how".to_owned(), |status| status.to_string());
                     return Err(format!("its process ended before it was well: {how}"));
                 }
+                _ = stopping.wait_for(|stopping| *stopping) => return Err("the fleet is stopping".to_owned()),
                 health = self.inner.probe.ask(&url, patience) => health,
             };
             if asked == Health::Well {
@@ -360,15 +369,13 @@ impl Fleet {
         }
     }
 
-    /// Stop a component's process, if it has one.
+    /// Stop a component's process, if it has one, after the requests on their way to it.
     pub(crate) async fn stop_unit(&self, unit: &Arc<Unit>, then: Status, detail: &str) -> Step {
         let begun = Instant::now();
         let name = &unit.component.name;
         let stays = then == Status::Starting;
         unit.want(stays);
-        if !stays {
-            unit.lead(Route::Down(detail.to_owned()));
-        }
+        unit.lead(if stays { Route::Hold } else { Route::Down(detail.to_owned()) });
         let Some(process) = unit.process() else {
             if unit.component.place == Place::Process {
                 self.tell_status(unit, then, detail).await;
@@ -379,25 +386,54 @@ impl Fleet {
             return step("stop", begun, true, "it did not run".to_owned());
         };
         let pid = process.identity().pid;
+        let left = self.drain(unit).await;
         // From here on its end is no news.
-        unit.set_process(None);
+        if unit.part(then, detail) {
+            self.tell(unit).await;
+        }
         let stopped = process.stop(self.inner.plan.limits.stop_grace).await;
-        self.own(name, None);
+        if stopped.is_ok() {
+            self.own(name, None);
+        }
         if !stays {
             unit.unbind();
         }
-        self.tell_status(unit, then, detail).await;
+        let left =
+            if left == 0 { String::new() } else { format!("; {left} requests had no answer before it was told") };
         match stopped {
-            Ok(false) => step("stop", begun, true, format!("process {pid} ended")),
-            Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace")),
-            Err(why) => step("stop", begun, false, why.to_string()),
+            Ok(false) => step("stop", begun, true, format!("process {pid} ended{left}")),
+            Ok(true) => step("stop", begun, true, format!("process {pid} was killed after its grace{left}")),
+            Err(why) => {
+                self.tell_status(unit, Status::Unhealthy, why.to_string()).await;
+                if stays {
+                    self.ask_for_healing(unit, Issue::ProcessCrashed).await;
+                }
+                step("stop", begun, false, why.to_string())
+            }
         }
     }
 
-    /// Ask a component how it is, and note it.
+    /// Wait until what is on its way to a component, to which nothing more is sent, is answered; gives what is left. One
+    /// that does not answer is not waited for.
+    async fn drain(&self, unit: &Unit) -> usize {
+        if unit.status() != Status::Healthy {
+            return unit.on_their_way.count();
+        }
+        let patience = DRAIN_MAX.min(self.inner.plan.limits.stop_grace);
+        match tokio::time::timeout(patience, unit.on_their_way.none()).await {
+            Ok(()) => 0,
+            Err(_) => unit.on_their_way.count(),
+        }
+    }
+
+    /// Ask a component how it is, and note it, unless it is another's or another by then. Who has it looks itself.
     pub(crate) async fn check(&self, unit: &Arc<Unit>) {
-        let entry = unit.entry();
+        let (entry, process) = (unit.entry(), unit.process());
         let health = self.inner.probe.ask(&entry.health_url, self.inner.plan.limits.check_timeout).await;
+        let Ok(_busy) = unit.busy.try_lock() else { return };
+        if process.as_ref().is_some_and(|process| !unit.runs_as(process)) || unit.entry().pid != entry.pid {
+            return;
+        }
         let well = health == Health::Well;
         let failures = unit.checked(well);
         if well {
@@ -412,10 +448,14 @@ impl Fleet {
     /// Take a new status, and tell of it if it is one.
     pub(crate) async fn tell_status(&self, unit: &Arc<Unit>, status: Status, detail: impl Into<String>) {
         if unit.set_status(status, detail) {
-            let entry = unit.entry();
-            tracing::info!(kernel = entry.name, status = %entry.status, "{}", entry.detail);
-            self.inner.witness.record(News::Status(entry)).await;
+            self.tell(unit).await;
         }
+    }
+
+    pub(crate) async fn tell(&self, unit: &Unit) {
+        let entry = unit.entry();
+        tracing::info!(kernel = entry.name, status = %entry.status, "{}", entry.detail);
+        self.inner.witness.record(News::Status(entry)).await;
     }
 
     fn report_end(&self, unit: &Arc<Unit>, process: &Arc<Process>) {
@@ -423,12 +463,13 @@ impl Fleet {
         tokio::spawn(async move {
             let status = process.wait().await;
             // Guardian may have gone.
-            drop(ended.send(Ended::Process { unit, process, status }));
+            drop(ended.send(Ended::Process { unit, process, status }).await);
         });
     }
 
-    fn ask_for_healing(&self, unit: &Arc<Unit>, what: Ended) {
-        if self.inner.ended.send(what).is_err() {
+    /// Tell Guardian of a start that failed, unless the end of a process tells it.
+    async fn ask_for_healing(&self, unit: &Arc<Unit>, issue: Issue) {
+        if self.inner.ended.send(Ended::Failed { unit: Arc::clone(unit), issue }).await.is_err() {
             tracing::error!(kernel = unit.component.name, "Guardian has gone: nobody heals it");
         }
     }
@@ -469,6 +510,14 @@ impl Fleet {
         (!current.contains(&owned.identity)).then_some((name, owned.identity))
     }
 }
+
+/// News that may wait for Guardian, which takes them as they come.
+const ENDED_MAX: usize = 64;
+/// How long requests on their way are waited for before their process is told to end. What it has read by then it answers
+/// all the same; longer ones (uploads, polls) would only keep those waiting that came after.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long somebody who works on a component is waited for, before it is said to be busy.
+const BUSY_PATIENCE: Duration = Duration::from_millis(100);
 
 pub(crate) fn port_of(listener: &TcpListener) -> u16 {
     listener.local_addr().map_or(0, |address| address.port())

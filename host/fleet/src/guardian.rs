@@ -9,14 +9,14 @@ use crate::plan::Place;
 use crate::probe::Health;
 use crate::process::Process;
 use crate::registry::{Entry, Status};
-use crate::unit::{Route, Unit};
+use crate::unit::Unit;
 use jiff::Timestamp;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// What Guardian is told at once.
 #[derive(Debug)]
@@ -30,17 +30,20 @@ pub(crate) enum Ended {
         /// So.
         status: Option<ExitStatus>,
     },
-    /// A component's port is another's.
-    PortTaken(Arc<Unit>),
-    /// A component was started, and lives, and is not well in time.
-    NotWell(Arc<Unit>),
+    /// A component was started, and has no process whose end would be seen, or one that lives and is not well in time.
+    Failed {
+        /// Which.
+        unit: Arc<Unit>,
+        /// Why.
+        issue: Issue,
+    },
 }
 
 /// Watches a fleet.
 #[derive(Debug)]
 pub struct Guardian {
     fleet: Fleet,
-    hears: mpsc::UnboundedReceiver<Ended>,
+    hears: mpsc::Receiver<Ended>,
 }
 
 /// What is asked for: a healing of one component.
@@ -63,20 +66,23 @@ impl Order {
 }
 
 impl Guardian {
-    pub(crate) fn new(fleet: Fleet, hears: mpsc::UnboundedReceiver<Ended>) -> Self {
+    pub(crate) fn new(fleet: Fleet, hears: mpsc::Receiver<Ended>) -> Self {
         Self { fleet, hears }
     }
 
-    /// Watch until the fleet is stopped. `alive` is called at each turn of the loop, for a watchdog.
-    pub async fn watch(mut self, mut alive: impl FnMut()) {
+    /// Watch until the fleet is stopped. `alive` is called at each turn of the loop, for a watchdog, which says how often
+    /// that must be; without one the loop turns when there is something to do.
+    pub async fn watch(mut self, beat_every: Option<Duration>, mut alive: impl FnMut()) {
         let every = self.fleet.inner.plan.limits.check_every;
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut beats = tokio::time::interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = beat_every.map(tokio::time::interval);
+        let mut stopping = self.fleet.inner.stopping.subscribe();
         let mut work = JoinSet::new();
-        while !self.fleet.inner.stopping.load(Ordering::SeqCst) {
+        while !self.fleet.is_stopping() {
             tokio::select! {
-                _ = beats.tick() => {}
+                () = next(&mut beats) => {}
+                _ = stopping.changed() => {}
                 _ = ticks.tick() => check_all(&self.fleet, &mut work),
                 told = self.hears.recv() => match told {
                     Some(told) => heal_at_once(&self.fleet, told, &mut work),
@@ -86,13 +92,18 @@ impl Guardian {
             }
             alive();
         }
-        // What is under way sees that the fleet stops.
+        // What is under way sees that the fleet stops, and waits for nobody to hear it.
+        self.hears.close();
         while work.join_next().await.is_some() {}
     }
 }
 
-/// How often the loop turns at least.
-const BEAT: Duration = Duration::from_millis(500);
+async fn next(beats: &mut Option<Interval>) {
+    match beats {
+        Some(beats) => drop(beats.tick().await),
+        None => std::future::pending().await,
+    }
+}
 
 fn check_all(fleet: &Fleet, work: &mut JoinSet<()>) {
     for unit in fleet.inner.units.values() {
@@ -112,8 +123,7 @@ fn heal_at_once(fleet: &Fleet, told: Ended, work: &mut JoinSet<()>) {
     let fleet = fleet.clone();
     work.spawn(async move {
         match told {
-            Ended::NotWell(unit) => fleet.heal_unasked(&unit, Issue::ConnectionTimeout).await,
-            Ended::PortTaken(unit) => fleet.heal_unasked(&unit, Issue::PortConflict).await,
+            Ended::Failed { unit, issue } => fleet.heal_unasked(&unit, issue).await,
             Ended::Process { unit, process, status } => fleet.process_ended(&unit, &process, status).await,
         }
     });
@@ -134,10 +144,9 @@ impl Fleet {
     }
 
     async fn process_ended(&self, unit: &Arc<Unit>, process: &Arc<Process>, status: Option<ExitStatus>) {
-        if !unit.runs_as(process) || !unit.wanted() {
+        if !unit.hold_for(process) {
             return;
         }
-        unit.lead(Route::Hold);
         let how = status.map_or_else(|| "it is not known how".to_owned(), |status| status.to_string());
         let detail = format!("process {} ended: {how}", process.identity().pid);
         tracing::warn!(kernel = unit.component.name, "{detail}");
@@ -147,17 +156,23 @@ impl Fleet {
             if !unit.runs_as(process) || !unit.wanted() {
                 return;
             }
-            unit.set_process(None);
+            let changed = unit.part(Status::Unhealthy, detail);
             self.own(&unit.component.name, None);
-            self.tell_status(unit, Status::Unhealthy, detail).await;
+            if changed {
+                self.tell(unit).await;
+            }
         }
         self.heal_unasked(unit, Issue::ProcessCrashed).await;
     }
 
     /// Heal what Guardian itself found, again and again within its budget, until it is well, given up, or another's task.
+    /// One at a time for each component: news that come meanwhile are seen by the one who is at it.
     async fn heal_unasked(&self, unit: &Arc<Unit>, issue: Issue) {
+        if !unit.tend() {
+            return;
+        }
         let mut order = Order::of_guardian(issue);
-        while unit.wanted() && !self.inner.stopping.load(Ordering::SeqCst) {
+        while !unit.let_go() && !self.is_stopping() {
             let limits = &self.inner.plan.limits;
             match unit.spend_restart(limits.restarts_max, limits.restarts_window) {
                 Ok(before) => tokio::time::sleep(backoff(before, limits.backoff_first, limits.backoff_max)).await,
@@ -166,19 +181,23 @@ impl Fleet {
                     let last = unit.entry().detail;
                     let detail = format!("given up after {made} restarts in {window} s (restarts_max): {last}");
                     self.give_up(unit, &detail).await;
-                    return;
+                    continue;
                 }
             }
-            match self.heal(&unit.component.name, order.clone()).await {
-                Ok(healing) if healing.overall_success => return,
-                Ok(_) => order.issue = Issue::ProcessCrashed,
-                Err(_) => return,
+            let _busy = unit.busy.lock().await;
+            if !unit.is_to_be_healed() || self.is_stopping() {
+                continue;
             }
+            let healing = self.heal_alone(unit, order.clone()).await;
+            order.issue = what_is_left(&healing);
         }
     }
 
     async fn give_up(&self, unit: &Arc<Unit>, detail: &str) {
         let _busy = unit.busy.lock().await;
+        if !unit.is_to_be_healed() {
+            return;
+        }
         self.stop_unit(unit, Status::Failed, detail).await;
         tracing::error!(kernel = unit.component.name, "{detail}; `reset-failures` starts it again");
         self.inner.witness.record(News::GivenUp(unit.entry())).await;
@@ -191,13 +210,18 @@ impl Fleet {
     /// [`HealError`]: nothing was done then.
     pub async fn heal(&self, name: &str, order: Order) -> Result<Arc<Healing>, HealError> {
         let unit = Arc::clone(self.unit(name)?);
-        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        let _busy = self.alone(&unit).await?;
+        Ok(self.heal_alone(&unit, order).await)
+    }
+
+    /// The same for a component whose lock the caller holds.
+    async fn heal_alone(&self, unit: &Arc<Unit>, order: Order) -> Arc<Healing> {
         let (began_at, port) = (Timestamp::now(), unit.entry().port);
         let only = order.action.map(|action| [action]);
         let playbooks = only.as_ref().map_or(order.issue.playbooks(), |only| only.as_slice());
         let mut results: Vec<Outcome> = Vec::new();
         for playbook in playbooks {
-            let outcome = self.play(&unit, *playbook).await;
+            let outcome = self.play(unit, *playbook).await;
             let helped = outcome.success;
             results.push(outcome);
             if helped {
@@ -206,7 +230,7 @@ impl Fleet {
         }
         let overall_success = results.last().is_some_and(|last| last.success);
         let healing = Arc::new(Healing {
-            component: name.to_owned(),
+            component: unit.component.name.clone(),
             port,
             issue: order.issue,
             severity: order.severity,
@@ -219,7 +243,7 @@ impl Fleet {
         });
         self.remember(&healing);
         self.inner.witness.record(News::Healed(Arc::clone(&healing))).await;
-        Ok(healing)
+        healing
     }
 
     /// Heal every component that is to run and does not answer. Gives each with what came of it.
@@ -241,6 +265,13 @@ impl Fleet {
         }
         healed
     }
+}
+
+/// What is wrong after a healing that did not help.
+fn what_is_left(healing: &Healing) -> Issue {
+    let steps = healing.results.iter().flat_map(|result| &result.steps);
+    let taken = steps.filter(|step| step.step == "bind").any(|step| !step.ok);
+    if taken { Issue::PortConflict } else { Issue::ProcessCrashed }
 }
 
 /// The wait before a restart that has so many before it: none before the first, then doubled, with jitter of a half.

@@ -24,6 +24,13 @@ impl Identity {
         Some(Self { pid, started })
     }
 
+    /// Whether anything is left of this very process. Its first thread may be a corpse while others still end, and they
+    /// hold its files, sockets and locks.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
     /// Whether this very process is still there, and is more than a corpse.
     #[must_use]
     pub fn lives(self) -> bool {
@@ -121,7 +128,7 @@ mod tests {
     #[test]
     fn a_process_is_told_from_its_successor() {
         let me = Identity::of(std::process::id()).unwrap();
-        assert!(me.lives());
+        assert!(me.lives() && me.is_there());
         assert!(!Identity { started: me.started + 1, ..me }.lives());
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! - **A component's port is never free while it is meant to run.** The fleet binds it and hands it on, so a restart refuses
 //!   no connection.
+//! - **No request falls between two lives.** A process is asked to end when the requests on their way to it are answered, and
+//!   the next one gets those that came meanwhile.
 //! - **Nothing foreign is signalled.** A signal goes to a process that this fleet, or an earlier one on the same data, has
 //!   started, and is still that process.
 //! - **Success is seen, not claimed.** A playbook succeeded when the component answered that it is well.
@@ -16,6 +18,7 @@ mod fleet;
 mod guardian;
 mod healing;
 mod holder;
+mod passage;
 mod plan;
 mod playbook;
 mod probe;

@@ -7,7 +7,7 @@ use crate::plan::Place;
 use crate::probe::Health;
 use crate::process::end_stale;
 use crate::registry::Status;
-use crate::unit::{BindError, Route, Unit, told};
+use crate::unit::{BindError, Unit, told};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,7 +41,6 @@ impl Fleet {
     }
 
     async fn restart(&self, unit: &Arc<Unit>) -> Vec<Step> {
-        unit.lead(Route::Hold);
         unit.count_restart();
         let mut steps = vec![self.stop_unit(unit, Status::Starting, "it is being restarted").await];
         if steps[0].ok {
@@ -108,7 +107,7 @@ impl Fleet {
         let current = unit.entry().port;
         let mut refused = Vec::new();
         let spare = self.inner.plan.spare_ports(unit.component.tier).filter(|port| *port != current);
-        let bound = spare.map(|port| unit.bind(port)).find_map(|bound| match bound {
+        let bound = spare.map(Unit::bind_anew).find_map(|bound| match bound {
             Ok(listener) => Some(listener),
             Err(why) => {
                 refused.push(why);
@@ -123,7 +122,6 @@ impl Fleet {
         };
         let port = port_of(&listener);
         let mut steps = vec![step("find_port", begun, true, format!("from port {current} to port {port}"))];
-        unit.lead(Route::Hold);
         if unit.process().is_some() {
             steps.push(self.stop_unit(unit, Status::Starting, "it is being moved to another port").await);
         }
@@ -186,7 +184,7 @@ impl Fleet {
         match (entry.status, &unit.component.place, health) {
             (Status::NotStarted, ..) => advice.push(format!("`{name}` is not started: name it in the configuration")),
             (Status::Failed, ..) => {
-                advice.push(format!("read the log of `{name}`, mend its cause, then reset-failures"))
+                advice.push(format!("read the log of `{name}`, mend its cause, then reset-failures"));
             }
             (_, Place::Elsewhere(url), health) if *health != Health::Well => {
                 advice.push(format!("`{name}` runs elsewhere ({url}): look there, {health}"));

@@ -14,8 +14,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Interest};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -41,8 +42,8 @@ pub(crate) struct Process {
     ended: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// The longest line of output that is kept whole, in bytes.
-const LINE_BYTES_MAX: usize = 16 << 10;
+/// The longest line of output that is kept whole, in bytes; a longer one comes in pieces.
+const LINE_BYTES_MAX: u64 = 16 << 10;
 
 impl Process {
     /// Start a component's program on this socket.
@@ -124,9 +125,8 @@ fn gather(name: &str, output: Option<impl AsyncRead + Send + Unpin + 'static>, l
     tokio::spawn(async move {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
-        while let Ok(1..) = output.read_until(b'\n', &mut line).await {
-            let shown = &line[..line.len().min(LINE_BYTES_MAX)];
-            lines(&name, String::from_utf8_lossy(shown).trim_end());
+        while let Ok(1..) = (&mut output).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            lines(&name, String::from_utf8_lossy(&line).trim_end());
             line.clear();
         }
     });
@@ -187,12 +187,12 @@ impl Ours {
         found.map(|(name, owned)| (name.clone(), owned.clone()))
     }
 
-    /// All of ours that still live.
+    /// All of ours of which anything is left.
     #[must_use]
-    pub(crate) fn living(&self) -> Vec<(String, Owned)> {
+    pub(crate) fn left(&self) -> Vec<(String, Owned)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let living = known.iter().filter(|(_, owned)| owned.identity.lives());
-        living.map(|(name, owned)| (name.clone(), owned.clone())).collect()
+        let left = known.iter().filter(|(_, owned)| owned.identity.is_there());
+        left.map(|(name, owned)| (name.clone(), owned.clone())).collect()
     }
 }
 
@@ -203,22 +203,23 @@ impl Ours {
 pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result<()> {
     let number = i32::try_from(identity.pid).ok().and_then(Pid::from_raw);
     let number = number.ok_or_else(|| io::Error::other(format!("{} is no process", identity.pid)))?;
-    let handle = pidfd_open(number, PidfdFlags::empty())?;
+    let handle = match pidfd_open(number, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        opened => opened?,
+    };
     // The descriptor is of whoever has the number now; from here on it stays that one.
-    if !identity.lives() {
+    if !identity.is_there() {
         return Ok(());
     }
+    let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
     for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
-        match pidfd_send_signal(&handle, signal) {
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
+        match pidfd_send_signal(handle.get_ref(), signal) {
+            Err(rustix::io::Errno::SRCH) => {}
             sent => sent?,
         }
-        let until = Instant::now() + patience;
-        while Instant::now() < until {
-            if !identity.lives() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        // It can be read when the last thread has ended, and with it everything that the process held.
+        if let Ok(ended) = tokio::time::timeout(patience, handle.readable()).await {
+            return ended.map(drop);
         }
     }
     Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))

@@ -5,7 +5,9 @@
 //! nothing.
 
 use crate::fleet::Fleet;
-use crate::unit::Route;
+use crate::passage::Passage;
+use crate::plan::Place;
+use crate::unit::{Route, Target, Unit};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Bytes;
@@ -14,6 +16,8 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -57,23 +61,40 @@ pub enum ProxyError {
 #[derive(Debug, Clone)]
 pub struct Proxy {
     fleet: Fleet,
-    client: Client<HttpConnector, Body>,
+    connector: HttpConnector,
+    idle_max: Duration,
+    /// The connections to the present life of each component. Those to the life before go with its client.
+    clients: Arc<Mutex<HashMap<String, (u64, Connections)>>>,
 }
+
+type Connections = Client<HttpConnector, Body>;
 
 /// Connections to one component that are kept open while they are not used.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
 impl Proxy {
-    /// The door of this fleet.
+    /// The door of this fleet. `idle_max` is how long a connection is kept that is not used: less than the components keep
+    /// theirs, or else a request is now and then written to one that is just being closed.
     #[must_use]
-    pub fn new(fleet: Fleet) -> Self {
+    pub fn new(fleet: Fleet, idle_max: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
-        Self { fleet, client }
+        Self { fleet, connector, idle_max, clients: Arc::default() }
+    }
+
+    fn connections(&self, kernel: &str, life: u64) -> Connections {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        match clients.get(kernel) {
+            Some((of, client)) if *of == life => client.clone(),
+            _ => {
+                let client = Client::builder(TokioExecutor::new())
+                    .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+                    .pool_idle_timeout(self.idle_max)
+                    .build(self.connector.clone());
+                clients.insert(kernel.to_owned(), (life, client.clone()));
+                client
+            }
+        }
     }
 
     /// Send a request to a component; `path` is its path and query there.
@@ -88,47 +109,55 @@ impl Proxy {
     ) -> Result<Response<Body>, ProxyError> {
         let limit = self.fleet.plan().limits.proxy_timeout;
         let until = Instant::now() + limit;
-        let late = || ProxyError::Late { kernel: kernel.to_owned(), seconds: limit.as_secs_f64() };
+        let broke_off = |why: String| ProxyError::BrokeOff { kernel: kernel.to_owned(), why };
+        let unit = self.fleet.inner.units.get(kernel).ok_or_else(|| ProxyError::Unknown(kernel.to_owned()))?;
         let (mut head, body) = request.into_parts();
         strip(&mut head.headers);
         let repeatable = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
             && hyper::body::Body::is_end_stream(&body);
         let mut body = Some(body);
         loop {
-            let base = self.destination(kernel, until).await?;
-            let uri: Uri = format!("{base}{path}").parse().map_err(|why| ProxyError::BrokeOff {
-                kernel: kernel.to_owned(),
-                why: format!("`{path}` is no path: {why}"),
-            })?;
+            let (target, passage) = admitted(unit, until).await?;
+            let uri: Uri = format!("{}{path}", target.base)
+                .parse()
+                .map_err(|why| broke_off(format!("`{path}` is no path: {why}")))?;
             let mut sent = Request::new(body.take().unwrap_or_else(nothing));
             *sent.method_mut() = head.method.clone();
             *sent.uri_mut() = uri;
             *sent.headers_mut() = head.headers.clone();
-            match timeout_at(until, self.client.request(sent)).await {
-                Err(_) => return Err(late()),
+            let answered = timeout_at(until, self.connections(kernel, target.life).request(sent)).await;
+            drop(passage);
+            match answered {
+                Err(_) => return Err(ProxyError::Late { kernel: kernel.to_owned(), seconds: limit.as_secs_f64() }),
                 Ok(Ok(response)) => return Ok(answer(response)),
+                Ok(Err(why)) if why.is_connect() && unit.component.place != Place::Process => {
+                    return Err(ProxyError::Down { kernel: kernel.to_owned(), why: told(&why) });
+                }
                 // A kept connection, or the process behind it, had ended; the next one is there or on its way.
                 Ok(Err(_)) if repeatable && Instant::now() < until => tokio::time::sleep(RETRY_PAUSE).await,
-                Ok(Err(why)) => {
-                    let why = told(&why);
-                    return Err(ProxyError::BrokeOff { kernel: kernel.to_owned(), why });
-                }
+                Ok(Err(why)) => return Err(broke_off(told(&why))),
             }
         }
     }
+}
 
-    /// Where the component is, once it is somewhere.
-    async fn destination(&self, kernel: &str, until: Instant) -> Result<String, ProxyError> {
-        let unit = self.fleet.inner.units.get(kernel).ok_or_else(|| ProxyError::Unknown(kernel.to_owned()))?;
-        let mut route = unit.route();
+/// Where the component is, once it is somewhere, and the right to send one request there.
+async fn admitted(unit: &Unit, until: Instant) -> Result<(Target, Passage), ProxyError> {
+    let down = |why: String| ProxyError::Down { kernel: unit.component.name.clone(), why };
+    let mut route = unit.route();
+    loop {
         let settled = timeout_at(until, route.wait_for(|route| *route != Route::Hold)).await;
-        match settled.map(|settled| settled.map(|route| route.clone())) {
-            Ok(Ok(Route::To(base))) => Ok(base),
-            Ok(Ok(Route::Down(why))) => Err(ProxyError::Down { kernel: kernel.to_owned(), why }),
-            Ok(Ok(Route::Hold) | Err(_)) | Err(_) => {
-                let why = format!("it is not well yet: {}", unit.entry().detail);
-                Err(ProxyError::Down { kernel: kernel.to_owned(), why })
+        let settled = settled.ok().and_then(Result::ok).map(|route| route.clone());
+        match settled {
+            Some(Route::To(target)) => {
+                let passage = unit.on_their_way.one();
+                // Who holds requests back does so before they are counted: either it sees this one, or this one sees it.
+                if matches!(&*route.borrow(), Route::To(now) if *now == target) {
+                    return Ok((target, passage));
+                }
             }
+            Some(Route::Down(why)) => return Err(down(why)),
+            Some(Route::Hold) | None => return Err(down(format!("it is not well yet: {}", unit.entry().detail))),
         }
     }
 }

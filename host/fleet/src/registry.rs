@@ -89,6 +89,7 @@ pub(crate) fn text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::
     serializer.collect_str(time)
 }
 
+#[allow(clippy::ref_option, reason = "serde gives a field so")]
 fn maybe_text<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serializer.collect_str(time),

@@ -3,6 +3,7 @@
 //! Whoever starts, stops or moves it holds [`Unit::busy`]: one at a time.
 
 use crate::holder::{self, Holder};
+use crate::passage::OnTheirWay;
 use crate::plan::{Component, Place};
 use crate::process::Process;
 use crate::registry::{Entry, Status};
@@ -17,12 +18,21 @@ use tokio::sync::watch;
 /// Where requests to a component go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// To this `http://HOST:PORT`.
-    To(String),
+    /// There.
+    To(Target),
     /// Nowhere yet: it is being started, moved or healed. Requests wait.
     Hold,
     /// Nowhere: it is down, and why.
     Down(String),
+}
+
+/// Where a component is, in one of its lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// `http://HOST:PORT`.
+    pub(crate) base: String,
+    /// Another for each process: a connection to one is never used for the next, though it has the same address.
+    pub(crate) life: u64,
 }
 
 /// A component at work.
@@ -31,6 +41,8 @@ pub(crate) struct Unit {
     pub(crate) component: Component,
     /// Held by whoever starts, stops, heals or moves it.
     pub(crate) busy: tokio::sync::Mutex<()>,
+    /// Requests that were sent to it and are not being answered yet.
+    pub(crate) on_their_way: Arc<OnTheirWay>,
     state: Mutex<State>,
     route: watch::Sender<Route>,
     status: watch::Sender<Status>,
@@ -45,6 +57,10 @@ struct State {
     wanted: bool,
     /// When it was started again, as far as that counts.
     restarts: VecDeque<Instant>,
+    /// Which of its lives it is in.
+    life: u64,
+    /// Whether Guardian is at it already.
+    tended: bool,
 }
 
 /// Why a port cannot be had.
@@ -83,7 +99,9 @@ impl Unit {
         let (status, route, base) = match &component.place {
             Place::NotStarted => (Status::NotStarted, Route::Down("it is not started".to_owned()), None),
             Place::Process => (Status::Stopped, Route::Hold, None),
-            Place::Elsewhere(url) => (Status::Starting, Route::To(url.clone()), Some(url.clone())),
+            Place::Elsewhere(url) => {
+                (Status::Starting, Route::To(Target { base: url.clone(), life: 0 }), Some(url.clone()))
+            }
         };
         let entry = Entry {
             name: component.name.clone(),
@@ -100,15 +118,17 @@ impl Unit {
             since: Timestamp::now(),
             detail: String::new(),
         };
-        let (wanted, listener, process, restarts) = (false, None, None, VecDeque::new());
+        let (listener, process, restarts) = (None, None, VecDeque::new());
+        let state = State { entry, listener, process, wanted: false, restarts, life: 0, tended: false };
         let unit = Self {
             busy: tokio::sync::Mutex::new(()),
-            state: Mutex::new(State { entry, listener, process, wanted, restarts }),
+            on_their_way: Arc::default(),
+            state: Mutex::new(state),
             route: watch::Sender::new(route),
             status: watch::Sender::new(status),
             component,
         };
-        unit.at(base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
+        unit.at(&base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
         unit
     }
 
@@ -139,14 +159,10 @@ impl Unit {
 
     /// Lead requests to where it is.
     pub(crate) fn lead_home(&self) {
-        let base = self.base();
-        self.lead(Route::To(base));
-    }
-
-    /// `http://HOST:PORT`.
-    pub(crate) fn base(&self) -> String {
-        let url = self.state().entry.health_url.clone();
-        url.strip_suffix(&self.component.health_path).unwrap_or(&url).to_owned()
+        let state = self.state();
+        let url = &state.entry.health_url;
+        let base = url.strip_suffix(&self.component.health_path).unwrap_or(url).to_owned();
+        self.lead(Route::To(Target { base, life: state.life }));
     }
 
     /// Have the socket of this port; the one that it has, if it is that.
@@ -156,6 +172,11 @@ impl Unit {
         {
             return Ok(listener);
         }
+        Self::bind_anew(port)
+    }
+
+    /// Have a socket of this port; 0 takes any free one, which is another than it has.
+    pub(crate) fn bind_anew(port: u16) -> Result<Arc<TcpListener>, BindError> {
         let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|why| match why.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken(port, holder::of_port(port)),
             _ => BindError::Failed(port, why),
@@ -167,11 +188,11 @@ impl Unit {
     /// Be on this socket from now on; gives the one before.
     pub(crate) fn settle(&self, listener: &Arc<TcpListener>) -> Option<Arc<TcpListener>> {
         let port = listener.local_addr().map_or(0, |address| address.port());
-        self.at(local(port), port);
+        self.at(&local(port), port);
         self.state().listener.replace(Arc::clone(listener))
     }
 
-    fn at(&self, base: String, port: u16) {
+    fn at(&self, base: &str, port: u16) {
         let mut state = self.state();
         state.entry.port = port;
         state.entry.metrics_url = format!("{base}/metrics");
@@ -191,10 +212,21 @@ impl Unit {
         self.state().process.clone()
     }
 
-    pub(crate) fn set_process(&self, process: Option<Arc<Process>>) {
+    pub(crate) fn set_process(&self, process: &Arc<Process>) {
         let mut state = self.state();
-        state.entry.pid = process.as_ref().map(|process| process.identity().pid);
-        state.process = process;
+        state.entry.pid = Some(process.identity().pid);
+        state.life += 1;
+        state.process = Some(Arc::clone(process));
+    }
+
+    /// Hold requests back, if this very process, which has ended, is the component's.
+    pub(crate) fn hold_for(&self, process: &Arc<Process>) -> bool {
+        let state = self.state();
+        let ours = state.wanted && state.process.as_ref().is_some_and(|own| Arc::ptr_eq(own, process));
+        if ours {
+            self.lead(Route::Hold);
+        }
+        ours
     }
 
     /// Whether this very process is the component's.
@@ -212,16 +244,18 @@ impl Unit {
 
     /// Take a new status; says whether it is another than before.
     pub(crate) fn set_status(&self, status: Status, detail: impl Into<String>) -> bool {
+        let changed = self.state().take_status(status, detail.into());
+        self.status.send_replace(status);
+        changed
+    }
+
+    /// Have no process any more, and this status for it: nobody sees the one without the other.
+    pub(crate) fn part(&self, status: Status, detail: impl Into<String>) -> bool {
         let mut state = self.state();
-        let changed = state.entry.status != status;
-        if changed {
-            state.entry.since = Timestamp::now();
-        }
-        if status == Status::Healthy {
-            state.entry.failures = 0;
-        }
-        state.entry.status = status;
-        state.entry.detail = detail.into();
+        state.entry.pid = None;
+        state.process = None;
+        state.life += 1;
+        let changed = state.take_status(status, detail.into());
         drop(state);
         self.status.send_replace(status);
         changed
@@ -253,6 +287,23 @@ impl Unit {
         state.entry.restarts = state.entry.restarts.saturating_add(1);
     }
 
+    /// Whether Guardian has something to do here.
+    pub(crate) fn is_to_be_healed(&self) -> bool {
+        self.state().is_to_be_healed()
+    }
+
+    /// Be the one who heals it until [`Self::let_go`] says that it is done; false if somebody is.
+    pub(crate) fn tend(&self) -> bool {
+        !std::mem::replace(&mut self.state().tended, true)
+    }
+
+    /// Leave it, unless something is still to be done. In one step, so that no news falls between two who heal.
+    pub(crate) fn let_go(&self) -> bool {
+        let mut state = self.state();
+        state.tended = state.is_to_be_healed();
+        !state.tended
+    }
+
     /// Forget failures and restarts. Says whether it had failed for good.
     pub(crate) fn reset(&self) -> bool {
         let mut state = self.state();
@@ -263,6 +314,25 @@ impl Unit {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_status(&mut self, status: Status, detail: String) -> bool {
+        let changed = self.entry.status != status;
+        if changed {
+            self.entry.since = Timestamp::now();
+        }
+        if status == Status::Healthy {
+            self.entry.failures = 0;
+        }
+        self.entry.status = status;
+        self.entry.detail = detail;
+        changed
+    }
+
+    fn is_to_be_healed(&self) -> bool {
+        self.wanted && self.entry.status != Status::Healthy
     }
 }
 

@@ -1,10 +1,16 @@
 //! A fleet of real processes: a small HTTP server in Python on the socket that it is handed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use futures_util::future::BoxFuture;
 use gavel_fleet::table::Tier;
-use gavel_fleet::{Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Program, Status, Witness};
+use gavel_fleet::{
+    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, Status, Witness,
+};
+use http_body_util::BodyExt;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +24,24 @@ while True:
     body = str(os.getpid()).encode()
     client.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(body) + body)
     client.close()
+";
+
+/// It takes its time to answer, ends at once when it is told to, whatever it is doing, and streams without an end.
+const SLOW: &str = "
+import socket, threading, time
+listening = socket.socket(fileno=0)
+listening.setblocking(True)
+def answer(client):
+    asked = client.recv(65536)
+    if b'/stream' in asked:
+        client.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\nfirst')
+        threading.Event().wait()
+    if b'/slow' in asked:
+        time.sleep(0.03)
+    client.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok')
+    client.close()
+while True:
+    threading.Thread(target=answer, args=(listening.accept()[0],)).start()
 ";
 
 #[derive(Default)]
@@ -67,7 +91,7 @@ async fn boot(components: Vec<Component>, first_port: u16, script: &'static str)
         processes_file: folder.path().join("processes.json"),
     })
     .unwrap();
-    tokio::spawn(guardian.watch(|| {}));
+    tokio::spawn(guardian.watch(None, || {}));
     fleet.boot().await;
     Stage { fleet, kept, _folder: folder }
 }
@@ -131,5 +155,50 @@ async fn what_crashes_at_every_start_is_given_up() {
     assert!(entry.detail.contains("given up after 3 restarts"), "{entry:?}");
     let order = Order { issue: Issue::ProcessCrashed, severity: "low".into(), by: "me".into(), action: None };
     assert!(!stage.fleet.heal("a", order).await.unwrap().overall_success);
+    stage.fleet.stop().await;
+}
+
+fn request(method: &str) -> hyper::Request<Body> {
+    let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+    hyper::Request::builder().method(method).body(body).unwrap()
+}
+
+#[tokio::test]
+async fn no_request_falls_between_two_lives_of_a_component() {
+    let stage = boot(vec![component("a", 0, &[])], 0, SLOW).await;
+    let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    let streams = proxy.forward("a", "/stream", request("GET")).await.unwrap();
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let senders: Vec<_> = (0..8)
+        .map(|_| {
+            let (proxy, stop, answered) = (proxy.clone(), Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    assert_eq!(proxy.forward("a", "/slow", request("POST")).await.unwrap().status(), 200);
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let mut ports = vec![stage.fleet.entry("a").unwrap().port];
+    for _ in 0..3 {
+        let before = answered.load(Ordering::SeqCst);
+        while answered.load(Ordering::SeqCst) < before + 8 {
+            tokio::task::yield_now().await;
+        }
+        let restarted = stage.fleet.restart_one("a").await.unwrap();
+        assert!(restarted.iter().all(|step| step.ok && !step.detail.contains("no answer")), "{restarted:?}");
+        let issue = Issue::PortConflict;
+        let order = Order { issue, severity: "low".into(), by: "me".into(), action: Some(Playbook::RebindPort) };
+        let moved = stage.fleet.heal("a", order).await.unwrap();
+        assert!(moved.overall_success && !format!("{moved:?}").contains("no answer"), "{moved:?}");
+        ports.push(stage.fleet.entry("a").unwrap().port);
+    }
+    stop.store(true, Ordering::SeqCst);
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    assert!(ports.windows(2).all(|pair| pair[0] != pair[1]), "{ports:?}");
+    drop(streams);
     stage.fleet.stop().await;
 }

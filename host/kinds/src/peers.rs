@@ -13,6 +13,9 @@ use std::time::Duration;
 pub const KERNEL_HEADER: &str = "gavel-kernel";
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection is kept that is not used: less than the main API keeps it (`limits.header_timeout_ms`), or else a
+/// question is now and then written to one that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
@@ -150,7 +153,7 @@ impl Peers {
 }
 
 fn client() -> Client<HttpConnector, Full<Bytes>> {
-    Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build_http()
+    Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE_MAX).build_http()
 }
 
 fn refused(path: &str, status: StatusCode, body: &[u8]) -> PeerError {

@@ -20,6 +20,9 @@ pub(super) fn start(filter: Option<&str>, json: bool) {
     let filter = EnvFilter::new(said.as_deref().unwrap_or(LogLevel::Info.filter()));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    // A kernel whose fleet was killed has nobody who reads: to complain of that where it cannot be read either would panic,
+    // in the middle of its orderly end.
+    let lines = lines.log_internal_errors(false);
     let lines = if json { lines.json().boxed() } else { lines.with_target(false).boxed() };
     // A host application that embeds this may have set up a log of its own.
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() && !fixed {

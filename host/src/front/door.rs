@@ -2,20 +2,19 @@
 
 use super::Front;
 use crate::http::Peer;
+use crate::kinds::process::{FRONT_HEADER, PEER_HEADER};
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use gavel_fleet::{Plan, ProxyError, Status};
+use gavel_fleet::{Place, Plan, ProxyError, Status};
+use gavel_kinds::{Caller, KERNEL_HEADER};
 use http_body_util::BodyExt;
 use serde_json::json;
+use std::net::IpAddr;
 
 /// Who gets what is nobody else's.
 const GOVERNANCE: &str = "governance";
-/// Beside the fleet's token: a request was passed on by the main API.
-pub(crate) const FRONT_HEADER: HeaderName = HeaderName::from_static("gavel-front");
-/// Counts beside [`FRONT_HEADER`] only: where the request came from.
-pub(crate) const PEER_HEADER: HeaderName = HeaderName::from_static("gavel-peer");
 
 /// The kernel that a path is of, and the path there.
 pub(super) fn destination(plan: &Plan, uri: &Uri) -> (String, String) {
@@ -52,13 +51,9 @@ pub(super) async fn forward(State(front): State<Front>, request: Request) -> Res
     let (mut head, body) = request.into_parts();
     let version = std::mem::take(&mut head.version);
     tracing::trace!(?version, kernel, path, "passed on");
-    head.headers.remove(&PEER_HEADER);
-    if let Ok(token) = HeaderValue::from_str(&inner.token) {
-        head.headers.insert(FRONT_HEADER, token);
-    }
-    if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.to_string()).ok()) {
-        head.headers.insert(PEER_HEADER, peer);
-    }
+    let of_the_fleet = head.extensions.get::<Caller>().is_some_and(Caller::is_of_the_fleet);
+    let ours = inner.fleet.plan().find(&kernel).is_some_and(|component| component.place == Place::Process);
+    sign(&mut head.headers, peer, of_the_fleet, ours.then_some(inner.token.as_str()));
     let body = body.map_err(Into::into).boxed_unsync();
     let response = match inner.proxy.forward(&kernel, &path, Request::from_parts(head, body)).await {
         Ok(response) => response.map(axum::body::Body::new).into_response(),
@@ -66,6 +61,25 @@ pub(super) async fn forward(State(front): State<Front>, request: Request) -> Res
     };
     inner.counts.answered(&kernel, response.status().as_u16());
     response
+}
+
+/// Say who passes this on and for whom, where the kernel is one of our processes (`token`). What a client says about that
+/// is taken out; and what runs elsewhere is not shown the fleet's token, by which one can do everything here.
+fn sign(headers: &mut HeaderMap, peer: Option<IpAddr>, of_the_fleet: bool, token: Option<&str>) {
+    headers.remove(FRONT_HEADER);
+    headers.remove(PEER_HEADER);
+    if !of_the_fleet || token.is_none() {
+        headers.remove(KERNEL_HEADER);
+    }
+    if of_the_fleet && token.is_none() {
+        headers.remove(header::AUTHORIZATION);
+    }
+    if let (Some(token), Some(peer)) = (token, peer)
+        && let (Ok(token), Ok(peer)) = (HeaderValue::from_str(token), HeaderValue::from_str(&peer.to_string()))
+    {
+        headers.insert(FRONT_HEADER, token);
+        headers.insert(PEER_HEADER, peer);
+    }
 }
 
 fn failed(front: &Front, kernel: &str, why: &ProxyError) -> Response {
@@ -104,5 +118,30 @@ mod tests {
         check("/governance/health", GOVERNANCE, "/health");
         check("/kernels/prod/records?limit=1", GOVERNANCE, "/kernels/prod/records?limit=1");
         check("/", GOVERNANCE, "/");
+    }
+
+    #[test]
+    fn nobody_but_the_fleet_speaks_for_it_and_its_token_stays_at_home() {
+        let said = [
+            ("gavel-front", "made up"),
+            ("gavel-peer", "10.0.0.1"),
+            ("gavel-kernel", "scheduler"),
+            ("authorization", "Bearer x"),
+        ];
+        let check = |of_the_fleet: bool, token: Option<&str>, wanted: &[(&str, &str)]| {
+            let mut headers: HeaderMap =
+                said.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            sign(&mut headers, Some(IpAddr::from([192, 0, 2, 7])), of_the_fleet, token);
+            let mut left: Vec<_> =
+                headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            left.sort_unstable();
+            assert_eq!(left, wanted);
+        };
+        let (signed, from) = (("gavel-front", "token"), ("gavel-peer", "192.0.2.7"));
+        let (kernel, key) = (("gavel-kernel", "scheduler"), ("authorization", "Bearer x"));
+        check(false, Some("token"), &[key, signed, from]);
+        check(true, Some("token"), &[key, signed, kernel, from]);
+        check(false, None, &[key]);
+        check(true, None, &[]);
     }
 }

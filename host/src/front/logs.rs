@@ -1,7 +1,7 @@
 //! What the kernels write: each line to the fleet's own output under the kernel's name, and to a file of that kernel.
 
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub(super) struct Logs {
     folder: PathBuf,
     bytes_max: u64,
     files: Mutex<BTreeMap<String, Written>>,
+    /// Kernels whose log could not be written.
+    failing: Mutex<BTreeSet<String>>,
     told: broadcast::Sender<Line>,
 }
 
@@ -37,7 +39,7 @@ impl Logs {
     pub(super) fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let (told, _) = broadcast::channel(FOLLOWED_LINES);
-        Ok(Self { folder: folder.to_owned(), bytes_max, files: Mutex::default(), told })
+        Ok(Self { folder: folder.to_owned(), bytes_max, files: Mutex::default(), failing: Mutex::default(), told })
     }
 
     /// Take a line. A log that cannot be written is told on the fleet's own, and stops nothing.
@@ -45,9 +47,18 @@ impl Logs {
         let mut err = std::io::stderr().lock();
         let _ = writeln!(err, "{kernel:>18} | {text}");
         drop(err);
-        if let Err(why) = self.write(kernel, text) {
-            tracing::error!(kernel, "its log cannot be written: {why}");
+        let written = self.write(kernel, text);
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Told once, not for each line: what is told is read by those who look for why.
+        if let Err(why) = written {
+            if failing.insert(kernel.to_owned()) {
+                let path = self.path(kernel);
+                tracing::error!(kernel, "its log {} cannot be written, so lines are lost: {why}", path.display());
+            }
+        } else if failing.remove(kernel) {
+            tracing::warn!(kernel, "its log is written again; lines are missing");
         }
+        drop(failing);
         // Nobody need follow.
         let _ = self.told.send(Line { kernel: kernel.to_owned(), text: text.to_owned() });
     }

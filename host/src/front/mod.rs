@@ -35,6 +35,7 @@ use std::fs::File as Opened;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The main process of a fleet. Cheap to clone.
@@ -102,7 +103,9 @@ impl Front {
             processes_file: folder.join("processes.json"),
         })
         .with_context(|| format!("{} cannot be read", folder.join("processes.json").display()))?;
-        let proxy = Proxy::new(fleet.clone());
+        // The kernels close connections on which nothing is asked for `header_timeout_ms`.
+        let idle_max = Duration::from_millis(file.limits.header_timeout_ms / 2).min(IDLE_MAX);
+        let proxy = Proxy::new(fleet.clone(), idle_max);
         let keys = Keys::new(&file.auth).with_token(Some(&token));
         let stop = CancellationToken::new();
         let counts = Counts::default();
@@ -155,7 +158,7 @@ impl Front {
     /// Start everything, in its order, and set Guardian and the delivery of reports to work.
     pub async fn boot(&self, guardian: Guardian) -> Vec<(String, Status)> {
         let mut beat = service::Beat::new();
-        tokio::spawn(guardian.watch(move || beat.beat()));
+        tokio::spawn(guardian.watch(beat.every(), move || beat.beat()));
         let front = self.clone();
         let looked = move || preflight::look(front.fleet().plan(), &front.inner.folder);
         if let Ok(looked) = tokio::task::spawn_blocking(looked).await {
@@ -173,6 +176,9 @@ impl Front {
         self.inner.logs.flush();
     }
 }
+
+/// How long a connection to a kernel is kept that is not used.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Have this fleet's folder alone.
 fn lock(folder: &Path) -> Result<Opened> {

@@ -19,7 +19,9 @@ pub(super) const KIND: Kind = Kind {
 fn open(seed: Seed) -> Opened {
     Box::pin(async move {
         let Surroundings { file, data, token } = Surroundings::of_this_process()?;
-        let storage = Storage::Folder(data.clone());
+        // The one that clients know has the data that `gavel serve` has, so that the one can follow the other. Two on one
+        // ledger cannot be, so another has its own.
+        let storage = Storage::Folder(if seed.name == KIND.name { data } else { seed.folder.clone() });
         let host = Arc::new(Box::pin(Host::open(file.clone(), &storage, Clock::System)).await?);
         host.watch();
         let app = host.app_in_fleet(token.as_deref());
