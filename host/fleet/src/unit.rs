@@ -62,18 +62,10 @@ impl std::fmt::Display for BindError {
             Self::Failed(port, why) => write!(f, "port {port} cannot be listened on: {why}"),
             Self::Taken(port, holders) if holders.is_empty() => write!(f, "port {port} is taken"),
             Self::Taken(port, holders) => {
-                let holders: Vec<String> = holders.iter().map(told).collect();
+                let holders: Vec<String> = holders.iter().map(Holder::to_string).collect();
                 write!(f, "port {port} is held by {}", holders.join(" and "))
             }
         }
-    }
-}
-
-/// A holder, for a message.
-pub(crate) fn told(holder: &Holder) -> String {
-    match holder.pid {
-        Some(pid) => format!("process {pid} ({})", holder.name),
-        None => holder.name.clone(),
     }
 }
 
@@ -107,7 +99,7 @@ impl Unit {
             status: watch::Sender::new(status),
             component,
         };
-        unit.at(base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
+        unit.at(&base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
         unit
     }
 
@@ -166,15 +158,17 @@ impl Unit {
     /// Be on this socket from now on; gives the one before.
     pub(crate) fn settle(&self, listener: &Arc<TcpListener>) -> Option<Arc<TcpListener>> {
         let port = listener.local_addr().map_or(0, |address| address.port());
-        self.at(local(port), port);
+        self.at(&local(port), port);
         self.state().listener.replace(Arc::clone(listener))
     }
 
-    fn at(&self, base: String, port: u16) {
+    /// Be at this base; nowhere, if it is empty.
+    fn at(&self, base: &str, port: u16) {
+        let url = |path: &str| if base.is_empty() { String::new() } else { format!("{base}{path}") };
         let mut state = self.state();
         state.entry.port = port;
-        state.entry.metrics_url = format!("{base}/metrics");
-        state.entry.health_url = format!("{base}{}", self.component.health_path);
+        state.entry.metrics_url = url("/metrics");
+        state.entry.health_url = url(&self.component.health_path);
     }
 
     pub(crate) fn listener(&self) -> Option<Arc<TcpListener>> {
@@ -265,6 +259,7 @@ impl Unit {
     }
 }
 
+/// Where a port of this machine is; nowhere without one.
 fn local(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+    if port == 0 { String::new() } else { format!("http://127.0.0.1:{port}") }
 }
