@@ -127,7 +127,11 @@ fn every_pod_is_a_plain_user_with_its_data_on_a_claim() {
     for (name, set) in of_kind(&manifests, "StatefulSet") {
         let pod = &set["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
-        assert_eq!((&pod["securityContext"]["runAsNonRoot"], &set["spec"]["replicas"]), (&json!(true), &json!(1)), "{name}");
+        assert_eq!(
+            (&pod["securityContext"]["runAsNonRoot"], &set["spec"]["replicas"]),
+            (&json!(true), &json!(1)),
+            "{name}"
+        );
         let confined = &container["securityContext"];
         assert_eq!(confined["readOnlyRootFilesystem"], true, "{name}");
         assert_eq!(confined["allowPrivilegeEscalation"], false, "{name}");

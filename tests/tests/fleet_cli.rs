@@ -51,7 +51,10 @@ fn a_fleet_is_seen() {
     let server = up(&Site::new(&alone(&json!({}))));
     let status = run(&server, &["fleet", "status"]).code(0).stdout;
     let line = status.lines().find(|line| line.starts_with("governance ")).unwrap();
-    assert!(status.starts_with("fleet healthy  (gavel ") && line.contains("healthy") && line.contains("MiB"), "{status}");
+    assert!(
+        status.starts_with("fleet healthy  (gavel ") && line.contains("healthy") && line.contains("MiB"),
+        "{status}"
+    );
     assert!(status.lines().any(|line| line.starts_with("not started: ") && line.contains("scheduler")), "{status}");
     let fleet = run(&server, &["fleet", "status", "--json"]).code(0).json();
     let first = &fleet["kernels"][0];
@@ -86,7 +89,8 @@ fn kernels_are_stopped_started_and_restarted() {
     assert!(status.starts_with("fleet unhealthy") && status.contains("an operator stopped it"), "{status}");
     let refused = server.get("/governance/livez");
     assert!(refused.error(503).contains("an operator stopped it"));
-    let found = run(&server, &["doctor", "--config", path(&server.site().config()), "--data", path(&server.site().data())]);
+    let found =
+        run(&server, &["doctor", "--config", path(&server.site().config()), "--data", path(&server.site().data())]);
     assert!(found.code(1).stdout.contains("`gavel fleet start governance` if that was not meant"));
     let _ = run(&server, &["fleet", "start", "governance"]).code(0);
     assert_eq!(kernel(&server, "governance")["status"], "healthy");
@@ -203,7 +207,9 @@ fn the_doctor_looks_at_a_fleet_and_changes_nothing() {
     let server = up(&site);
     let told = doctor(&site, &["--json", "--url", &server.url]).code(0).json();
     let well = findings(&told, "ok");
-    for wanted in ["a fleet runs on ", "the fleet at http://", "`governance` is healthy", "free on the volume of ", "k: "] {
+    for wanted in
+        ["a fleet runs on ", "the fleet at http://", "`governance` is healthy", "free on the volume of ", "k: "]
+    {
         assert!(well.iter().any(|found| found.contains(wanted)), "{wanted}: {told}");
     }
     let open = well.iter().find(|found| found.starts_with("k: ")).unwrap();

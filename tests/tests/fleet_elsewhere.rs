@@ -24,7 +24,8 @@ struct Elsewhere(Child);
 impl Elsewhere {
     /// Governance at this address, of the fleet of this site, run by `how` (a command that runs commands, or nothing).
     fn start(how: &[&str], site: &Site, address: SocketAddr) -> Self {
-        let (program, rest) = how.split_first().map_or((gavel_path().as_os_str(), how), |(first, rest)| (first.as_ref(), rest));
+        let (program, rest) =
+            how.split_first().map_or((gavel_path().as_os_str(), how), |(first, rest)| (first.as_ref(), rest));
         let mut command = Command::new(program);
         command.args(rest);
         if !how.is_empty() {
@@ -112,9 +113,7 @@ fn lost_and_found(how: &[&str], address: SocketAddr) {
     server.wait_for("/health", |health| governance(health)["status"] == "unhealthy");
     let answer = server.get("/governance/livez");
     assert!((502..=504).contains(&answer.status) && answer.json()["kernel"] == "governance", "{}", answer.status);
-    let run = |args: &[&str]| {
-        Gavel::new(args).env("GAVEL_FLEET_URL", &server.url).env("GAVEL_KEY", &key.secret).run()
-    };
+    let run = |args: &[&str]| Gavel::new(args).env("GAVEL_FLEET_URL", &server.url).env("GAVEL_KEY", &key.secret).run();
     let told = run(&["fleet", "restart", "governance"]).code(1).stdout;
     assert!(told.contains(&format!("runs elsewhere (http://{address}): start and stop it there")), "{told}");
     let told = run(&["heal", "governance"]).code(1).stdout;

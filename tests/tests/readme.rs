@@ -73,9 +73,11 @@ fn fleet() -> Server {
     let others = plan.in_order().filter(|one| one.place.name() == "process" && one.name != "governance");
     let mut kernels: String = others.map(|one| format!("{}: {{enabled: false}}, ", one.name)).collect();
     kernels.push_str("governance: {needs: []}");
-    let site = Site::new(&Config::text(format!("fleet: {{listen: 127.0.0.1:0, first_port: 0, kernels: {{{kernels}}}}}")));
+    let site =
+        Site::new(&Config::text(format!("fleet: {{listen: 127.0.0.1:0, first_port: 0, kernels: {{{kernels}}}}}")));
     let (config, data) = (site.config(), site.data());
-    let args = ["fleet".as_ref(), "up".as_ref(), "--config".as_ref(), config.as_os_str(), "--data".as_ref(), data.as_os_str()];
+    let args =
+        ["fleet".as_ref(), "up".as_ref(), "--config".as_ref(), config.as_os_str(), "--data".as_ref(), data.as_os_str()];
     Server::spawn(Gavel::new(args), site)
 }
 
@@ -125,7 +127,9 @@ fn prepare(folder: &Path, readme: &str) {
 
 /// Run a command line as a reader would: in a shell, with `gavel` on the path.
 fn run(command: &str, folder: &Path, server: &Server) {
-    let output = in_time(|| Gavel::shell(command, folder).env("GAVEL_URL", &server.url).env("GAVEL_FLEET_URL", &server.url).run());
+    let output = in_time(|| {
+        Gavel::shell(command, folder).env("GAVEL_URL", &server.url).env("GAVEL_FLEET_URL", &server.url).run()
+    });
     assert_eq!(output.code, Some(0), "{command}\n{}\n{}", output.stdout, output.stderr);
 }
 

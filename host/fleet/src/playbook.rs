@@ -87,7 +87,8 @@ impl Fleet {
         for holder in holders {
             let begun = Instant::now();
             let Some((name, identity)) = holder.pid.and_then(|pid| self.left_behind(pid)) else {
-                let detail = format!("port {port} is held by {holder}, which this fleet did not start: it is left alone");
+                let detail =
+                    format!("port {port} is held by {holder}, which this fleet did not start: it is left alone");
                 steps.push(step("find_holder", begun, false, detail));
                 continue;
             };

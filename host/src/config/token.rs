@@ -17,7 +17,9 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     let metadata = std::fs::metadata(path).map_err(|why| format!("{shown}: {why}"))?;
     if let Some(open_to) = open_to(metadata.mode(), metadata.uid()) {
         let mode = metadata.mode() & 0o7777;
-        return Err(format!("{shown} has the mode {mode:04o}, so {open_to} it: `chmod 0600 {shown}`, and take a new secret"));
+        return Err(format!(
+            "{shown} has the mode {mode:04o}, so {open_to} it: `chmod 0600 {shown}`, and take a new secret"
+        ));
     }
     if metadata.len() > *CHARS.end() as u64 + 2 {
         return Err(format!("{shown} has {} bytes: a secret has at most {}", metadata.len(), CHARS.end()));

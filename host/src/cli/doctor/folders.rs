@@ -77,7 +77,11 @@ fn space(folder: &Path, findings: &mut Findings) {
     let found = format!("{} free on the volume of {shown}", bytes(Some(free)));
     let (error, warning) = SPACE_BYTES;
     if volume.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        findings.error(AREA, format!("the volume of {shown} is read-only"), "mount it to be written, or give another --data");
+        findings.error(
+            AREA,
+            format!("the volume of {shown} is read-only"),
+            "mount it to be written, or give another --data",
+        );
     } else if free < error {
         findings.error(AREA, found, "make room: without it no decision can be recorded, so none is an allow");
     } else if free < warning {
@@ -86,7 +90,11 @@ fn space(folder: &Path, findings: &mut Findings) {
         findings.ok(AREA, found);
     }
     if volume.f_files > 0 && volume.f_favail < 1_000 {
-        findings.warning(AREA, format!("{} files can still be made there", volume.f_favail), "remove files, or format with more");
+        findings.warning(
+            AREA,
+            format!("{} files can still be made there", volume.f_favail),
+            "remove files, or format with more",
+        );
     }
 }
 
@@ -194,7 +202,8 @@ fn is_json(path: &Path) -> bool {
 fn cache(findings: &mut Findings) {
     const AREA: &str = "cache";
     let Some(folder) = component_cache() else {
-        let advice = "give the user a home folder, or set XDG_CACHE_HOME: without, policies are compiled at every start";
+        let advice =
+            "give the user a home folder, or set XDG_CACHE_HOME: without, policies are compiled at every start";
         findings.note(AREA, "there is no folder for compiled policies", advice);
         return;
     };

@@ -34,7 +34,9 @@ fn open_files(file: Option<&File>, findings: &mut Findings) {
     // A connection that is passed on is two.
     let wanted = connections.saturating_mul(2) + OTHER_FILES;
     if limit < wanted {
-        let found = format!("{limit} open files for a process; {connections} connections (limits.max_connections) need {wanted}");
+        let found = format!(
+            "{limit} open files for a process; {connections} connections (limits.max_connections) need {wanted}"
+        );
         let advice = "`LimitNOFILE=65536` in the unit, `ulimit -n 65536` in a shell, or fewer limits.max_connections";
         findings.warning("limits", found, advice);
     } else {

@@ -31,7 +31,8 @@ pub(super) fn look(args: &Args, file: Option<&File>, runs: bool, findings: &mut 
             }
         }
         Err(why) if runs => {
-            let advice = "its log says more; a key that it does not know is given by GAVEL_KEY, another address by --url";
+            let advice =
+                "its log says more; a key that it does not know is given by GAVEL_KEY, another address by --url";
             findings.error(AREA, format!("a fleet runs on this data, and {url} gives no answer: {why:#}"), advice);
         }
         Err(why) => {

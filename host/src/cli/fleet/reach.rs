@@ -123,7 +123,8 @@ impl Fleet {
     /// Ask for it.
     pub(in crate::cli) fn of(client: &Client) -> Result<Self> {
         let told = client.get_json("/fleet")?;
-        Self::deserialize(told).context("the answer describes no fleet: is it the main API of one, and of this version?")
+        Self::deserialize(told)
+            .context("the answer describes no fleet: is it the main API of one, and of this version?")
     }
 
     /// Kernels that are meant to run.
