@@ -37,12 +37,26 @@ const TOP_LEVEL: [&str; 11] = [
 const UNSAFE_FILE: &str = "host/runtime/src/cache.rs";
 
 /// The crates of the workspace and which of the others each may use. The harness of the tests may use all.
-const MAY_USE: [(&str, &[&str]); 10] = [
-    ("gavel", &["gavel-bus", "gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-runtime", "kasmina"]),
+const MAY_USE: [(&str, &[&str]); 12] = [
+    (
+        "gavel",
+        &[
+            "gavel-bus",
+            "gavel-fleet",
+            "gavel-kernel",
+            "gavel-kinds",
+            "gavel-ledger",
+            "gavel-proof",
+            "gavel-runtime",
+            "kasmina",
+        ],
+    ),
     ("gavel-bus", &[]),
     ("gavel-client", &[]),
+    ("gavel-fleet", &[]),
     ("gavel-fuzz", &["gavel", "gavel-kernel", "gavel-ledger", "gavel-proof", "gavel-tests"]),
     ("gavel-kernel", &[]),
+    ("gavel-kinds", &["gavel-bus", "gavel-kernel", "gavel-ledger", "gavel-proof"]),
     ("gavel-ledger", &["gavel-kernel", "gavel-proof"]),
     ("gavel-proof", &[]),
     ("gavel-runtime", &[]),
@@ -63,8 +77,10 @@ const MAY_USE: [(&str, &[&str]); 10] = [
 ];
 
 /// What a crate must not be built with, neither directly nor through others.
-const NEVER_BUILT_WITH: [(&str, &[&str]); 5] = [
+const NEVER_BUILT_WITH: [(&str, &[&str]); 7] = [
     ("gavel-bus", &["wasmtime", "axum"]),
+    ("gavel-fleet", &["wasmtime", "axum"]),
+    ("gavel-kinds", &["wasmtime", "wgpu"]),
     ("gavel-kernel", &["tokio", "wasmtime", "axum"]),
     ("gavel-ledger", &["tokio", "wasmtime", "axum"]),
     ("gavel-runtime", &["axum", "hyper"]),

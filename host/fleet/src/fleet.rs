@@ -255,23 +255,48 @@ impl Fleet {
     }
 
     async fn start_when_ready(&self, unit: &Arc<Unit>) {
+        for name in &unit.component.after {
+            let Some(before) = self.inner.units.get(name) else { continue };
+            before.until(|status| !matches!(status, Status::Stopped | Status::Starting)).await;
+        }
         for need in &unit.component.needs {
             let Some(needed) = self.inner.units.get(need) else { continue };
             let reached = needed.until(|status| matches!(status, Status::Healthy | Status::Failed)).await;
             if reached != Status::Healthy {
                 let detail = format!("it needs `{need}`, which is {reached}");
+                unit.lead(Route::Down(detail.clone()));
                 self.tell_status(unit, Status::Failed, detail).await;
+                let (fleet, unit) = (self.clone(), Arc::clone(unit));
+                tokio::spawn(async move { fleet.start_when_needs_come(&unit).await });
                 return;
             }
         }
+        self.start_first(unit).await;
+    }
+
+    /// What it needs had failed; once an operator has mended that, it is started too, unless somebody was faster.
+    async fn start_when_needs_come(&self, unit: &Arc<Unit>) {
+        for need in &unit.component.needs {
+            let Some(needed) = self.inner.units.get(need) else { continue };
+            needed.until(|status| *status == Status::Healthy).await;
+        }
+        if !self.inner.stopping.load(Ordering::SeqCst) && unit.status() == Status::Failed && !unit.wanted() {
+            self.start_first(unit).await;
+        }
+    }
+
+    async fn start_first(&self, unit: &Arc<Unit>) {
         match unit.component.place {
             Place::NotStarted => {}
             Place::Elsewhere(_) => self.check(unit).await,
             Place::Process => {
                 let _busy = unit.busy.lock().await;
                 let steps = self.start_unit(unit, unit.component.port).await;
-                if let Some(failed) = steps.iter().find(|step| !step.ok) {
-                    tracing::error!(kernel = unit.component.name, step = failed.step, "{}", failed.detail);
+                let Some(failed) = steps.iter().find(|step| !step.ok) else { return };
+                tracing::error!(kernel = unit.component.name, step = failed.step, "{}", failed.detail);
+                // Of a process that ended, and of a port that is another's, Guardian hears anyway.
+                if failed.step == "health" && unit.process().is_some_and(|process| process.identity().lives()) {
+                    self.ask_for_healing(unit, Ended::NotWell(Arc::clone(unit)));
                 }
             }
         }

@@ -32,6 +32,8 @@ pub(crate) enum Ended {
     },
     /// A component's port is another's.
     PortTaken(Arc<Unit>),
+    /// A component was started, and lives, and is not well in time.
+    NotWell(Arc<Unit>),
 }
 
 /// Watches a fleet.
@@ -110,6 +112,7 @@ fn heal_at_once(fleet: &Fleet, told: Ended, work: &mut JoinSet<()>) {
     let fleet = fleet.clone();
     work.spawn(async move {
         match told {
+            Ended::NotWell(unit) => fleet.heal_unasked(&unit, Issue::ConnectionTimeout).await,
             Ended::PortTaken(unit) => fleet.heal_unasked(&unit, Issue::PortConflict).await,
             Ended::Process { unit, process, status } => fleet.process_ended(&unit, &process, status).await,
         }

@@ -15,12 +15,21 @@ pub struct Component {
     pub port: u16,
     /// Components that must be healthy before it starts.
     pub needs: Vec<String>,
+    /// Components whose start it lets pass before its own, however that ended.
+    pub after: Vec<String>,
     /// Whether the fleet is down without it.
     pub required: bool,
     /// Where it runs.
     pub place: Place,
     /// The path that says whether it is well, as a rule [`HEALTH`].
     pub health_path: String,
+}
+
+impl Component {
+    /// Components that are started before it.
+    fn comes_after(&self) -> impl Iterator<Item = &String> {
+        self.needs.iter().chain(&self.after)
+    }
 }
 
 /// Where a component says whether it is well.
@@ -182,6 +191,7 @@ impl Plan {
                 tier: known.tier,
                 port: port_at(first_port, known.offset),
                 needs: Vec::new(),
+                after: Vec::new(),
                 required: false,
                 place: Place::NotStarted,
                 health_path: HEALTH.to_owned(),
@@ -231,7 +241,7 @@ impl Default for Plan {
 
 fn order(components: &BTreeMap<String, Component>) -> Result<Vec<String>, PlanError> {
     for component in components.values() {
-        for need in &component.needs {
+        for need in component.needs.iter().chain(&component.after) {
             let needed = components
                 .get(need)
                 .ok_or_else(|| PlanError::Missing { name: component.name.clone(), missing: need.clone() })?;
@@ -247,7 +257,7 @@ fn order(components: &BTreeMap<String, Component>) -> Result<Vec<String>, PlanEr
         let ready = open
             .iter()
             .copied()
-            .find(|(_, name)| components[*name].needs.iter().all(|need| ordered.iter().any(|done| done == need)));
+            .find(|(_, name)| components[*name].comes_after().all(|need| ordered.iter().any(|done| done == need)));
         let Some(ready) = ready else { return Err(PlanError::Circle(circle(components, &open))) };
         open.remove(&ready);
         ordered.push(ready.1.to_owned());
@@ -260,7 +270,7 @@ fn circle(components: &BTreeMap<String, Component>, open: &BTreeSet<(Tier, &str)
     let waits = |name: &str| open.iter().any(|(_, open)| *open == name);
     let mut walked: Vec<&str> = open.first().map(|(_, name)| *name).into_iter().collect();
     while let Some(last) = walked.last() {
-        let Some(next) = components[*last].needs.iter().map(String::as_str).find(|need| waits(need)) else { break };
+        let Some(next) = components[*last].comes_after().map(String::as_str).find(|need| waits(need)) else { break };
         if let Some(at) = walked.iter().position(|name| *name == next) {
             walked.push(next);
             return walked[at..].iter().map(|name| (*name).to_owned()).collect();
@@ -281,6 +291,7 @@ mod tests {
             tier,
             port,
             needs,
+            after: Vec::new(),
             required: true,
             place: Place::Process,
             health_path: HEALTH.into(),

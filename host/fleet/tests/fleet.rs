@@ -43,6 +43,7 @@ fn component(name: &str, port: u16, needs: &[&str]) -> Component {
         tier: Tier::Core,
         port,
         needs,
+        after: Vec::new(),
         required: true,
         place: Place::Process,
         health_path: "/health".into(),

@@ -12,11 +12,17 @@
 //!
 //! Deliberately absent: processes, ports and restarts (`gavel-fleet`), the sandbox, and the host's configuration.
 
+#[cfg(test)]
+mod called;
 mod caller;
+mod crypto_kernel;
 mod doors;
+mod durable;
 mod fault;
+mod immutable_log;
 mod kind;
 mod peers;
+mod private_key;
 mod serving;
 
 pub use caller::{Caller, Role};
@@ -27,7 +33,7 @@ pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[immutable_log::KIND, crypto_kernel::KIND];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];

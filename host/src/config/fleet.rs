@@ -79,6 +79,16 @@ pub struct FleetKernelFile {
 /// Without these the fleet is down, where a configuration says nothing else.
 const REQUIRED: [&str; 3] = ["message_bus", "immutable_log", "governance"];
 
+/// Chooses playbooks; started right after what everything stands on.
+const HEALER: &str = "self_healing_kernel";
+/// These are started first.
+const FIRST: [&str; 3] = ["message_bus", "immutable_log", HEALER];
+
+fn planned_healer(file: &FleetFile) -> bool {
+    let disabled = file.kernels.get(HEALER).is_some_and(|kernel| kernel.enabled == Some(false));
+    !disabled && kinds::find(HEALER).is_some()
+}
+
 impl Default for FleetFile {
     fn default() -> Self {
         Self {
@@ -162,10 +172,16 @@ impl FleetFile {
         if place == Place::Process {
             let kind = self.kind(name)?;
             (kind.check)(&kernel.settings).map_err(|why| format!("{at}.settings: {why}"))?;
-            let planned = |need: &str| self.kernels.get(need).is_none_or(|kernel| kernel.enabled != Some(false));
+            let planned = |need: &str| match self.kernels.get(need) {
+                Some(kernel) => kernel.enabled != Some(false),
+                None => kinds::find(need).is_some(),
+            };
             needs = kind.needs.iter().filter(|need| planned(need)).map(|need| (*need).to_owned()).collect();
             kinds::health_path(kind.name).clone_into(&mut health_path);
         }
+        // Who heals comes before who may need it.
+        let healer_runs = planned_healer(self) && place == Place::Process && !FIRST.contains(&name);
+        let after = if healer_runs { vec![HEALER.to_owned()] } else { Vec::new() };
         let table_port = known.map(|known| port_at(self.first_port, known.offset));
         let port_there = if let Place::Elsewhere(url) = &place { Some(port_of(url)) } else { None };
         Ok(Component {
@@ -173,6 +189,7 @@ impl FleetFile {
             tier,
             port: kernel.port.or(port_there).or(table_port).unwrap_or_default(),
             needs: kernel.needs.clone().unwrap_or(needs),
+            after,
             required: kernel.required.unwrap_or(REQUIRED.contains(&name) && place != Place::NotStarted),
             place,
             health_path: kernel.health_path.clone().unwrap_or(health_path),

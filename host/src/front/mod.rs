@@ -13,6 +13,7 @@ mod logs;
 mod openapi;
 mod operate;
 mod ports;
+mod preflight;
 mod reports;
 
 pub use api::router;
@@ -24,7 +25,7 @@ use crate::kinds::process;
 use crate::service;
 use anyhow::{Context, Result};
 use counts::Counts;
-use gavel_fleet::{Entry, Fleet, Guardian, HealError, Healing, Order, Parts, Place, Program, Proxy, Status};
+use gavel_fleet::{Entry, Fleet, Guardian, HealError, Healing, Order, Parts, Place, Program, Proxy, Status, Step};
 use gavel_kinds::Peers;
 use logs::Logs;
 use reports::Reports;
@@ -33,7 +34,7 @@ use std::collections::BTreeMap;
 use std::fs::File as Opened;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 
 /// The main process of a fleet. Cheap to clone.
@@ -51,6 +52,9 @@ struct Inner {
     logs: Arc<Logs>,
     reports: Arc<Reports>,
     counts: Counts,
+    /// What was found before anything was started.
+    looked: OnceLock<Vec<Step>>,
+    folder: PathBuf,
     stop: CancellationToken,
     /// Held as long as the fleet lives: nobody else has its data.
     _lock: Opened,
@@ -109,7 +113,20 @@ impl Front {
         let proxy = Proxy::new(fleet.clone());
         let keys = Keys::new(&file.auth).with_token(Some(&token));
         let stop = CancellationToken::new();
-        let inner = Inner { fleet, proxy, keys, token, logs, reports, counts: Counts::default(), stop, _lock: lock };
+        let counts = Counts::default();
+        let inner = Inner {
+            fleet,
+            proxy,
+            keys,
+            token,
+            logs,
+            reports,
+            counts,
+            looked: OnceLock::new(),
+            folder,
+            stop,
+            _lock: lock,
+        };
         Ok((Self { inner: Arc::new(inner) }, guardian))
     }
 
@@ -147,6 +164,12 @@ impl Front {
     pub async fn boot(&self, guardian: Guardian) -> Vec<(String, Status)> {
         let mut beat = service::Beat::new();
         tokio::spawn(guardian.watch(move || beat.beat()));
+        let front = self.clone();
+        let looked = move || preflight::look(front.fleet().plan(), &front.inner.folder);
+        if let Ok(looked) = tokio::task::spawn_blocking(looked).await {
+            // A fleet is started once.
+            let _ = self.inner.looked.set(looked);
+        }
         tokio::spawn(Arc::clone(&self.inner.reports).deliver(self.inner.stop.clone()));
         self.inner.fleet.boot().await
     }

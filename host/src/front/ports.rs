@@ -146,6 +146,7 @@ async fn status(State(front): State<Front>) -> Json<Value> {
             "reports_waiting": front.inner.reports.waiting(),
         },
         "pid": std::process::id(),
+        "boot": front.inner.looked.get(),
         "kernels": entries,
     }))
 }

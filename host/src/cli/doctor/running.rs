@@ -113,7 +113,9 @@ fn of_kernel(client: &Client, kernel: &Kernel, findings: &mut Findings) {
         _ => Severity::Warning,
     };
     let severity = if advice.is_empty() { severity } else { severity.max(Severity::Note) };
-    let advice = if advice.is_empty() && severity > Severity::Note { fallback(kernel) } else { advice };
+    // That an operator stopped it Guardian does not question.
+    let own = status == "stopped" || (advice.is_empty() && severity > Severity::Note);
+    let advice = if own { fallback(kernel) } else { advice };
     findings.add(severity, "kernel", found, advice);
     if *restarts >= RESTARTS_MANY {
         let found = format!("`{name}` was started again {restarts} times");
