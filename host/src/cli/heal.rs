@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 /// Heal a kernel of a fleet: the playbooks of the issue, in order, until one is seen to have helped.
 ///
-/// Issues: port_not_listening (look, restart; the default), connection_timeout (look, clear, restart), connection_refused
-/// (restart, clear), port_conflict (clear, rebind), process_crashed (restart), network_unreachable and any other (look).
-/// Exit code 0 if the kernel was seen to be well at the end of a playbook, 1 if not; a look alone never heals.
+/// Issues: `port_not_listening` (look, restart; the default), `connection_timeout` (look, clear, restart),
+/// `connection_refused` (restart, clear), `port_conflict` (clear, rebind), `process_crashed` (restart),
+/// `network_unreachable` and any other (look). Exit code 0 if the kernel was seen to be well at the end of a playbook, 1 if
+/// not; a look alone never heals.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   gavel heal audit_trail
@@ -20,10 +21,10 @@ use serde_json::{Value, json};
 pub(super) struct Args {
     /// The kernel.
     name: String,
-    /// What is wrong with it. Default: port_not_listening.
+    /// What is wrong with it. Default: `port_not_listening`.
     #[arg(long, value_name = "TYPE")]
     issue: Option<String>,
-    /// This playbook and no other: restart_component, clear_port, diagnose_network, rebind_port.
+    /// This playbook and no other: `restart_component`, `clear_port`, `diagnose_network`, `rebind_port`.
     #[arg(long, value_name = "NAME")]
     playbook: Option<String>,
     #[command(flatten)]
