@@ -431,6 +431,11 @@ impl Fleet {
             unit.lead_home();
         } else {
             let detail = format!("{health} ({failures} checks in a row)");
+            // Nobody here brings it back, so nobody waits for it: requests are refused until a check finds it again.
+            let is_lost = matches!(health, Health::Silent(_)) && failures >= self.inner.plan.limits.failures_max;
+            if is_lost && matches!(unit.component.place, Place::Elsewhere(_)) {
+                unit.lead(Route::Down(detail.clone()));
+            }
             self.tell_status(unit, Status::Unhealthy, detail).await;
         }
     }
