@@ -54,6 +54,16 @@ pub struct Holder {
     pub command: String,
 }
 
+/// For a message.
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid} ({})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
 /// Characters of a command line that are told.
 const COMMAND_CHARS_MAX: usize = 200;
 
@@ -78,7 +88,8 @@ fn listening(port: u16) -> BTreeSet<String> {
     const LISTEN: &str = "0A";
     let suffix = format!(":{port:04X}");
     let mut found = BTreeSet::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    // Below `self`, where they also are for a service that sees processes only (`ProcSubset=pid`).
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             if let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..]

@@ -211,7 +211,7 @@ pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result
     if !identity.is_there() {
         return Ok(());
     }
-    let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
+    let handle = AsyncFd::register_with_interest(handle, Interest::READABLE)?;
     for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
         match pidfd_send_signal(handle.get_ref(), signal) {
             Err(rustix::io::Errno::SRCH) => {}
