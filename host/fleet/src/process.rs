@@ -5,6 +5,7 @@
 //! process itself (by its descriptor), never to a number that another process may have by now.
 
 use crate::holder::Identity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,9 +15,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Interest};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -211,16 +211,32 @@ pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result
     if !identity.is_there() {
         return Ok(());
     }
-    let handle = AsyncFd::register_with_interest(handle, Interest::READABLE)?;
-    for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
-        match pidfd_send_signal(handle.get_ref(), signal) {
-            Err(rustix::io::Errno::SRCH) => {}
-            sent => sent?,
+    let end = move || {
+        for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
+            match pidfd_send_signal(&handle, signal) {
+                Err(rustix::io::Errno::SRCH) => {}
+                sent => sent?,
+            }
+            if has_ended(&handle, patience)? {
+                return Ok(());
+            }
         }
-        // It can be read when the last thread has ended, and with it everything that the process held.
-        if let Ok(ended) = tokio::time::timeout(patience, handle.readable()).await {
-            return ended.map(drop);
+        Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))
+    };
+    tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?
+}
+
+/// Wait until the last thread of a process has ended, and with it everything that the process held: then its descriptor can
+/// be read.
+fn has_ended(handle: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&limit)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
         }
     }
-    Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))
 }
