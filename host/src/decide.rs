@@ -11,6 +11,7 @@
 use crate::bus::STATE_CHANGE;
 use crate::carry::{Panicked, carry};
 use crate::gate::Pass;
+use crate::http::auth::GUARDIAN;
 use crate::kasmina::rollout::ROLLOUT;
 use crate::kasmina::{RESTORE, TRANSITION};
 use crate::kernel::{Kernel, Walk};
@@ -529,9 +530,10 @@ fn assumed(case: &Case<'_>) -> Option<String> {
 }
 
 /// Whether an actor is the sender of an event, which only the host knows and says: itself, a plugin, a client of the bus,
-/// or another host.
+/// another host, or a part of a fleet.
 pub(crate) fn is_the_hosts(actor: &str) -> bool {
-    actor == "host" || ["plugin:", "client:", "peer:"].iter().any(|kind| actor.starts_with(kind))
+    let kinds = ["plugin:", "client:", "peer:", "kernel:"];
+    actor == "host" || actor == GUARDIAN || kinds.iter().any(|kind| actor.starts_with(kind))
 }
 
 /// A tool of the host's own, called by anybody else: an ALLOW for it means that the host has done it.

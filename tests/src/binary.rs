@@ -137,7 +137,7 @@ impl Gavel {
     }
 
     fn with_environment(mut command: Command) -> Self {
-        for variable in ["GAVEL_URL", "GAVEL_KEY", "GAVEL_LOG", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+        for variable in ["GAVEL_URL", "GAVEL_FLEET_URL", "GAVEL_KEY", "GAVEL_LOG", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
             command.env_remove(variable);
         }
         command.env("HOME", scratch().join("home")).env("XDG_CACHE_HOME", scratch().join("cache"));

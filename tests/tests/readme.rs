@@ -38,13 +38,16 @@ fn every_command_of_the_readme_works() {
     let sockets = folder.path().join("s");
     let bus = format!("bus: {{transports: {{unix: {{socket_dir: {}}}}}}}", sockets.display());
     let server = Site::new(&Config::text(bus)).serve();
+    let fleet = fleet();
     let commands = commands(&readme);
     assert!(commands.len() >= 5, "{commands:?}");
     for command in &commands {
         match command.split_whitespace().next() {
-            // They go on until they are ended, or tell of an installation that is not here.
-            Some("gavel") if ["serve", "bus top", "migrate"].iter().any(|word| command[6..].starts_with(word)) => {
+            Some("gavel") if NOT_RUN.iter().any(|word| command[6..].starts_with(word)) => {
                 check_options(&command[6..]);
+            }
+            Some("gavel") if ["fleet", "heal"].iter().any(|word| command[6..].starts_with(word)) => {
+                run(command, folder.path(), &fleet);
             }
             Some("gavel") => run(command, folder.path(), &server),
             Some("echo") if has_netcat() => {
@@ -59,6 +62,23 @@ fn every_command_of_the_readme_works() {
             _ => panic!("the README has a command that no test knows: {command}"),
         }
     }
+}
+
+/// They go on until they are ended, tell of an installation that is not here, or of the machine that the tests run on.
+const NOT_RUN: [&str; 6] = ["serve", "bus top", "migrate", "fleet up", "fleet top", "doctor"];
+
+/// What `gavel fleet up` runs, on free ports, and of the kernels governance alone.
+fn fleet() -> Server {
+    let plan = gavel::config::FleetFile::default().plan().expect("a plan");
+    let others = plan.in_order().filter(|one| one.place.name() == "process" && one.name != "governance");
+    let mut kernels: String = others.map(|one| format!("{}: {{enabled: false}}, ", one.name)).collect();
+    kernels.push_str("governance: {needs: []}");
+    let site =
+        Site::new(&Config::text(format!("fleet: {{listen: 127.0.0.1:0, first_port: 0, kernels: {{{kernels}}}}}")));
+    let (config, data) = (site.config(), site.data());
+    let args =
+        ["fleet".as_ref(), "up".as_ref(), "--config".as_ref(), config.as_os_str(), "--data".as_ref(), data.as_os_str()];
+    Server::spawn(Gavel::new(args), site)
 }
 
 /// Whether there is a netcat that speaks to Unix sockets.
@@ -107,7 +127,9 @@ fn prepare(folder: &Path, readme: &str) {
 
 /// Run a command line as a reader would: in a shell, with `gavel` on the path.
 fn run(command: &str, folder: &Path, server: &Server) {
-    let output = in_time(|| Gavel::shell(command, folder).env("GAVEL_URL", &server.url).run());
+    let output = in_time(|| {
+        Gavel::shell(command, folder).env("GAVEL_URL", &server.url).env("GAVEL_FLEET_URL", &server.url).run()
+    });
     assert_eq!(output.code, Some(0), "{command}\n{}\n{}", output.stdout, output.stderr);
 }
 

@@ -168,6 +168,29 @@ fn questions_that_cannot_be_read_are_named() {
     assert!(told.contains("/nowhere: no such folder"), "{told}");
 }
 
+#[test]
+fn the_log_is_followed_upward() {
+    let server = filled();
+    let (mut next, mut seen) = (0, Vec::new());
+    loop {
+        let page = server.get(&format!("/kernels/k/records?from_index={next}&limit=4")).expect(200);
+        seen.extend(indices(&page));
+        next = page["next_index"].as_u64().unwrap();
+        assert_eq!((&page["next_cursor"], &page["committed"]), (&json!(null), &json!(13)));
+        if next == 13 {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..13).collect::<Vec<u64>>());
+    let end = server.get("/records?from_index=13").expect(200);
+    assert_eq!((indices(&end), &end["next_index"]), (Vec::new(), &json!(13)));
+    let _ = server.submit(&intent("later"));
+    assert_eq!(indices(&server.get("/records?from_index=13").expect(200)), [13]);
+    let told = server.get("/records?from_index=1&actor=a").error(400);
+    assert_eq!(told, "from_index reads the log as it stands: it goes with `limit` and nothing else");
+    assert!(server.get("/records?from_index=-1").error(400).contains("from_index"));
+}
+
 fn index_file(site: &Site) -> PathBuf {
     site.data().join("kernels/k/index.redb")
 }

@@ -165,9 +165,23 @@ impl Fleet {
     /// # Errors
     /// [`HealError`].
     pub async fn stop_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
-        let unit = self.unit(name)?;
+        let unit = self.own_unit(name)?;
         let _busy = self.alone(unit).await?;
         Ok(vec![self.stop_unit(unit, Status::Stopped, "an operator stopped it").await])
+    }
+
+    /// Start one component, unless its process runs. Not counted against its budget.
+    ///
+    /// # Errors
+    /// [`HealError`].
+    pub async fn start_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
+        let unit = self.own_unit(name)?;
+        let Ok(_busy) = unit.busy.try_lock() else { return Err(HealError::Busy(name.to_owned())) };
+        if let Some(process) = unit.process() {
+            let pid = process.identity().pid;
+            return Ok(vec![step("start", Instant::now(), true, format!("it runs already: process {pid}"))]);
+        }
+        Ok(self.start_unit(unit, unit.entry().port).await)
     }
 
     /// Stop one component if it runs, and start it. Not counted against its budget.
@@ -175,7 +189,7 @@ impl Fleet {
     /// # Errors
     /// [`HealError`].
     pub async fn restart_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
-        let unit = self.unit(name)?;
+        let unit = self.own_unit(name)?;
         let _busy = self.alone(unit).await?;
         let mut steps = vec![self.stop_unit(unit, Status::Starting, "it is being started again").await];
         if !steps[0].ok {
@@ -192,7 +206,10 @@ impl Fleet {
     pub async fn reset_failures(&self, name: &str) -> Result<Entry, HealError> {
         let unit = self.unit(name)?;
         if unit.reset() {
-            self.restart_one(name).await?;
+            match unit.component.place {
+                Place::Process => drop(self.restart_one(name).await?),
+                _ => self.check(unit).await,
+            }
         }
         Ok(unit.entry())
     }
@@ -224,9 +241,18 @@ impl Fleet {
         self.inner.units.get(name).ok_or_else(|| HealError::Unknown(name.to_owned()))
     }
 
+    /// A component that is started and stopped by this fleet.
+    fn own_unit(&self, name: &str) -> Result<&Arc<Unit>, HealError> {
+        let unit = self.unit(name)?;
+        match unit.component.place.not_ours() {
+            None => Ok(unit),
+            Some(why) => Err(HealError::NotOurs { name: name.to_owned(), why }),
+        }
+    }
+
     /// Processes of an earlier fleet on this data, which was killed.
     async fn end_leftovers(&self) {
-        for (name, owned) in self.inner.ours.living() {
+        for (name, owned) in self.inner.ours.left() {
             let pid = owned.identity.pid;
             tracing::warn!(kernel = name, pid, "an earlier fleet left this process: it is ended");
             if let Err(why) = end_stale(owned.identity, self.inner.plan.limits.stop_grace).await {
@@ -441,6 +467,11 @@ impl Fleet {
             unit.lead_home();
         } else {
             let detail = format!("{health} ({failures} checks in a row)");
+            // Nobody here brings it back, so nobody waits for it: requests are refused until a check finds it again.
+            let is_lost = matches!(health, Health::Silent(_)) && failures >= self.inner.plan.limits.failures_max;
+            if is_lost && matches!(unit.component.place, Place::Elsewhere(_)) {
+                unit.lead(Route::Down(detail.clone()));
+            }
             self.tell_status(unit, Status::Unhealthy, detail).await;
         }
     }

@@ -135,6 +135,9 @@ pub struct Outcome {
     pub success: bool,
     /// Its steps, in order.
     pub steps: Vec<Step>,
+    /// What was found; of a diagnosis only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
     /// What an operator could do.
     pub recommendations: Vec<String>,
     /// How long it took, in milliseconds.
@@ -189,6 +192,23 @@ pub struct Diagnosis {
     pub recommendations: Vec<String>,
 }
 
+impl Diagnosis {
+    /// In one line, for people.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let holders: Vec<String> = self.holders.iter().map(Holder::to_string).collect();
+        let mut told = match holders.as_slice() {
+            [] => vec![self.health.clone()],
+            holders => vec![format!("held by {}", holders.join(" and ")), self.health.clone()],
+        };
+        told.extend(self.pid.map(|pid| format!("process {pid}")));
+        told.extend(self.open_files.map(|open| format!("{open} open files")));
+        told.extend(self.memory_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
+        told.extend(self.interfaces.is_empty().then(|| "no network interface is up".to_owned()));
+        told.join(", ")
+    }
+}
+
 /// Why there is no healing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -199,6 +219,14 @@ pub enum HealError {
     /// It is being healed, started or stopped.
     #[error("component '{0}' is being healed, started or stopped already")]
     Busy(String),
+    /// It is not a process of this fleet, so it is not started or stopped from here.
+    #[error("component '{name}' {why}")]
+    NotOurs {
+        /// Which.
+        name: String,
+        /// Where it is instead, and what to do.
+        why: String,
+    },
     /// The fleet is going down.
     #[error("the fleet is stopping")]
     Stopping,

@@ -24,6 +24,13 @@ impl Identity {
         Some(Self { pid, started })
     }
 
+    /// Whether anything is left of this very process. Its first thread may be a corpse while others still end, and they
+    /// hold its files, sockets and locks.
+    #[must_use]
+    pub fn is_there(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
     /// Whether this very process is still there, and is more than a corpse.
     #[must_use]
     pub fn lives(self) -> bool {
@@ -31,7 +38,7 @@ impl Identity {
     }
 }
 
-/// Its first thread may be a corpse while others still end: they hold its files, sockets and locks.
+/// Not before its last thread is: the first one may be a corpse while others still end.
 fn is_dead(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(|stat| {
@@ -49,6 +56,16 @@ pub struct Holder {
     pub name: String,
     /// Its command line, shortened.
     pub command: String,
+}
+
+/// For a message.
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid} ({})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// Characters of a command line that are told.
@@ -75,7 +92,8 @@ fn listening(port: u16) -> BTreeSet<String> {
     const LISTEN: &str = "0A";
     let suffix = format!(":{port:04X}");
     let mut found = BTreeSet::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    // Below `self`, where they also are for a service that sees processes only (`ProcSubset=pid`).
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             if let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..]
@@ -125,7 +143,7 @@ mod tests {
     #[test]
     fn a_process_is_told_from_its_successor() {
         let me = Identity::of(std::process::id()).unwrap();
-        assert!(me.lives());
+        assert!(me.lives() && me.is_there());
         assert!(!Identity { started: me.started + 1, ..me }.lives());
     }
 }

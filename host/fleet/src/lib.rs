@@ -38,4 +38,3 @@ pub use probe::{Health, Probe, Silence};
 pub use process::{Lines, Program};
 pub use proxy::{Body, Proxy, ProxyError};
 pub use registry::{Entry, Status};
-pub use unit::told as told_of;

@@ -46,6 +46,30 @@ pub enum Place {
     NotStarted,
 }
 
+impl Place {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Elsewhere(_) => "elsewhere",
+            Self::NotStarted => "not_started",
+        }
+    }
+
+    /// Why what is there is not started or stopped by this fleet, as the end of a sentence; `None` if it is.
+    #[must_use]
+    pub fn not_ours(&self) -> Option<String> {
+        match self {
+            Self::Process => None,
+            Self::Elsewhere(url) => Some(format!("runs elsewhere ({url}): start and stop it there")),
+            Self::NotStarted => {
+                Some("is not started in this fleet: enable it in the configuration, and start the fleet again".into())
+            }
+        }
+    }
+}
+
 /// Times, thresholds and budgets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {

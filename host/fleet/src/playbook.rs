@@ -4,10 +4,10 @@ use crate::fleet::{Fleet, port_of, step};
 use crate::healing::{Diagnosis, Outcome, Playbook, Step};
 use crate::holder::{self, Holder};
 use crate::plan::Place;
-use crate::probe::Health;
+use crate::probe::{Health, Silence};
 use crate::process::end_stale;
 use crate::registry::Status;
-use crate::unit::{BindError, Unit, told};
+use crate::unit::{BindError, Unit};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,20 +15,20 @@ impl Fleet {
     /// Play one for a component whose lock the caller holds.
     pub(crate) async fn play(&self, unit: &Arc<Unit>, playbook: Playbook) -> Outcome {
         let begun = Instant::now();
-        let (steps, recommendations) = match (playbook, &unit.component.place) {
-            (Playbook::DiagnoseNetwork, _) => self.look(unit, begun).await,
-            (_, Place::Process) => (self.act(unit, playbook).await, Vec::new()),
-            (_, Place::Elsewhere(url)) => (vec![hands_off(begun, url)], Vec::new()),
-            (_, Place::NotStarted) => {
-                let why =
-                    format!("`{}` is not started in this fleet: name it in the configuration", unit.component.name);
-                (vec![step("refuse", begun, false, why)], Vec::new())
+        let mut diagnosis = None;
+        let steps = match (playbook, unit.component.place.not_ours()) {
+            (Playbook::DiagnoseNetwork, _) => {
+                let found = diagnosis.insert(self.diagnose_unit(unit).await);
+                vec![step("diagnose", begun, true, found.told())]
             }
+            (_, None) => self.act(unit, playbook).await,
+            (_, Some(why)) => vec![step("refuse", begun, false, format!("it {why}"))],
         };
+        let recommendations = diagnosis.as_ref().map(|found| found.recommendations.clone()).unwrap_or_default();
         let acted = playbook != Playbook::DiagnoseNetwork;
         let success = acted && steps.iter().all(|step| step.ok) && unit.status() == Status::Healthy;
         let took_ms = begun.elapsed().as_secs_f64() * 1e3;
-        Outcome { playbook, success, steps, recommendations, took_ms }
+        Outcome { playbook, success, steps, diagnosis, recommendations, took_ms }
     }
 
     async fn act(&self, unit: &Arc<Unit>, playbook: Playbook) -> Vec<Step> {
@@ -86,8 +86,8 @@ impl Fleet {
         for holder in holders {
             let begun = Instant::now();
             let Some((name, identity)) = holder.pid.and_then(|pid| self.left_behind(pid)) else {
-                let told = told(&holder);
-                let detail = format!("port {port} is held by {told}, which this fleet did not start: it is left alone");
+                let detail =
+                    format!("port {port} is held by {holder}, which this fleet did not start: it is left alone");
                 steps.push(step("find_holder", begun, false, detail));
                 continue;
             };
@@ -131,12 +131,6 @@ impl Fleet {
         steps
     }
 
-    async fn look(&self, unit: &Unit, begun: Instant) -> (Vec<Step>, Vec<String>) {
-        let found = self.diagnose_unit(unit).await;
-        let text = serde_json::to_string(&found).unwrap_or_default();
-        (vec![step("diagnose", begun, true, text)], found.recommendations)
-    }
-
     /// Look at a component, and change nothing.
     ///
     /// # Errors
@@ -148,10 +142,16 @@ impl Fleet {
 
     async fn diagnose_unit(&self, unit: &Unit) -> Diagnosis {
         let entry = unit.entry();
-        let health = self.inner.probe.ask(&entry.health_url, self.inner.plan.limits.check_timeout).await;
+        let health = match entry.health_url.as_str() {
+            // It has no port yet.
+            "" => Health::Silent(Silence::Refused),
+            url => self.inner.probe.ask(url, self.inner.plan.limits.check_timeout).await,
+        };
         let pid = entry.pid;
+        // Who holds a port of another machine cannot be seen from here.
+        let is_here = !matches!(unit.component.place, Place::Elsewhere(_));
         let mut diagnosis = Diagnosis {
-            holders: holder::of_port(entry.port),
+            holders: if is_here { holder::of_port(entry.port) } else { Vec::new() },
             listening: false,
             health: health.to_string(),
             pid,
@@ -160,7 +160,7 @@ impl Fleet {
             interfaces: interfaces(),
             recommendations: Vec::new(),
         };
-        diagnosis.listening = !diagnosis.holders.is_empty();
+        diagnosis.listening = !diagnosis.holders.is_empty() || matches!(health, Health::Well | Health::Unwell(_));
         diagnosis.recommendations = self.advice(unit, &health, &diagnosis);
         diagnosis
     }
@@ -176,8 +176,8 @@ impl Fleet {
             .map(|holder| {
                 let port = entry.port;
                 match holder.pid.and_then(|pid| self.left_behind(pid)) {
-                    Some(_) => format!("clear_port: {} is ours, left behind, and holds port {port}", told(holder)),
-                    None => format!("rebind_port: {} holds port {port} and is not ours", told(holder)),
+                    Some(_) => format!("clear_port: {holder} is ours, left behind, and holds port {port}"),
+                    None => format!("rebind_port: {holder} holds port {port} and is not ours"),
                 }
             })
             .collect();
@@ -202,10 +202,6 @@ impl Fleet {
         }
         advice
     }
-}
-
-fn hands_off(begun: Instant, url: &str) -> Step {
-    step("refuse", begun, false, format!("it runs elsewhere ({url}): it is not started or stopped from here"))
 }
 
 fn open_files(pid: u32) -> Option<usize> {

@@ -5,6 +5,7 @@
 //! process itself (by its descriptor), never to a number that another process may have by now.
 
 use crate::holder::Identity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -186,12 +187,12 @@ impl Ours {
         found.map(|(name, owned)| (name.clone(), owned.clone()))
     }
 
-    /// All of ours that still live.
+    /// All of ours of which anything is left.
     #[must_use]
-    pub(crate) fn living(&self) -> Vec<(String, Owned)> {
+    pub(crate) fn left(&self) -> Vec<(String, Owned)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let living = known.iter().filter(|(_, owned)| owned.identity.lives());
-        living.map(|(name, owned)| (name.clone(), owned.clone())).collect()
+        let left = known.iter().filter(|(_, owned)| owned.identity.is_there());
+        left.map(|(name, owned)| (name.clone(), owned.clone())).collect()
     }
 }
 
@@ -207,22 +208,35 @@ pub(crate) async fn end_stale(identity: Identity, grace: Duration) -> io::Result
         opened => opened?,
     };
     // The descriptor is of whoever has the number now; from here on it stays that one.
-    if !identity.lives() {
+    if !identity.is_there() {
         return Ok(());
     }
-    for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
-        match pidfd_send_signal(&handle, signal) {
-            // Its first thread has gone; others may not have.
-            Err(rustix::io::Errno::SRCH) => {}
-            sent => sent?,
-        }
-        let until = Instant::now() + patience;
-        while Instant::now() < until {
-            if !identity.lives() {
+    let end = move || {
+        for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
+            match pidfd_send_signal(&handle, signal) {
+                Err(rustix::io::Errno::SRCH) => {}
+                sent => sent?,
+            }
+            if has_ended(&handle, patience)? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))
+    };
+    tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?
+}
+
+/// Wait until the last thread of a process has ended, and with it everything that the process held: then its descriptor can
+/// be read.
+fn has_ended(handle: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&limit)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
         }
     }
-    Err(io::Error::other(format!("process {} does not end, even killed", identity.pid)))
 }

@@ -58,9 +58,9 @@ pub struct Entry {
     pub status: Status,
     /// Whether the fleet is down without it.
     pub required: bool,
-    /// Where its health is asked.
+    /// Where its health is asked; empty before it has a port.
     pub health_url: String,
-    /// Where its metrics are.
+    /// Where its metrics are; empty before it has a port.
     pub metrics_url: String,
     /// When it was last asked.
     #[serde(serialize_with = "maybe_text")]

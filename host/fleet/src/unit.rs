@@ -78,19 +78,10 @@ impl std::fmt::Display for BindError {
             Self::Failed(port, why) => write!(f, "port {port} cannot be listened on: {why}"),
             Self::Taken(port, holders) if holders.is_empty() => write!(f, "port {port} is taken"),
             Self::Taken(port, holders) => {
-                let holders: Vec<String> = holders.iter().map(told).collect();
+                let holders: Vec<String> = holders.iter().map(Holder::to_string).collect();
                 write!(f, "port {port} is held by {}", holders.join(" and "))
             }
         }
-    }
-}
-
-/// A holder, for a message.
-#[must_use]
-pub fn told(holder: &Holder) -> String {
-    match holder.pid {
-        Some(pid) => format!("process {pid} ({})", holder.name),
-        None => holder.name.clone(),
     }
 }
 
@@ -192,11 +183,13 @@ impl Unit {
         self.state().listener.replace(Arc::clone(listener))
     }
 
+    /// Be at this base; nowhere, if it is empty.
     fn at(&self, base: &str, port: u16) {
+        let url = |path: &str| if base.is_empty() { String::new() } else { format!("{base}{path}") };
         let mut state = self.state();
         state.entry.port = port;
-        state.entry.metrics_url = format!("{base}/metrics");
-        state.entry.health_url = format!("{base}{}", self.component.health_path);
+        state.entry.metrics_url = url("/metrics");
+        state.entry.health_url = url(&self.component.health_path);
     }
 
     pub(crate) fn listener(&self) -> Option<Arc<TcpListener>> {
@@ -336,6 +329,7 @@ impl State {
     }
 }
 
+/// Where a port of this machine is; nowhere without one.
 fn local(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+    if port == 0 { String::new() } else { format!("http://127.0.0.1:{port}") }
 }

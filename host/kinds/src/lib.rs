@@ -12,18 +12,34 @@
 //!
 //! Deliberately absent: processes, ports and restarts (`gavel-fleet`), the sandbox, and the host's configuration.
 
+mod alert_service;
+mod audit_trail;
 #[cfg(test)]
 mod called;
 mod caller;
+mod compliance_monitor;
 mod crypto_kernel;
 mod doors;
 mod durable;
 mod fault;
+mod following;
 mod immutable_log;
 mod kind;
+mod message_bus;
+mod metrics_aggregator;
 mod peers;
 mod private_key;
+mod ranges;
+mod redb_file;
+mod self_healing_kernel;
 mod serving;
+mod telemetry_service;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod trial;
+mod webhook;
+mod writer;
 
 pub use caller::{Caller, Role};
 pub use doors::{Body, Door, Doors, Params};
@@ -31,9 +47,20 @@ pub use fault::Fault;
 pub use kind::{Clock, Kernel, Kind, Opened, Seed, SettingsError, Well, no_settings, settings};
 pub use peers::{KERNEL_HEADER, PeerError, Peers};
 pub use serving::{Bounds, Identify, document, router};
+pub use webhook::{Elsewhere, Given, SIGNATURE_HEADER, Sent, Webhook, WebhookSettings};
 
 /// The kinds that need nothing but what this crate has.
-pub const KINDS: &[Kind] = &[immutable_log::KIND, crypto_kernel::KIND];
+pub const KINDS: &[Kind] = &[
+    message_bus::KIND,
+    immutable_log::KIND,
+    crypto_kernel::KIND,
+    compliance_monitor::KIND,
+    audit_trail::KIND,
+    self_healing_kernel::KIND,
+    telemetry_service::KIND,
+    metrics_aggregator::KIND,
+    alert_service::KIND,
+];
 
 /// Everybody who may be let in.
 pub const ANY: &[Role] = &[Role::Agent, Role::Operator, Role::Auditor];

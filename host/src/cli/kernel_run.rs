@@ -54,7 +54,15 @@ pub(super) fn run(args: &RunArgs) -> Result<Outcome> {
     };
     runtime.block_on(async {
         let server = match (handed, args.listen) {
-            (Some(socket), _) => Server::on(socket)?,
+            (Some(socket), _) => {
+                let server = Server::on(socket)?;
+                let (address, keys) = (server.address, file.auth.keys.len());
+                ensure!(
+                    address.ip().is_loopback() || keys > 0,
+                    "the socket that was handed over is on {address}, not on loopback: configure keys first (`gavel key --help`)"
+                );
+                server
+            }
             (None, Some(listen)) => Server::bind(listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?,
             (None, None) => anyhow::bail!(
                 "standard input is no listening socket: `gavel fleet up` starts kernels; by hand, say where with --listen"

@@ -10,10 +10,12 @@ mod client;
 mod conformance;
 mod decide;
 mod demo;
+mod doctor;
 mod evidence;
 mod find;
 mod fleet;
 mod halt;
+mod heal;
 mod health;
 mod incident;
 mod info;
@@ -63,6 +65,8 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Fleet(fleet::Args),
+    Heal(heal::Args),
+    Doctor(doctor::Args),
     Submit(submit::Args),
     Decide(decide::Args),
     Info(info::Args),
@@ -115,6 +119,8 @@ pub fn main() -> ExitCode {
     let ended = match &cli.command {
         Command::Serve(args) => serve::run(args, json),
         Command::Fleet(args) => fleet::run(args, json, cli.log.as_deref()),
+        Command::Heal(args) => heal::run(args, json),
+        Command::Doctor(args) => doctor::run(args, json),
         Command::Submit(args) => submit::run(args, json),
         Command::Decide(args) => decide::run(args),
         Command::Info(args) => info::run(args, json),

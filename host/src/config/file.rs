@@ -517,9 +517,10 @@ impl KeyFile {
         if self.roles.contains(&Role::Agent) && self.actor.is_none() {
             return Err(format!("key `{}` has the role agent but no `actor` that it speaks for", self.name));
         }
-        if let Some(actor) = self.actor.as_deref().filter(|actor| is_the_hosts(actor)) {
+        let said = [Some(self.name.as_str()), self.actor.as_deref()];
+        if let Some(name) = said.into_iter().flatten().find(|name| is_the_hosts(name)) {
             return Err(format!(
-                "key `{}`: actor `{actor}` is the host's to say (host, plugin:, client:, peer:); name another",
+                "key `{}`: `{name}` is the host's to say (host, guardian, plugin:, client:, peer:, kernel:); name another",
                 self.name
             ));
         }

@@ -1,5 +1,6 @@
 //! The section `fleet`: kernels as processes on ports, with one main API in front.
 
+use super::token;
 use crate::kinds;
 use gavel_fleet::table::{self, FIRST_PORT, Tier};
 use gavel_fleet::{Component, HEALTH, Place, Plan, port_at};
@@ -46,6 +47,9 @@ pub struct FleetFile {
     pub log_bytes_max: u64,
     /// Reports (healings, changes of status) that wait on disk for the kernels that keep them. Default 10,000.
     pub reports_max: usize,
+    /// A file with the secret by which the parts of this fleet know each other, if some of them are on other machines.
+    /// Default: a secret of its own at each start, which only its own processes get.
+    pub token_file: Option<PathBuf>,
 }
 
 /// One kernel of a fleet.
@@ -104,6 +108,7 @@ impl Default for FleetFile {
             history_max: 1_000,
             log_bytes_max: 4 << 20,
             reports_max: 10_000,
+            token_file: None,
         }
     }
 }
@@ -119,6 +124,15 @@ impl FleetFile {
             let known: Vec<&str> = kinds::all().map(|kind| kind.name).collect();
             format!("fleet.kernels.{name}: there is no kind `{named}`; there are: {}", known.join(", "))
         })
+    }
+
+    /// The secret that the parts of this fleet share, if there is a file with it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is open to others, or holds no secret.
+    pub fn token(&self) -> Result<Option<String>, String> {
+        let token = self.token_file.as_deref().map(token::read).transpose();
+        token.map_err(|why| format!("fleet.token_file: {why}"))
     }
 
     /// The settings of the kernel of this name.
@@ -158,7 +172,10 @@ impl FleetFile {
         if place == Place::Process {
             let kind = self.kind(name)?;
             (kind.check)(&kernel.settings).map_err(|why| format!("{at}.settings: {why}"))?;
-            let planned = |need: &str| self.kernels.get(need).is_none_or(|kernel| kernel.enabled != Some(false));
+            let planned = |need: &str| match self.kernels.get(need) {
+                Some(kernel) => kernel.enabled != Some(false),
+                None => kinds::find(need).is_some(),
+            };
             needs = kind.needs.iter().filter(|need| planned(need)).map(|need| (*need).to_owned()).collect();
             kinds::health_path(kind.name).clone_into(&mut health_path);
         }
@@ -166,10 +183,11 @@ impl FleetFile {
         let healer_runs = planned_healer(self) && place == Place::Process && !FIRST.contains(&name);
         let after = if healer_runs { vec![HEALER.to_owned()] } else { Vec::new() };
         let table_port = known.map(|known| port_at(self.first_port, known.offset));
+        let port_there = if let Place::Elsewhere(url) = &place { Some(port_of(url)) } else { None };
         Ok(Component {
             name: name.to_owned(),
             tier,
-            port: kernel.port.or(table_port).unwrap_or_default(),
+            port: kernel.port.or(port_there).or(table_port).unwrap_or_default(),
             needs: kernel.needs.clone().unwrap_or(needs),
             after,
             required: kernel.required.unwrap_or(REQUIRED.contains(&name) && place != Place::NotStarted),
@@ -251,6 +269,9 @@ impl FleetFile {
 
     /// Make paths that count from the file's folder absolute or relative to the working directory.
     pub(super) fn resolve_paths(&mut self, folder: &Path) {
+        if let Some(path) = &mut self.token_file {
+            *path = folder.join(&*path);
+        }
         for kernel in self.kernels.values_mut() {
             // The one setting of a kind that is a path of the file's folder.
             if let Some(Value::String(path)) = kernel.settings.get_mut("folder") {
@@ -258,6 +279,12 @@ impl FleetFile {
             }
         }
     }
+}
+
+/// The port of `http://HOST:PORT`.
+fn port_of(url: &str) -> u16 {
+    let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    port.unwrap_or(80)
 }
 
 impl FleetKernelFile {
@@ -330,5 +357,7 @@ mod tests {
         let plan = section("kernels: {librarian_kernel: {url: 'http://10.0.0.7:8130/'}}").plan().unwrap();
         let component = plan.find("librarian_kernel").unwrap();
         assert_eq!(component.place, Place::Elsewhere("http://10.0.0.7:8130".into()));
+        let plan = section("kernels: {librarian_kernel: {url: 'http://librarian'}}").plan().unwrap();
+        assert_eq!(plan.find("librarian_kernel").unwrap().port, 80);
     }
 }

@@ -15,6 +15,7 @@ mod monitoring;
 mod operations;
 mod policies;
 mod shorthand;
+mod token;
 
 pub use bus::{
     AGENT_SERVICE, AgentServiceFile, BUS_KERNEL, BusFile, COMPLETION_SERVICE, CompletionServiceFile, DaemonFile,

@@ -87,7 +87,15 @@ impl Front {
         let folder = data.join("fleet");
         std::fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let lock = lock(&folder)?;
-        let token = token()?;
+        anyhow::ensure!(
+            server.scheme() == "http",
+            "a fleet's main API speaks plain HTTP, because its own kernels reach each other through it: take `tls` out, and \
+             put a proxy before it that ends TLS (docs/deploy/nginx.conf)"
+        );
+        let token = match file.fleet.token().map_err(anyhow::Error::msg)? {
+            Some(shared) => shared,
+            None => random_token()?,
+        };
         let door = format!("http://{}", server.address);
         let logs = Arc::new(Logs::open(&folder.join("logs"), file.fleet.log_bytes_max)?);
         let plan = file.fleet.plan().map_err(anyhow::Error::msg)?;
@@ -208,7 +216,7 @@ fn lock(folder: &Path) -> Result<Opened> {
 }
 
 /// 256 random bits, known to the parts of this fleet, and forgotten with it.
-fn token() -> Result<String> {
+fn random_token() -> Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
     Ok(hex::encode(bytes))

@@ -2,6 +2,7 @@
 
 use super::Front;
 use super::ports::refused;
+use crate::clock::{Clock, rfc3339};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -34,30 +35,47 @@ pub(super) fn doors(doors: Doors<Front>) -> Doors<Front> {
             Door { summary: "Stop a kernel and start it; requests to it wait", ..ACTS },
             restart,
         )
+        .post("/fleet/{name}/start", Door { summary: "Start a kernel, unless it runs", ..ACTS }, start)
         .post("/fleet/{name}/stop", Door { summary: "Stop a kernel until it is started again", ..ACTS }, stop)
         .get("/fleet/{name}/logs", Door { summary: "What a kernel wrote", query: asked, ..READS }, logs)
 }
 
 async fn usage(State(front): State<Front>) -> Json<Value> {
     let entries = front.fleet().entries();
+    let plan = front.fleet().plan();
     let kernels: Vec<Value> = entries
         .iter()
         .map(|entry| {
             let mut told = json!(entry);
-            if let Some(used) = entry.pid.and_then(gavel_fleet::usage) {
-                told["memory_bytes"] = json!(used.memory_bytes);
-                told["cpu_seconds"] = json!(used.cpu_seconds);
-            }
+            told["place"] = json!(plan.find(&entry.name).map(|component| component.place.name()));
+            used(&mut told, entry.pid);
             told
         })
         .collect();
+    let mut main = json!({"pid": std::process::id()});
+    used(&mut main, Some(std::process::id()));
     Json(json!({
         "status": super::health::overall(&entries),
+        "version": env!("CARGO_PKG_VERSION"),
+        "now": rfc3339(Clock::System.now_ms()),
         "pid": std::process::id(),
+        "main": main,
         "healing": front.fleet().active(),
         "reports_waiting": front.inner.reports.waiting(),
         "kernels": kernels,
     }))
+}
+
+/// What a process uses, if there is one.
+fn used(told: &mut Value, pid: Option<u32>) {
+    let used = pid.and_then(gavel_fleet::usage);
+    told["memory_bytes"] = json!(used.map(|used| used.memory_bytes));
+    told["cpu_seconds"] = json!(used.map(|used| used.cpu_seconds));
+}
+
+async fn start(State(front): State<Front>, Path(name): Path<String>) -> Response {
+    let done = front.carry(|fleet| async move { (fleet.start_one(&name).await, name) }).await;
+    stepped(done)
 }
 
 async fn restart(State(front): State<Front>, Path(name): Path<String>) -> Response {

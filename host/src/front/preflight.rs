@@ -3,7 +3,7 @@
 //! It changes nothing and stops nothing: a port that is another's is Guardian's to heal, a full disk the operator's. What it
 //! found stands in the log and in `/kernel-ports/status`.
 
-use gavel_fleet::{Place, Plan, Step, of_port, told_of};
+use gavel_fleet::{Place, Plan, Step, of_port};
 use rustix::fs::statvfs;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
@@ -87,7 +87,7 @@ fn ports(plan: &Plan) -> Result<String, String> {
             free += 1;
             continue;
         }
-        let holders: Vec<String> = of_port(port).iter().map(told_of).collect();
+        let holders: Vec<String> = of_port(port).iter().map(ToString::to_string).collect();
         let holders = if holders.is_empty() { "somebody".to_owned() } else { holders.join(" and ") };
         taken.push(format!("port {port} of {} is held by {holders}", component.name));
     }

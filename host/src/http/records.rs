@@ -5,7 +5,7 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::routes::{Answer, Id, SEEING, permitted};
 use crate::config::Limits;
-use crate::index::{Page, PageLimits, Query, source};
+use crate::index::{Page, PageLimits, Query, Upward, source};
 use crate::kernel::Kernel;
 use axum::extract::{Path, Query as Asks, State};
 use axum::http::header;
@@ -38,6 +38,7 @@ struct Asked {
     to: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
+    from_index: Option<u64>,
 }
 
 impl Asked {
@@ -53,6 +54,16 @@ impl Asked {
             to_ms: time(&self.to)?,
             cursor: self.cursor.as_deref().map(str::parse).transpose()?,
         })
+    }
+
+    /// Where to begin to read upward, if that is what is asked for.
+    fn upward(&self) -> Result<Option<u64>, String> {
+        let Self { kind, request_id, actor, tool, decision, from, to, limit: _, cursor, from_index } = self;
+        let others = [kind, request_id, actor, tool, decision, from, to, cursor];
+        if from_index.is_some() && others.iter().any(|other| other.is_some()) {
+            return Err("from_index reads the log as it stands: it goes with `limit` and nothing else".to_owned());
+        }
+        Ok(*from_index)
     }
 
     fn limits(&self, limits: &Limits) -> Result<PageLimits, String> {
@@ -74,6 +85,10 @@ async fn find(
     let Asks(asked) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let query = asked.query().map_err(ApiError::Unreadable)?;
     let limits = asked.limits(&app.inner.limits).map_err(ApiError::Unreadable)?;
+    if let Some(start) = asked.upward().map_err(ApiError::Unreadable)? {
+        let page = reading(kernel, move |kernel| kernel.upward(start, limits)).await?;
+        return Ok(json_of(upward_text(&page)));
+    }
     let page = reading(kernel, move |kernel| kernel.find(&query, limits)).await?;
     Ok(json_of(page_text(&page)))
 }
@@ -122,14 +137,26 @@ pub(super) fn json_of(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
+/// A page of the log in its own order: of the same form, with the place where the next one begins.
+fn upward_text(page: &Upward) -> String {
+    let Upward { records, next, committed } = page;
+    let records = texts(records);
+    format!(
+        "{{\"records\":[{records}],\"next_cursor\":null,\"next_index\":{next},\"complete\":true,\"indexed\":{committed},\"committed\":{committed}}}"
+    )
+}
+
 /// Records are canonical JSON and go out as they are.
+fn texts(records: &[RecordView]) -> String {
+    records.iter().map(RecordView::as_str).collect::<Vec<_>>().join(",")
+}
+
 fn page_text(page: &Page) -> String {
-    let records: Vec<&str> = page.records.iter().map(RecordView::as_str).collect();
+    let records = texts(&page.records);
     let next = json!(page.next.map(|next| next.to_string()));
     let Page { indexed, committed, .. } = page;
     let complete = indexed == committed;
     format!(
-        "{{\"records\":[{}],\"next_cursor\":{next},\"complete\":{complete},\"indexed\":{indexed},\"committed\":{committed}}}",
-        records.join(",")
+        "{{\"records\":[{records}],\"next_cursor\":{next},\"complete\":{complete},\"indexed\":{indexed},\"committed\":{committed}}}"
     )
 }

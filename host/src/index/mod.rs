@@ -13,10 +13,12 @@ mod query;
 mod scan;
 pub(crate) mod source;
 mod store;
+mod upward;
 
 pub use facts::Facts;
 pub use query::{Page, PageLimits, Position, Query};
 pub use scan::scan;
+pub use upward::Upward;
 
 use crate::kernel::Kernel;
 use anyhow::{Result, anyhow};

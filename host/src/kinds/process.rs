@@ -61,7 +61,11 @@ pub fn folder(data: &Path, kernel: &str) -> PathBuf {
 /// If there is no such kernel in the configuration, or it cannot be opened.
 pub async fn serve(name: &str, server: Server, file: File, data: &Path, stop: CancellationToken) -> Result<()> {
     let kind = file.fleet.kind(name).map_err(anyhow::Error::msg)?;
-    let token = std::env::var(TOKEN_VARIABLE).ok();
+    // What the fleet that started it says wins; started by hand, the file that its fleet shares with it.
+    let token = match std::env::var(TOKEN_VARIABLE) {
+        Ok(token) => Some(token),
+        Err(_) => file.fleet.token().map_err(anyhow::Error::msg)?,
+    };
     let door = std::env::var(DOOR_VARIABLE).ok();
     let peers = match (&door, &token) {
         (Some(door), Some(token)) => Peers::behind(name, door, token),

@@ -61,7 +61,9 @@ async fn up(args: &Args, as_json: bool, log: Option<&str>) -> Result<Outcome> {
         Some(data) => data.clone(),
         None => host::default_data_dir()?,
     };
-    let server = Server::bind(file.fleet.listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await?;
+    let listen = file.fleet.listen;
+    let server = Server::bind(listen, file.tls.as_ref(), !file.auth.keys.is_empty()).await;
+    let server = server.map_err(|why| held(why, listen))?;
     let base = format!("{}://{}", server.scheme(), server.address);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -96,6 +98,19 @@ async fn up(args: &Args, as_json: bool, log: Option<&str>) -> Result<Outcome> {
     front.finish().await;
     tracing::info!("stopped; what every kernel acknowledged is on disk");
     Ok(Outcome::Yes)
+}
+
+/// Why the main API's address cannot be had, with who has it.
+fn held(why: anyhow::Error, listen: SocketAddr) -> anyhow::Error {
+    let holders: Vec<String> = gavel_fleet::of_port(listen.port()).iter().map(ToString::to_string).collect();
+    match holders.as_slice() {
+        [] => why,
+        holders => anyhow::anyhow!(
+            "{why:#}: port {} is held by {}; it is left alone: end it, or give this fleet another address (--listen)",
+            listen.port(),
+            holders.join(" and ")
+        ),
+    }
 }
 
 fn announce(front: &Front, base: &str, data: &Path, booted: &[(String, Status)], as_json: bool) {
