@@ -25,8 +25,10 @@ impl Stage {
             "grants": {"deadline_ms": 20_000},
             "watch_every_ms": 1_000,
         });
-        let kernel = json!({"kind": "plugin", "tier": "agentic", "settings": settings});
-        let site = Site::new(&Config::open().with("fleet", json!({"kernels": {"my_guard": kernel}})));
+        let guard = json!({"kind": "plugin", "tier": "agentic", "needs": [], "settings": settings});
+        let alone = json!({"needs": []});
+        let kernels = json!({"my_guard": guard, "governance": alone, "policy_engine": alone});
+        let site = Site::new(&Config::open().with("fleet", json!({"kernels": kernels})));
         let stage = Self { site };
         std::fs::create_dir(stage.folder()).unwrap();
         let manifest = repository().join("guest-examples/plugins/rust/plugin.yaml");

@@ -15,8 +15,7 @@ use std::time::Instant;
 const PATIENT_MS: u64 = 20_000;
 
 fn config() -> Config {
-    let settings = json!({"deadline_ms_max": PATIENT_MS});
-    let kernels = json!({"policy_engine": {"settings": settings}});
+    let kernels = json!({"governance": {"needs": []}, "policy_engine": {"needs": []}});
     Config::open()
         .with("fleet", json!({"kernels": kernels}))
         .with("limits", json!({"decision_deadline_ms": PATIENT_MS}))
@@ -148,7 +147,7 @@ fn what_is_not_accepted_is_told() {
     let warm = json!({"component": "builtin:path-allow-list", "config": only("src"), "limits": {"isolation": "warm"}});
     assert!(refused("/policies/p", warm).contains("fresh instance"));
     let slow = json!({"component": "builtin:path-allow-list", "limits": {"deadline_ms": PATIENT_MS + 1}});
-    assert!(refused("/policies/p", slow).contains("deadline_ms_max"));
+    assert!(refused("/policies/p", slow).contains("the sandbox allows 1 to"));
     let config = json!({"component": "builtin:path-allow-list", "config": {"roots": 1}});
     assert!(refused("/policies/p", config).contains("configuration"), "its schema is asked");
     assert_eq!(server.get("/policies").expect(200)["policies"], json!([]), "nothing of it was kept");
@@ -270,7 +269,8 @@ fn fleet() -> Config {
     ];
     let mut kernels: serde_json::Map<String, Value> =
         others.iter().map(|name| ((*name).to_owned(), json!({"enabled": false}))).collect();
-    kernels.insert("policy_engine".into(), json!({"settings": {"deadline_ms_max": PATIENT_MS}}));
+    kernels.insert("policy_engine".into(), json!({"needs": []}));
+    kernels.insert("governance".into(), json!({"needs": []}));
     let section = json!({"start_timeout_ms": 60_000, "kernels": kernels});
     Config::open().with("fleet", section).with("limits", json!({"decision_deadline_ms": PATIENT_MS}))
 }
@@ -302,7 +302,7 @@ fn a_version_that_is_deployed_decides_in_governance() {
     let policy = server.get("/policy_engine/policies/paths").expect(200);
     let step = policy["steps"].as_array().unwrap().last().unwrap();
     assert_eq!((&step["action"], &step["version"]), (&json!("deployed"), &json!(2)), "{policy}");
-    assert_eq!(step["deployed"], json!({"kernel": "k", "set": serving["digest"]}), "{serving}");
+    assert_eq!(step["deployed"], json!({"kernel": "k", "set": serving["set"]}), "{serving}");
     let history = server.get("/kernels/k/policies/history").expect(200);
     assert!(history.to_string().contains("version 2 of the policy engine"), "{history}");
     let unknown = server.post("/policy_engine/policies/paths/deploy", &json!({"kernel": "none"})).error(404);

@@ -4,7 +4,7 @@ use anyhow::Context;
 use axum::Json;
 use axum::extract::{Path, State};
 use gavel_kinds::{ANY, Body, Door, Doors, Fault, Kernel, Kind, Opened, Seed, SettingsError, settings};
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -50,6 +50,8 @@ impl Stand {
         let folder = &seed.folder;
         let mut own = File::new(vec![own_kernel(BUS_KERNEL)]);
         own.limits = file.limits.clone();
+        // It is looked at whenever a configuration is; this one was.
+        own.fleet = file.fleet.clone();
         let audit = Box::pin(OfflineAudit::open(config::checked(own)?, BUS_KERNEL, folder)).await?;
         let sandbox = audit.host().fleet.first().kernel().admission.sandbox().clone();
         let service = StateServiceFile::default();
@@ -76,12 +78,7 @@ impl Stand {
             audit: Mutex::new(Some(audit)),
         };
         if stand.plugin().is_none() {
-            let why = stand.broken().into_values().next();
-            let place = stand.place.display();
-            bail!(
-                "the plugin in {place}: {}",
-                why.unwrap_or_else(|| "there is no plugin.yaml and no component".into())
-            );
+            bail!(stand.why_not());
         }
         *stand.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(stand.plugins.watch());
         Ok(stand)
@@ -90,6 +87,13 @@ impl Stand {
     /// The plugin, as it is now; none when its files were taken away.
     fn plugin(&self) -> Option<PluginStatus> {
         self.bus.plugins().into_iter().find(|plugin| ![STATE, PASSAGE].contains(&plugin.metadata.name.as_str()))
+    }
+
+    /// Why there is no plugin.
+    fn why_not(&self) -> String {
+        let why = self.broken().into_values().next();
+        let why = why.unwrap_or_else(|| "there is no plugin.yaml and no component".to_owned());
+        format!("the plugin in {}: {why}", self.place.display())
     }
 
     fn broken(&self) -> BTreeMap<String, String> {
@@ -120,7 +124,12 @@ impl Stand {
     pub(super) async fn reload(&self) -> Result<Value, String> {
         match self.plugin() {
             Some(plugin) => self.plugins.reload(&plugin.metadata.name).await?,
-            None => self.plugins.look(true).await,
+            None => {
+                self.plugins.look(true).await;
+                if self.plugin().is_none() {
+                    return Err(self.why_not());
+                }
+            }
         }
         Ok(self.status())
     }

@@ -47,7 +47,7 @@ impl Engine {
         let edit = json!({"name": name, "component": version.component, "config": config, "limits": limits});
         let peers = if by.is_of_the_fleet() { self.peers.clone() } else { self.peers.acting_for(shown.as_ref()) };
         let done = carry(&peers, &wish.kernel, package.to_bytes(), &edit, &reason, version.version).await?;
-        let set = done.promoted["serving"]["digest"].as_str().unwrap_or_default().to_owned();
+        let set = done.promoted["serving"]["set"].as_str().unwrap_or_default().to_owned();
         let noted = self.note(name, version.version, Deployed { kernel: wish.kernel.clone(), set }, &reason).await;
         Ok(json!({
             "policy": name,
@@ -90,7 +90,7 @@ async fn carry(
     if !status["candidate"].is_null() {
         return Err(Fault::conflict(format!(
             "kernel {kernel} has a candidate already ({}): promote or discard it first; nothing was changed",
-            status["candidate"]["digest"].as_str().unwrap_or("unknown")
+            status["candidate"]["set"].as_str().unwrap_or("unknown")
         )));
     }
     let uploaded = peers.post_bytes(&format!("{at}/components"), component).await;
@@ -99,7 +99,11 @@ async fn carry(
     let stage = json!({"edits": [edit], "mode": "staged", "why": why});
     let staged = peers.post(&format!("{at}/stage"), &stage).await;
     let staged = staged.map_err(|why| told("the component is there, and is no candidate", &why))?;
-    let promote = json!({"candidate": staged["candidate"]["digest"], "why": why});
+    // Only this one: somebody else may stage another meanwhile.
+    let Some(candidate) = staged["candidate"]["set"].as_str() else {
+        return Err(Fault::broken(format!("kernel {kernel} staged a candidate without a name: look at its policies")));
+    };
+    let promote = json!({"candidate": candidate, "why": why});
     let promoted = peers.post(&format!("{at}/promote"), &promote).await;
     let promoted =
         promoted.map_err(|why| told("it is a candidate, and does not serve: promote or discard it", &why))?;

@@ -15,31 +15,35 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Which policies are asked.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Whom {
-    policy: Option<String>,
-    policies: Vec<String>,
-    /// Of `policy`; else the active one.
-    version: Option<u32>,
-    /// The time that they are told; else the clock's.
-    now_ms: Option<u64>,
-}
-
 /// One question.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Question {
-    #[serde(flatten)]
-    whom: Whom,
+    #[serde(default)]
+    policy: Option<String>,
+    #[serde(default)]
+    policies: Vec<String>,
+    /// Of `policy`; else the active one.
+    #[serde(default)]
+    version: Option<u32>,
+    /// The time that they are told; else the clock's.
+    #[serde(default)]
+    now_ms: Option<u64>,
     request: Value,
 }
 
 /// Many at once.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Batch {
-    #[serde(flatten)]
-    whom: Whom,
+    #[serde(default)]
+    policy: Option<String>,
+    #[serde(default)]
+    policies: Vec<String>,
+    #[serde(default)]
+    version: Option<u32>,
+    #[serde(default)]
+    now_ms: Option<u64>,
     requests: Vec<Value>,
     /// One after the other, with the counters of the ones before.
     #[serde(default)]
@@ -65,17 +69,19 @@ type Asked = Arc<gavel_runtime::Request>;
 impl Engine {
     /// What policies say to one request.
     pub(super) async fn evaluate(&self, question: Question, caller: &Caller) -> Result<Value, Fault> {
-        let chosen = self.choose(&question.whom).await?;
-        let request = self.read(question.request, question.whom.now_ms, caller)?;
+        let Question { policy, policies, version, now_ms, request } = question;
+        let chosen = self.choose(policy.as_deref(), &policies, version).await?;
+        let request = self.read(request, now_ms, caller)?;
         Ok(self.ask_all(&chosen, &request, &self.counters()).await)
     }
 
     /// What policies say to many requests.
     pub(super) async fn evaluate_batch(&self, batch: Batch, caller: &Caller) -> Result<Value, Fault> {
-        let requests = self.read_all(batch.requests, batch.whom.now_ms, caller)?;
-        let chosen = &self.choose(&batch.whom).await?;
-        let shared = batch.shared_counters.then(|| self.counters());
-        let at_once = if batch.shared_counters { 1 } else { self.settings.concurrent_max };
+        let Batch { policy, policies, version, now_ms, requests, shared_counters } = batch;
+        let requests = self.read_all(requests, now_ms, caller)?;
+        let chosen = &self.choose(policy.as_deref(), &policies, version).await?;
+        let shared = shared_counters.then(|| self.counters());
+        let at_once = if shared_counters { 1 } else { self.settings.concurrent_max };
         let asked = requests.into_iter().map(|request| {
             let counters = shared.clone().unwrap_or_else(|| self.counters());
             async move { self.ask_all(chosen, &request, &counters).await }
@@ -111,13 +117,17 @@ impl Engine {
     }
 
     /// The versions that judge, all as they are at one moment.
-    async fn choose(&self, whom: &Whom) -> Result<Vec<Arc<Ready>>, Fault> {
+    async fn choose(
+        &self,
+        policy: Option<&str>,
+        policies: &[String],
+        version: Option<u32>,
+    ) -> Result<Vec<Arc<Ready>>, Fault> {
         let live = self.live();
         let most = self.admission.max_policies();
-        let names: Vec<&String> = whom.policy.iter().chain(&whom.policies).collect();
-        match (&whom.policy, whom.policies.len()) {
+        match (policy, policies.len()) {
             (Some(_), 0) => {}
-            (None, count) if (1..=most).contains(&count) && whom.version.is_none() => {}
+            (None, count) if (1..=most).contains(&count) && version.is_none() => {}
             (None, count) if count > most => {
                 return Err(Fault::not_accepted(format!("{count} policies, at most {most} (limits.max_policies)")));
             }
@@ -126,9 +136,9 @@ impl Engine {
                 return Err(Fault::not_accepted(why));
             }
         }
-        let mut chosen = Vec::with_capacity(names.len());
-        for name in names {
-            chosen.push(self.asked(&*find_in(&live, name)?, whom.version).await?);
+        let mut chosen = Vec::with_capacity(policies.len().max(1));
+        for name in policy.into_iter().chain(policies.iter().map(String::as_str)) {
+            chosen.push(self.asked(&*find_in(&live, name)?, version).await?);
         }
         Ok(chosen)
     }

@@ -57,8 +57,6 @@ pub(super) struct Settings {
     concurrent_max: usize,
     /// Bytes of one version's configuration. Default 64 KiB.
     config_bytes_max: usize,
-    /// The longest `limits.deadline_ms` that a version may have. Default 1,000.
-    deadline_ms_max: u64,
     /// Keys that the counters of one evaluation may have. Default 1,000.
     counter_keys_max: usize,
 }
@@ -73,7 +71,6 @@ impl Default for Settings {
             requests_max: 100,
             concurrent_max: 4,
             config_bytes_max: 64 << 10,
-            deadline_ms_max: 1_000,
             counter_keys_max: 1_000,
         }
     }
@@ -95,7 +92,6 @@ impl Settings {
             ("requests_max", self.requests_max, 1, 10_000),
             ("concurrent_max", self.concurrent_max, 1, 64),
             ("config_bytes_max", self.config_bytes_max, 2, 1 << 20),
-            ("deadline_ms_max", usize::try_from(self.deadline_ms_max).unwrap_or(usize::MAX), 1, 60_000),
             ("counter_keys_max", self.counter_keys_max, 1, 100_000),
         ];
         match ranges.iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
@@ -137,7 +133,7 @@ mod tests {
         assert_eq!(Settings::read(&json!({"warm_max": 0})).unwrap().warm_max, 0);
         let refused = |value: Value| Settings::read(&value).unwrap_err().to_string();
         assert_eq!(refused(json!({"requests_max": 0})), "requests_max is 0, it must lie in 1 to 10000");
-        assert!(refused(json!({"deadline_ms_max": 60_001})).starts_with("deadline_ms_max is 60001"));
+        assert!(refused(json!({"concurrent_max": 65})).starts_with("concurrent_max is 65"));
         assert!(refused(json!({"requests": 1})).contains("unknown field"));
     }
 }

@@ -97,7 +97,7 @@ fn deploy_door() -> Door {
         summary: "Let a kernel of governance judge by a version, through that kernel's own stage and promote",
         query: &[],
         body: r#"{"kernel": "default", "version": 2, "why": "it has proved itself"}"#,
-        answer: r#"{"policy": "no-deletes", "version": 2, "kernel": "default", "promoted": {"digest": "sha256:…"}}"#,
+        answer: r#"{"policy": "no-deletes", "version": 2, "kernel": "default", "promoted": {"set": "sha256:…"}}"#,
     }
 }
 
