@@ -107,10 +107,9 @@ impl Stand {
     pub(super) async fn ask(&self, event: &str, data: Value, caller: &Caller) -> Result<Reply, Error> {
         let plugin = self.plugin();
         self.passage.follow(&self.bus, plugin.as_ref()).await;
-        let owner = self.bus.owner(event);
-        let owned = owner.is_some_and(|owner| owner != STATE);
+        let answered = self.bus.owner(event).is_some_and(|owner| owner != STATE);
         let heard = || plugin.is_some_and(|plugin| any_pattern(&plugin.capabilities.subscribes, event));
-        if !owned && !heard() {
+        if !answered && !heard() {
             return Err(Error::NoHandler(event.to_owned()));
         }
         let sender = Sender::Client(format!("http:{}", caller.sender()).into());
@@ -122,14 +121,13 @@ impl Stand {
     /// # Errors
     /// Why it is not in service as its files are; what served goes on.
     pub(super) async fn reload(&self) -> Result<Value, String> {
-        match self.plugin() {
-            Some(plugin) => self.plugins.reload(&plugin.metadata.name).await?,
-            None => {
-                self.plugins.look(true).await;
-                if self.plugin().is_none() {
-                    return Err(self.why_not());
-                }
-            }
+        if let Some(plugin) = self.plugin() {
+            self.plugins.reload(&plugin.metadata.name).await?;
+            return Ok(self.status());
+        }
+        self.plugins.look(true).await;
+        if self.plugin().is_none() {
+            return Err(self.why_not());
         }
         Ok(self.status())
     }

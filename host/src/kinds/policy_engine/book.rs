@@ -50,7 +50,8 @@ pub(super) struct Book {
 #[serde(deny_unknown_fields)]
 pub(super) struct Version {
     /// From 1.
-    pub(super) version: u32,
+    #[serde(rename = "version")]
+    pub(super) number: u32,
     /// Of component, configuration and limits together: where they lie in the catalogue.
     pub(super) digest: String,
     /// Of the component alone.
@@ -136,12 +137,12 @@ impl Book {
 
     /// The number that the next version gets.
     pub(super) fn next(&self) -> u32 {
-        self.versions.last().map_or(1, |last| last.version.saturating_add(1))
+        self.versions.last().map_or(1, |last| last.number.saturating_add(1))
     }
 
     /// The version of this number.
     pub(super) fn version(&self, number: u32) -> Result<&Version, Fault> {
-        let found = self.versions.iter().find(|version| version.version == number);
+        let found = self.versions.iter().find(|version| version.number == number);
         found.ok_or_else(|| {
             let last = self.versions.len();
             Fault::absent(format!("policy {} has no version {number}: it has 1 to {last}", self.policy))
@@ -159,7 +160,7 @@ impl Book {
             (None, _) => Err(Fault::absent(format!("policy {} has no version with digest {digest}", self.policy))),
             (Some(one), Some(other)) => Err(Fault::conflict(format!(
                 "policy {}: versions {} and {} have the component {digest}: give `version`",
-                self.policy, one.version, other.version
+                self.policy, one.number, other.number
             ))),
         }
     }
@@ -167,7 +168,7 @@ impl Book {
     /// With one more version.
     pub(super) fn added(mut self, version: Version, steps_max: usize) -> Self {
         let reason = Reason { who: version.by.clone(), why: version.why.clone(), at_ms: version.added_ms };
-        let number = version.version;
+        let number = version.number;
         self.versions.push(version);
         if self.active == 0 {
             (self.active, self.since_ms, self.by) = (number, reason.at_ms, reason.who.clone());
@@ -218,7 +219,7 @@ impl Book {
     fn check(&self, name: &str) -> Result<()> {
         ensure!(self.format == FORMAT, "it has format {}, this version of Gavel reads {FORMAT}", self.format);
         ensure!(self.policy == name, "it is the book of policy {}", self.policy);
-        let has = |number: &u32| self.versions.iter().any(|version| version.version == *number);
+        let has = |number: &u32| self.versions.iter().any(|version| version.number == *number);
         ensure!(has(&self.active), "version {} is active and is not in it", self.active);
         ensure!(self.earlier.iter().all(has), "it was active by a version that is not in it");
         Ok(())
@@ -280,7 +281,7 @@ mod tests {
 
     fn version(number: u32, component: &str) -> Version {
         Version {
-            version: number,
+            number,
             digest: format!("d{number}"),
             component: component.to_owned(),
             package: None,
@@ -304,8 +305,8 @@ mod tests {
     fn the_first_version_is_active_and_others_wait() {
         let book = book();
         assert_eq!((book.active, book.next(), book.before(), book.by.as_str()), (1, 4, None, "ann"));
-        assert_eq!(book.by_digest("d2").unwrap().version, 2);
-        assert_eq!(book.by_digest("b").unwrap().version, 3);
+        assert_eq!(book.by_digest("d2").unwrap().number, 2);
+        assert_eq!(book.by_digest("b").unwrap().number, 3);
         assert!(book.by_digest("a").unwrap_err().message.contains("versions 1 and 2"));
         assert_eq!(book.version(9).unwrap_err().status, 404);
     }

@@ -39,19 +39,19 @@ impl Engine {
         let live = self.find(name)?;
         let version = live.book.version(wish.version.unwrap_or(live.book.active))?.clone();
         let catalogue = self.admission.catalogue();
-        let lost = |why: anyhow::Error| Fault::broken(format!("policy {name} version {}: {why:#}", version.version));
+        let lost = |why: anyhow::Error| Fault::broken(format!("policy {name} version {}: {why:#}", version.number));
         let set = catalogue.set(&version.digest).map_err(lost)?;
         let package = catalogue.component(&version.component).map_err(lost)?;
         let config = set.policies.first().map(|member| (member.config.clone(), member.limits.clone()));
         let (config, limits) = config.ok_or_else(|| lost(anyhow::anyhow!("its document is empty")))?;
         let edit = json!({"name": name, "component": version.component, "config": config, "limits": limits});
         let peers = if by.is_of_the_fleet() { self.peers.clone() } else { self.peers.acting_for(shown.as_ref()) };
-        let done = carry(&peers, &wish.kernel, package.to_bytes(), &edit, &reason, version.version).await?;
+        let done = carry(&peers, &wish.kernel, package.to_bytes(), &edit, &reason, version.number).await?;
         let set = done.promoted["serving"]["set"].as_str().unwrap_or_default().to_owned();
-        let noted = self.note(name, version.version, Deployed { kernel: wish.kernel.clone(), set }, &reason).await;
+        let noted = self.note(name, version.number, Deployed { kernel: wish.kernel.clone(), set }, &reason).await;
         Ok(json!({
             "policy": name,
-            "version": version.version,
+            "version": version.number,
             "digest": version.digest,
             "kernel": wish.kernel,
             "uploaded": done.uploaded,

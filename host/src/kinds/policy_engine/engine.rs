@@ -161,8 +161,8 @@ impl Engine {
         let live = self.find(name)?;
         expected(&live.book, wish.expected)?;
         let to = match (wish.version, &wish.digest) {
-            (Some(number), None) => live.book.version(number)?.version,
-            (None, Some(digest)) => live.book.by_digest(digest)?.version,
+            (Some(number), None) => live.book.version(number)?.number,
+            (None, Some(digest)) => live.book.by_digest(digest)?.number,
             _ => return Err(Fault::not_accepted("give `version`, a number, or `digest`, and not both")),
         };
         if to == live.book.active && live.ready.is_ok() {
@@ -208,8 +208,8 @@ impl Engine {
         ready: Result<Arc<Ready>, String>,
         action: &str,
     ) -> Result<Arc<Live>, Fault> {
-        let (shelf, written) = (Arc::clone(&self.shelf), book.clone());
-        let written = tokio::task::spawn_blocking(move || shelf.write(&written)).await;
+        let (books, written) = (Arc::clone(&self.shelf), book.clone());
+        let written = tokio::task::spawn_blocking(move || books.write(&written)).await;
         let written = written.map_err(|why| Fault::broken(format!("the change broke off: {why}")))?;
         let name = book.policy.clone();
         if let Err(Unwritten::Untouched(why)) = &written {
@@ -282,7 +282,7 @@ fn changed(live: &Live, changed: bool) -> Value {
 /// A policy in brief.
 pub(super) fn shown(live: &Live) -> Value {
     let book = &live.book;
-    let active = book.versions.iter().find(|version| version.version == book.active);
+    let active = book.versions.iter().find(|version| version.number == book.active);
     json!({
         "policy": book.policy,
         "version": book.active,

@@ -71,7 +71,7 @@ impl Engine {
     pub(super) async fn evaluate(&self, question: Question, caller: &Caller) -> Result<Value, Fault> {
         let Question { policy, policies, version, now_ms, request } = question;
         let chosen = self.choose(policy.as_deref(), &policies, version).await?;
-        let request = self.read(request, now_ms, caller)?;
+        let request = self.read(&request, now_ms, caller)?;
         Ok(self.ask_all(&chosen, &request, &self.counters()).await)
     }
 
@@ -149,14 +149,14 @@ impl Engine {
             return Err(Fault::not_accepted(format!("{count} requests: give 1 to {most} (requests_max)")));
         }
         let read = requests.into_iter().enumerate().map(|(index, request)| {
-            self.read(request, now_ms, caller)
+            self.read(&request, now_ms, caller)
                 .map_err(|fault| Fault { message: format!("requests[{index}]: {}", fault.message), ..fault })
         });
         read.collect()
     }
 
     /// A request as `/submit` takes it, read by the kernel's own reader.
-    fn read(&self, request: Value, now_ms: Option<u64>, caller: &Caller) -> Result<Asked, Fault> {
+    fn read(&self, request: &Value, now_ms: Option<u64>, caller: &Caller) -> Result<Asked, Fault> {
         let now_ms = now_ms.unwrap_or_else(|| self.now_ms());
         let request = json::parse(request.to_string().as_bytes())
             .map_err(|why| Fault::not_accepted(format!("the request: {why}")))?;

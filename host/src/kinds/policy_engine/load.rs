@@ -46,7 +46,7 @@ impl Engine {
         }
         self.room_for(known.map(|live| &**live), live.len())?;
         let version = self.version(&book, &digest, &package, reason);
-        let (number, first) = (version.version, known.is_none());
+        let (number, first) = (version.number, known.is_none());
         let book = book.added(version, self.settings.steps_max);
         let ready = match known {
             Some(known) => known.ready.clone(),
@@ -108,7 +108,7 @@ impl Engine {
     fn version(&self, book: &Book, digest: &str, package: &Package, reason: Reason) -> Version {
         let manifest = package.manifest.as_ref();
         Version {
-            version: book.next(),
+            number: book.next(),
             digest: digest.to_owned(),
             component: package.digest.clone(),
             package: manifest.map(|manifest| format!("{} {}", manifest.name, manifest.version)),
@@ -188,14 +188,14 @@ fn keep_named(engine: &Engine, name: &str, component: &str) -> anyhow::Result<Pa
 fn told(book: &Book, version: &Version, package: &Package, new: bool) -> Value {
     json!({
         "policy": book.policy,
-        "version": version.version,
+        "version": version.number,
         "digest": version.digest,
         "component": version.component,
         "package": version.package,
         "bytes": package.component.len(),
         "tests": package.tests.as_ref().map_or(0, |suite| suite.cases.len()),
         "signed_by": version.signed_by,
-        "active": version.version == book.active,
+        "active": version.number == book.active,
         "new": new,
     })
 }

@@ -42,6 +42,7 @@ pub(super) const KIND: Kind = Kind {
 /// What a policy engine may use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_field_names, reason = "limits end so, here and in every configuration")]
 pub(super) struct Settings {
     /// Policies by name. Default 256.
     policies_max: usize,
