@@ -291,7 +291,8 @@ pub(crate) fn user_cache() -> Option<PathBuf> {
     etcetera::choose_base_strategy().ok().map(|dirs| dirs.cache_dir().join("gavel"))
 }
 
-fn sandbox_options(file: &File) -> SandboxOptions {
+/// How the sandbox of a process is set up by a configuration.
+pub(crate) fn sandbox_options(file: &File) -> SandboxOptions {
     SandboxOptions {
         cache_dir: component_cache(),
         max_instances: file.limits.max_policy_instances,

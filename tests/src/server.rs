@@ -126,6 +126,28 @@ impl Site {
         Server::spawn(self.command(listen), self.clone())
     }
 
+    /// The command that runs one kernel of a fleet by itself here.
+    #[must_use]
+    pub fn kernel_command(&self, kernel: &str) -> Gavel {
+        let (config, data) = (self.config(), self.data());
+        let whole = ["--listen", "127.0.0.1:0", "--config", path(&config), "--data", path(&data)];
+        Gavel::new(["kernel", "run", kernel].into_iter().chain(whole))
+    }
+
+    /// Start one kernel of a fleet by itself, which must come up.
+    #[must_use]
+    pub fn run_kernel(&self, kernel: &str) -> Server {
+        Server::of_kernel(self.kernel_command(kernel), self.clone())
+    }
+
+    /// Start a whole fleet, which must come up.
+    #[must_use]
+    pub fn fleet_up(&self) -> Server {
+        let (config, data) = (self.config(), self.data());
+        let whole = ["--listen", "127.0.0.1:0", "--first-port", "0", "--config", path(&config), "--data", path(&data)];
+        Server::spawn(Gavel::new(["fleet", "up"].into_iter().chain(whole)), self.clone())
+    }
+
     /// Start a server that must not come up.
     #[must_use]
     pub fn refused(&self) -> Output {
@@ -145,6 +167,17 @@ fn announcement(pipe: impl Read) -> String {
     text
 }
 
+/// Start a process whose log is read as it comes.
+fn begin(command: &mut Gavel) -> (Child, Arc<Log>, JoinHandle<()>) {
+    let mut child = command.spawn();
+    let log = Arc::new(Log::default());
+    let reading = thread::spawn({
+        let (log, pipe) = (Arc::clone(&log), child.stderr.take().expect("piped"));
+        move || log.fill(pipe)
+    });
+    (child, log, reading)
+}
+
 impl Server {
     /// A server in a new folder with this configuration.
     #[must_use]
@@ -155,12 +188,7 @@ impl Server {
     /// Start `command`, which must be a `gavel serve`, and wait until it says where it listens.
     #[must_use]
     pub fn spawn(mut command: Gavel, site: Site) -> Self {
-        let mut child = command.spawn();
-        let log = Arc::new(Log::default());
-        let reading = thread::spawn({
-            let (log, pipe) = (Arc::clone(&log), child.stderr.take().expect("piped"));
-            move || log.fill(pipe)
-        });
+        let (mut child, log, reading) = begin(&mut command);
         let announcement = announcement(child.stdout.take().expect("piped"));
         let told = announcement.split(|c: char| c.is_whitespace() || c == '"').find(|word| word.contains("://"));
         let Some(url) = told.map(str::to_owned) else {
@@ -168,6 +196,16 @@ impl Server {
         };
         let address = url.split_once("://").and_then(|(_, address)| address.parse().ok()).expect("an address");
         Self { child, site, log, reading: Some(reading), address, url, announcement }
+    }
+
+    /// Start `command`, which must be a `gavel kernel run`: it says where it listens in its log.
+    fn of_kernel(mut command: Gavel, site: Site) -> Self {
+        let (child, log, reading) = begin(&mut command);
+        let told = log.until(|log| log.contains(" address="));
+        let address = told.split_once(" address=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        let Some(address) = address else { panic!("the kernel did not start: {told}") };
+        let url = format!("http://{address}");
+        Self { child, site, log, reading: Some(reading), address, url, announcement: String::new() }
     }
 
     /// Where it lives.

@@ -2,6 +2,7 @@
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -24,8 +25,15 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 pub struct Peers {
     /// Guardian has none.
     kernel: Option<String>,
-    door: Option<(String, String)>,
+    door: Option<Door>,
     client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// Where the main API is, and what is shown there.
+#[derive(Clone)]
+struct Door {
+    url: String,
+    authorization: Option<HeaderValue>,
 }
 
 /// Why there is no answer.
@@ -57,7 +65,7 @@ pub enum PeerError {
 
 impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peers").field("door", &self.door.as_ref().map(|(url, _)| url)).finish_non_exhaustive()
+        f.debug_struct("Peers").field("door", &self.door.as_ref().map(|door| &door.url)).finish_non_exhaustive()
     }
 }
 
@@ -65,7 +73,8 @@ impl Peers {
     /// The kernels behind the main API at `url` (`http://HOST:PORT`), for the kernel `kernel`, which shows the fleet's `token`.
     #[must_use]
     pub fn behind(kernel: &str, url: &str, token: &str) -> Self {
-        let door = Some((url.trim_end_matches('/').to_owned(), token.to_owned()));
+        let authorization = HeaderValue::from_str(&format!("Bearer {token}")).ok();
+        let door = Some(Door { url: url.trim_end_matches('/').to_owned(), authorization });
         Self { kernel: Some(kernel.to_owned()), door, client: client() }
     }
 
@@ -79,6 +88,14 @@ impl Peers {
     #[must_use]
     pub fn none(kernel: &str) -> Self {
         Self { kernel: Some(kernel.to_owned()), door: None, client: client() }
+    }
+
+    /// The same on behalf of a caller, who showed this: the others see that caller, not this kernel, and refuse what it
+    /// may not do.
+    #[must_use]
+    pub fn acting_for(&self, authorization: Option<&HeaderValue>) -> Self {
+        let shown = |door: &Door| Door { authorization: authorization.cloned(), ..door.clone() };
+        Self { kernel: None, door: self.door.as_ref().map(shown), client: self.client.clone() }
     }
 
     /// Whether there are any.
@@ -103,6 +120,15 @@ impl Peers {
         self.ask(Method::POST, path, Some(body)).await
     }
 
+    /// POST bytes that are no JSON to a path of the main API; the answer is JSON.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value, PeerError> {
+        let text = self.send(Method::POST, path, "application/octet-stream", body.into()).await?;
+        parsed(path, &text)
+    }
+
     /// Publish an event on a durable topic of the message bus.
     ///
     /// # Errors
@@ -113,11 +139,7 @@ impl Peers {
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, PeerError> {
         let text = self.text(method, path, body).await?;
-        let unreadable = |why: serde_json::Error| PeerError::Unreachable {
-            path: path.to_owned(),
-            why: format!("its answer is not JSON: {why}"),
-        };
-        serde_json::from_slice(&text).map_err(unreadable)
+        parsed(path, &text)
     }
 
     /// What a path of the main API answers, as it stands.
@@ -125,19 +147,22 @@ impl Peers {
     /// # Errors
     /// [`PeerError`].
     pub async fn text(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, PeerError> {
-        let Some((url, token)) = &self.door else { return Err(PeerError::Alone(path.to_owned())) };
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(method, path, "application/json", body.into()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Bytes, PeerError> {
+        let Some(Door { url, authorization }) = &self.door else { return Err(PeerError::Alone(path.to_owned())) };
         let unreachable = |why: String| PeerError::Unreachable { path: path.to_owned(), why };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{url}{path}"))
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .header(header::CONTENT_TYPE, "application/json");
+        let mut request =
+            Request::builder().method(method).uri(format!("{url}{path}")).header(header::CONTENT_TYPE, kind);
+        if let Some(shown) = authorization {
+            request = request.header(header::AUTHORIZATION, shown);
+        }
         if let Some(kernel) = &self.kernel {
             request = request.header(KERNEL_HEADER, kernel);
         }
-        let request = request
-            .body(Full::from(body.map(Value::to_string).unwrap_or_default()))
-            .map_err(|why| unreachable(why.to_string()))?;
+        let request = request.body(Full::from(body)).map_err(|why| unreachable(why.to_string()))?;
         let asked = async {
             let answer = self.client.request(request).await.map_err(|why| unreachable(told(&why)))?;
             let status = answer.status();
@@ -150,6 +175,14 @@ impl Peers {
             .map_err(|_| unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))??;
         if status.is_success() { Ok(body) } else { Err(refused(path, status, &body)) }
     }
+}
+
+fn parsed(path: &str, text: &[u8]) -> Result<Value, PeerError> {
+    let unreadable = |why: serde_json::Error| PeerError::Unreachable {
+        path: path.to_owned(),
+        why: format!("its answer is not JSON: {why}"),
+    };
+    serde_json::from_slice(text).map_err(unreadable)
 }
 
 fn client() -> Client<HttpConnector, Full<Bytes>> {

@@ -108,11 +108,20 @@ impl OfflineAudit {
         Self::open(config::checked(File::new(vec![own_kernel(BUS_KERNEL)]))?, BUS_KERNEL, data).await
     }
 
-    async fn open(file: File, kernel: &str, data: &Path) -> anyhow::Result<Self> {
+    /// Open the kernels of `file` in a data folder, and ask the one named `kernel`.
+    ///
+    /// # Errors
+    /// If a ledger cannot be opened, above all while another process has it.
+    pub(crate) async fn open(file: File, kernel: &str, data: &Path) -> anyhow::Result<Self> {
         let host = Box::pin(Host::open(file, &Storage::Folder(data.to_owned()), Clock::System)).await?;
         let slot = host.fleet.find(kernel).with_context(|| format!("bus: there is no kernel `{kernel}`"))?;
         let audit = Arc::new(LedgerAudit::new(slot, Clock::System));
         Ok(Self { host, audit })
+    }
+
+    /// The host around the kernel that is asked.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// What records changes.

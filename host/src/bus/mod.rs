@@ -385,6 +385,11 @@ fn register_services(
     Ok(())
 }
 
+/// What is counted of a bus and its state, without sockets and bridges.
+pub(crate) fn collector(bus: &Bus, store: &Store) -> Box<dyn prometheus_client::collector::Collector> {
+    Box::new(BusCollector::new(bus.clone(), store.clone(), None, None))
+}
+
 /// Where the state of a configuration is, which the server opens and a migration writes.
 #[must_use]
 pub fn state_file(service: &StateServiceFile, data: &Path) -> PathBuf {

@@ -269,6 +269,7 @@ impl BusFile {
             signatures: daemon.plugin_signatures.clone(),
             every: seconds(daemon.plugin_watch_interval),
             component_bytes_max,
+            only: None,
         }
     }
 

@@ -7,7 +7,7 @@
 pub mod auth;
 mod batch;
 mod bus;
-mod error;
+pub(crate) mod error;
 mod events;
 mod evidence;
 mod fleet;

@@ -3,12 +3,14 @@
 //! A kind is added in one file and one line of [`OWN`] (or of [`gavel_kinds::KINDS`]).
 
 mod governance;
+mod plugin;
+mod policy_engine;
 pub mod process;
 
 pub use gavel_kinds::{Kind, SettingsError};
 
 /// The kinds that need what only the host has.
-const OWN: &[Kind] = &[governance::KIND];
+const OWN: &[Kind] = &[governance::KIND, policy_engine::KIND, plugin::KIND];
 
 /// Every kind.
 pub fn all() -> impl Iterator<Item = Kind> {
@@ -31,5 +33,5 @@ pub fn health_path(kind: &str) -> &'static str {
 /// Whether a kernel of this kind works on all cores: it judges, in sandboxes. The others wait for disks and each other.
 #[must_use]
 pub fn needs_all_cores(kind: &str) -> bool {
-    kind == governance::KIND.name
+    [governance::KIND.name, policy_engine::KIND.name].contains(&kind)
 }

@@ -143,7 +143,7 @@ impl Admission {
     pub(super) fn granted_now(&self, candidate: &Candidate) -> Option<Candidate> {
         let settings = self.settings();
         let name = candidate.name();
-        let overlay = Overlay::read(name, settings.plugins.get(name).unwrap_or(&Value::Null)).ok()?;
+        let overlay = Overlay::read(name, settings.says_of(name)).ok()?;
         let required = settings.signatures.required;
         let mut granted = granted(&overlay, &candidate.manifest_grants, &candidate.described, required).ok()?;
         // More room is for what is admitted anew.
@@ -165,7 +165,7 @@ impl Admission {
         let described = self.described(&label, package)?;
         let name = manifest.name.clone().unwrap_or_else(|| described.metadata.name.clone());
         check_name(&name).map_err(anyhow::Error::msg)?;
-        let overlay = Overlay::read(&name, settings.plugins.get(&name).unwrap_or(&Value::Null))?;
+        let overlay = Overlay::read(&name, settings.says_of(&name))?;
         let granted = granted(&overlay, &manifest.grants, &described, settings.signatures.required)?;
         let config = overlay.config_over(&manifest.config);
         check_size(&config)?;

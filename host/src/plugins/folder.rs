@@ -119,6 +119,21 @@ pub(super) fn look(folders: &[PathBuf]) -> Look {
     look
 }
 
+/// Look at one place, and at nothing beside it.
+pub(super) fn look_at(place: &Path) -> Look {
+    let mut look = Look::default();
+    let plugin = if place.exists() { plugin_at(place) } else { Ok(None) };
+    match plugin {
+        Ok(Some((label, manifest))) => drop(look.found.insert(place.to_owned(), found(place, label, manifest))),
+        Ok(None) => {}
+        Err(why) => {
+            look.broken.insert(place.to_owned(), format!("{}: {why}", place.display()));
+            look.unseen.insert(place.to_owned());
+        }
+    }
+    look
+}
+
 fn look_into(folder: &Path, look: &mut Look) -> Result<(), String> {
     only_ours(folder, folder)?;
     let unreadable = |why: std::io::Error| format!("{} cannot be looked into: {why}", folder.display());
@@ -229,6 +244,21 @@ mod tests {
         assert!(seen.news(&look(&dirs), true).changed.is_empty());
         std::fs::write(plugin.join("c.wasm"), "x").unwrap();
         assert_eq!(names(&seen.news(&look(&dirs), true)), ["b"]);
+    }
+
+    #[test]
+    fn of_one_place_nothing_beside_it_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("a");
+        assert!(look_at(&place).found.is_empty(), "it is not there");
+        std::fs::create_dir(&place).unwrap();
+        assert!(look_at(&place).found.is_empty(), "it has no manifest");
+        std::fs::write(place.join("plugin.yaml"), "component: c.wasm\n").unwrap();
+        std::fs::write(folder.path().join("b.wasm"), "1").unwrap();
+        assert_eq!(look_at(&place).found.into_keys().collect::<Vec<_>>(), [place]);
+        let bare = folder.path().join("b.wasm");
+        assert_eq!(look_at(&bare).found.into_keys().collect::<Vec<_>>(), [bare]);
+        assert!(look_at(&folder.path().join("c.wasm")).found.is_empty());
     }
 
     #[test]

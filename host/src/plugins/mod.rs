@@ -24,7 +24,7 @@ mod settings;
 pub mod shelf;
 mod tools;
 
-pub use settings::Settings;
+pub use settings::{Only, Settings};
 
 use crate::fleet::Slot;
 use admit::{Admission, Candidate};
@@ -197,8 +197,12 @@ impl Plugins {
     }
 
     async fn see(&self) -> Result<Look, String> {
-        let folders = self.settings().folders.clone();
-        tokio::task::spawn_blocking(move || folder::look(&folders)).await.map_err(|why| why.to_string())
+        let settings = self.settings();
+        let look = move || match &settings.only {
+            Some(only) => folder::look_at(&only.place),
+            None => folder::look(&settings.folders),
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|why| why.to_string())
     }
 
     /// Bring to the bus what is new.

@@ -19,4 +19,27 @@ pub struct Settings {
     pub every: Duration,
     /// Bytes of a component.
     pub component_bytes_max: u64,
+    /// One plugin and no other, whatever the folders hold.
+    pub only: Option<Only>,
+}
+
+/// The one plugin of a host that has no other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Only {
+    /// Its folder, or its bare component.
+    pub place: PathBuf,
+    /// Its configuration, and `grants`, whatever it is called.
+    pub says: Value,
+}
+
+impl Settings {
+    /// What the host's configuration says of a plugin.
+    #[must_use]
+    pub fn says_of(&self, plugin: &str) -> &Value {
+        let said = match &self.only {
+            Some(only) => Some(&only.says),
+            None => self.plugins.get(plugin),
+        };
+        said.unwrap_or(&Value::Null)
+    }
 }

@@ -70,6 +70,18 @@ impl Admission {
         self.max_component_bytes
     }
 
+    /// Policies that may judge one request.
+    #[must_use]
+    pub fn max_policies(&self) -> usize {
+        self.max_policies
+    }
+
+    /// Where they are compiled.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
     /// Take a component into the catalogue: it is read, and its signatures are checked. `what` names
     /// it in messages.
     ///
