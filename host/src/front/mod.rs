@@ -79,24 +79,20 @@ pub struct Calls {
 }
 
 impl Front {
-    /// A fleet in which nothing runs yet.
+    /// A fleet in which nothing runs yet. Its own kernels reach its API by `inner_door`, on this machine and without TLS,
+    /// whatever it is served as to others.
     ///
     /// # Errors
     /// If its data is another fleet's, or cannot be used.
-    pub fn open(file: &File, data: &Path, server: &Server, calls: Calls) -> Result<(Self, Guardian)> {
+    pub fn open(file: &File, data: &Path, inner_door: &Server, calls: Calls) -> Result<(Self, Guardian)> {
         let folder = data.join("fleet");
         std::fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let lock = lock(&folder)?;
-        anyhow::ensure!(
-            server.scheme() == "http",
-            "a fleet's main API speaks plain HTTP, because its own kernels reach each other through it: take `tls` out, and \
-             put a proxy before it that ends TLS (docs/deploy/nginx.conf)"
-        );
         let token = match file.fleet.token().map_err(anyhow::Error::msg)? {
             Some(shared) => shared,
             None => random_token()?,
         };
-        let door = format!("http://{}", server.address);
+        let door = format!("http://{}", inner_door.address);
         let logs = Arc::new(Logs::open(&folder.join("logs"), file.fleet.log_bytes_max)?);
         let plan = file.fleet.plan().map_err(anyhow::Error::msg)?;
         let is_there = |name: &str| plan.find(name).is_some_and(|kernel| kernel.place != Place::NotStarted);

@@ -69,12 +69,16 @@ async fn up(args: &Args, as_json: bool, log: Option<&str>) -> Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let calls = Calls { program, config: args.config.clone(), log: log.map(str::to_owned) };
-    let (front, guardian) = Front::open(&file, &data, &server, calls)?;
+    let inner_door = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), None, true).await?;
+    let (front, guardian) = Front::open(&file, &data, &inner_door, calls)?;
     let stop = CancellationToken::new();
     let limits = file.limits.clone();
     let (router, told) = (front::router(front.clone()), stop.clone());
-    let mut serving =
-        tokio::spawn(async move { http::serve_router(server, router, &limits, told.cancelled_owned()).await });
+    let mut serving = tokio::spawn(async move {
+        let outer = http::serve_router(server, router.clone(), &limits, told.clone().cancelled_owned());
+        let inner = http::serve_router(inner_door, router, &limits, told.cancelled_owned());
+        futures_util::future::join(outer, inner).await
+    });
     let booted = tokio::select! {
         booted = front.boot(guardian) => Some(booted),
         _ = terminate.recv() => None,
