@@ -186,7 +186,7 @@ async fn until_the_end(host: &Arc<Host>, server: Server, app: App, signals: Sign
             }
             _ = reread.recv() => {
                 service::reloading();
-                reconfigure(host, args).await;
+                Box::pin(reconfigure(host, args)).await;
                 service::ready();
             }
         }
