@@ -151,6 +151,7 @@ async fn open(scenario: &Scenario, clock: &Clock, admission: &Arc<Admission>) ->
         clock: clock.clone(),
         metrics: Metrics::default(),
         remembered: Remembered::nothing(1),
+        approvals: Arc::default(),
         max_ledger_queue: 16,
         max_index_cache_bytes: 1 << 20,
         key_is_lost: false,

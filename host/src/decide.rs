@@ -8,12 +8,10 @@
 //!
 //! What is deliberately absent: retries, caches of verdicts, and any way back from here up to HTTP.
 
-use crate::bus::STATE_CHANGE;
+use crate::approvals::{Asked, Escalated};
 use crate::carry::{Panicked, carry};
+use crate::claims;
 use crate::gate::Pass;
-use crate::http::auth::GUARDIAN;
-use crate::kasmina::rollout::ROLLOUT;
-use crate::kasmina::{RESTORE, TRANSITION};
 use crate::kernel::{Kernel, Walk};
 use crate::metrics::{DecisionLabels, KernelLabels, PolicyLabels, PolicyTimeLabels, ToolLabels};
 use crate::policies::change::Reason;
@@ -96,9 +94,6 @@ pub enum Refused {
 /// Keys that the policies may count under in a smoke test, whose counters are thrown away.
 const SMOKE_COUNTER_KEYS: usize = 1_024;
 
-/// Tools that only the host itself calls, each with an [`Effect`].
-const OWN_TOOLS: [&str; 4] = [TRANSITION, RESTORE, ROLLOUT, STATE_CHANGE];
-
 /// A request in the course of its judgement.
 struct Case<'a> {
     request: &'a Request,
@@ -111,6 +106,8 @@ struct Case<'a> {
     /// What the policies are asked, once the request came so far.
     asked: Option<Arc<gavel_runtime::Request>>,
     evaluations: Vec<Evaluation>,
+    /// How it stands with the human that a policy asked for.
+    approval: Option<Box<Asked>>,
     /// What it does if it is allowed, where that is no tool.
     effect: Option<&'a dyn Effect>,
 }
@@ -191,6 +188,7 @@ impl Kernel {
             deployed,
             asked: None,
             evaluations: Vec::new(),
+            approval: None,
             effect,
         };
         let ruling = self.rule(&mut case, &line, &mut walk).await;
@@ -234,7 +232,7 @@ impl Kernel {
             return Ruling::Denied { stage: *stage, error: error.clone() };
         }
         walk.to(State::Arbitrating);
-        if let Some(error) = impersonation(case).or_else(|| assumed(case)).or_else(|| borrowed(case)) {
+        if let Some(error) = claims::denial(case.request, case.principal, case.effect.is_some()) {
             return Ruling::Denied { stage: Stage::Jurisdiction, error };
         }
         let asked = Arc::new(record::guest_request(case.request, case.now_ms));
@@ -257,7 +255,31 @@ impl Kernel {
         if let Some(trial) = line.shadow().filter(|_| case.mode != Mode::Smoke) {
             trial.shadow.show(&self.tasks, &trial.set, &asked, Word::from(denial.as_ref()));
         }
-        denial.map_or(Ruling::Allowed, |denial| denied_by(&denial.policy, &denial.reason))
+        let Some(denial) = denial else { return Ruling::Allowed };
+        if denial.escalated {
+            case.approval = self.approval_of(case, line, &asked);
+        }
+        match case.approval.as_deref() {
+            Some(Asked::Allowed(_)) => Ruling::Allowed,
+            _ => denied_by(&denial.policy, &denial.reason),
+        }
+    }
+
+    /// How a request stands that a policy escalated. A smoke test asks nobody, and what the host does is of its moment.
+    fn approval_of(&self, case: &Case<'_>, line: &Line, asked: &gavel_runtime::Request) -> Option<Box<Asked>> {
+        if case.mode == Mode::Smoke || case.effect.is_some() {
+            return None;
+        }
+        let escalated = Escalated {
+            request: case.request,
+            principal: case.principal,
+            mode: case.mode.as_str(),
+            asked,
+            evaluations: &case.evaluations,
+            policy_set: case.deployed.digest(),
+            now_ms: case.now_ms,
+        };
+        self.ask_for_approval(&escalated, line).map(Box::new)
     }
 
     /// The policy is not asked from now on; the operator learns of it.
@@ -307,10 +329,8 @@ impl Kernel {
     /// Record the decision, and only when that is durable run the tool; then record the outcome.
     async fn execute(&self, case: &Case<'_>, walk: &mut Walk<'_>) -> Result<Receipt, Refused> {
         let Some(call) = case.request.tool_call() else { unreachable!("only a request with a tool call is executed") };
-        let meta = DecisionMeta { open: true, ..Self::meta(case, None) }.to_json();
-        let meta = self.with_asked(case, meta, 0).await?;
-        let draft = Draft { kind: Kind::Decision, ts_ms: case.now_ms, meta, entry: None, closes: None };
-        let decision = self.append(draft).await?;
+        let meta = DecisionMeta { open: true, ..Self::meta(case, None) };
+        let decision = self.record_decision(case, meta, case.now_ms, None).await?;
         walk.to(State::Executing);
         let result = match case.effect {
             Some(effect) => effect.happen().await,
@@ -360,13 +380,12 @@ impl Kernel {
         decision: Option<u64>,
     ) -> Result<Committed, Refused> {
         let (ts_ms, decided, entry) = (entry.ts_ms, entry.decision, entry.canonical());
-        let (kind, meta) = if let Some(index) = decision {
-            (Kind::Outcome, record::outcome(index))
+        let committed = if let Some(index) = decision {
+            let meta = record::outcome(index);
+            self.append(Draft { kind: Kind::Outcome, ts_ms, meta, entry: Some(entry), closes: decision }).await?
         } else {
-            let meta = Self::meta(case, stage).to_json();
-            (Kind::Decision, self.with_asked(case, meta, entry.len()).await?)
+            self.record_decision(case, Self::meta(case, stage), ts_ms, Some(entry)).await?
         };
-        let committed = self.append(Draft { kind, ts_ms, meta, entry: Some(entry), closes: decision }).await?;
         let labels = DecisionLabels {
             kernel: self.id.clone(),
             decision: decided.as_str(),
@@ -375,6 +394,23 @@ impl Kernel {
         self.metrics.decisions.get_or_create(&labels).inc();
         self.decided[usize::from(decided == Decision::Deny)].fetch_add(1, Ordering::Relaxed);
         Ok(committed)
+    }
+
+    /// Append a decision. It is also the use of the approval that allowed it, or says that its request waits for one.
+    async fn record_decision(
+        &self,
+        case: &Case<'_>,
+        meta: DecisionMeta<'_>,
+        ts_ms: u64,
+        entry: Option<String>,
+    ) -> Result<Committed, Refused> {
+        let recorded = async {
+            let meta = self.with_asked(case, meta.to_json(), entry.as_ref().map_or(0, String::len)).await?;
+            self.append(Draft { kind: Kind::Decision, ts_ms, meta, entry, closes: None }).await
+        };
+        let recorded = recorded.await;
+        self.settle_approval(case.approval.as_deref(), (case.request, case.principal, ts_ms), &recorded);
+        recorded
     }
 
     fn meta<'a>(case: &'a Case<'_>, stage: Option<Stage>) -> DecisionMeta<'a> {
@@ -388,6 +424,7 @@ impl Kernel {
             policy_set: &case.deployed.set,
             evaluations: &case.evaluations,
             permit_use: case.judgement.counted_use.as_ref(),
+            approval: case.approval.as_deref(),
         }
     }
 
@@ -462,6 +499,7 @@ impl Kernel {
             error: None,
             evidence_hash: entry_hash(committed),
             tool_result: None,
+            approval: None,
         })
     }
 
@@ -514,35 +552,6 @@ fn denied_by(policy: &str, reason: &str) -> Ruling {
     Ruling::Denied { stage: Stage::Policy, error: gavel_kernel::policy_denial(policy, reason) }
 }
 
-/// A caller that is bound to an actor and names another one.
-fn impersonation(case: &Case<'_>) -> Option<String> {
-    let bound = case.principal.actor.as_deref()?;
-    let actor = case.request.actor();
-    (actor != bound)
-        .then(|| format!("Jurisdiction denied: Actor '{actor}' is not the actor of key '{}'", case.principal.name))
-}
-
-/// An actor that only the host says of itself, claimed by a caller that is bound to none.
-fn assumed(case: &Case<'_>) -> Option<String> {
-    let actor = case.request.actor();
-    let own = case.principal.actor.is_none() && is_the_hosts(actor);
-    own.then(|| format!("Jurisdiction denied: Actor '{actor}' is the host's to say, and no caller can claim it"))
-}
-
-/// Whether an actor is the sender of an event, which only the host knows and says: itself, a plugin, a client of the bus,
-/// another host, or a part of a fleet.
-pub(crate) fn is_the_hosts(actor: &str) -> bool {
-    let kinds = ["plugin:", "client:", "peer:", "kernel:"];
-    actor == "host" || actor == GUARDIAN || kinds.iter().any(|kind| actor.starts_with(kind))
-}
-
-/// A tool of the host's own, called by anybody else: an ALLOW for it means that the host has done it.
-fn borrowed(case: &Case<'_>) -> Option<String> {
-    let tool = &case.request.tool_call()?.name;
-    let own = case.effect.is_none() && OWN_TOOLS.contains(&tool.as_str());
-    own.then(|| format!("Jurisdiction denied: Tool '{tool}' is the host's own, and no caller can call it"))
-}
-
 fn receipt(
     case: &Case<'_>,
     ts_ms: u64,
@@ -561,6 +570,7 @@ fn receipt(
         error,
         evidence_hash: entry_hash(committed),
         tool_result: result,
+        approval: case.approval.as_deref().map(|asked| Box::new(asked.note())),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A host: everything that a configuration means, made ready to serve.
 
+use crate::approvals::tell::Ears;
 use crate::archive_target::ObjectStore;
 use crate::bus::{self, BusHost};
 use crate::clock::Clock;
@@ -42,8 +43,8 @@ pub struct Host {
     kasmina: Option<Arc<Kasmina>>,
     /// The event bus; none without a section `bus`.
     bus: Option<Arc<BusHost>>,
-    /// The eye on what must be alerted.
-    watching: Mutex<Option<JoinHandle<()>>>,
+    /// The eye on what must be alerted, and who tells of approvals.
+    watching: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How long a host that stops waits for alerts on their way, and for exports that go on.
@@ -105,8 +106,16 @@ impl Host {
     /// Begin to watch the folders that the configuration names, and the kernels that came after an incident.
     pub fn watch(&self) {
         self.fleet.watch();
-        let watching = self.operations.as_ref().map(|operations| operations.watch(Arc::clone(&self.fleet)));
-        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = watching;
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        watching.extend(self.operations.as_ref().map(|operations| operations.watch(Arc::clone(&self.fleet))));
+        let ears = Ears {
+            desk: Arc::clone(self.fleet.approvals()),
+            fleet: Arc::clone(&self.fleet),
+            operations: self.operations.clone(),
+            bus: self.bus.clone(),
+        };
+        watching.push(tokio::spawn(ears.listen()));
+        drop(watching);
         if let Some(bus) = &self.bus {
             bus.watch();
         }
@@ -122,6 +131,7 @@ impl Host {
         let changed = [
             ("kasmina", self.file.kasmina != file.kasmina),
             ("events", self.file.events != file.events),
+            ("approvals", self.file.approvals != file.approvals),
             (
                 "bus",
                 self.file.bus.as_ref().map(BusFile::without_plugins) != file.bus.as_ref().map(BusFile::without_plugins),
@@ -175,9 +185,8 @@ impl Host {
 
     /// Wait for every request that is still being carried to its end, then close the ledgers.
     pub async fn finish(&self) {
-        if let Some(watching) = self.watching.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            watching.abort();
-        }
+        let watching = std::mem::take(&mut *self.watching.lock().unwrap_or_else(PoisonError::into_inner));
+        watching.iter().for_each(JoinHandle::abort);
         if let Some(operations) = &self.operations {
             operations.finish(FINISH_GRACE).await;
         }

@@ -9,6 +9,7 @@
 //! the moment that its ledger holds a halt record: for ever, across restarts. It serves many
 //! requests at once; each walks the states of its own, counted in [`States`].
 
+use crate::approvals::{Desk, Queue};
 use crate::checkpoint_key;
 use crate::clock::{Clock, Watch};
 use crate::config::{KernelFile, RecordRequests, TlogAccess};
@@ -68,6 +69,8 @@ pub struct Kernel {
     pub(crate) watch: Watch,
     /// Permits used and counters; shared with the kernel that it replaced and the one that replaces it.
     pub(crate) remembered: Remembered,
+    /// What waits for a human.
+    pub(crate) approvals: Queue,
     pub(crate) states: States,
     /// Requests that were allowed and denied since it was opened.
     pub(crate) decided: [AtomicU64; 2],
@@ -104,6 +107,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The permits used and the counters of those before it under the same name.
     pub remembered: Remembered,
+    /// What the approval queues of all kernels have in common.
+    pub approvals: Arc<Desk>,
     /// Records that may wait for the disk.
     pub max_ledger_queue: usize,
     /// Bytes of its index that are kept in memory.
@@ -207,6 +212,7 @@ impl Kernel {
             clock: parts.clock,
             watch,
             remembered: parts.remembered,
+            approvals: Queue::new(parts.approvals, &file.id, parts.metrics.clone()),
             states: States::default(),
             decided: Default::default(),
             metrics: parts.metrics,
@@ -251,10 +257,11 @@ impl Kernel {
     }
 
     /// Read back from the ledger what must outlive a restart, so that a crash opens no gate: the
-    /// halt, the permits used, and what the policies counted. Returns the last step in the life of the policies.
+    /// halt, the permits used, what the policies counted, and what waits for a human. Returns the last step in the life of the policies.
     fn recall(&self, kept: Option<(u64, Vec<u8>)>) -> Result<Option<String>> {
         let past = Past::of(&self.ledger.view(), kept, self.clock.now_ms())?;
         past.tell(&self.remembered)?;
+        self.approvals.recall(past.approvals().clone(), self.clock.now_ms().max(self.ledger.snapshot().last_ts_ms));
         if let Some(reason) = past.halted() {
             let _ = self.halted.set(reason.to_owned());
         }
@@ -440,6 +447,7 @@ impl Kernel {
         set(&self.metrics.index_records, self.index.as_ref().map_or(0, Index::indexed));
         set(&self.metrics.accepting, u64::from(self.state() == State::Idle));
         set(&self.metrics.ledger_poisoned, u64::from(snapshot.poisoned.is_some()));
+        self.approvals.observe(self.clock.now_ms());
     }
 
     /// Another kernel has its place: its gauges say nothing any more.
@@ -452,6 +460,7 @@ impl Kernel {
             &metrics.ledger_syncs,
             &metrics.accepting,
             &metrics.ledger_poisoned,
+            &metrics.approvals_waiting,
         ] {
             gauge.remove(&labels);
         }

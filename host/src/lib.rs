@@ -10,12 +10,14 @@
 //! - `gavel-runtime` is the sandbox: components in, verdicts out.
 //! - here: configuration, tools, HTTP, the command line, and the way of a request through all of it.
 
+pub mod approvals;
 pub mod archive;
 pub mod archive_target;
 pub mod bus;
 mod carry;
 mod checkpoint_key;
 pub mod checkpoints;
+mod claims;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -51,6 +51,15 @@ pub struct PolicyChangeLabels {
     pub action: &'static str,
 }
 
+/// Labels of what happened to approvals.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApprovalLabels {
+    /// The kernel.
+    pub kernel: String,
+    /// `wanted`, `approved`, `rejected`, `used`, `expired`, or `refused`: too much waits already.
+    pub outcome: &'static str,
+}
+
 /// Labels of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ToolLabels {
@@ -112,6 +121,10 @@ pub struct Metrics {
     pub policy_changes: Family<PolicyChangeLabels, Counter>,
     /// 1 while a policy is in quarantine.
     pub policy_quarantined: Family<PolicyTimeLabels, Gauge>,
+    /// What happened to approvals.
+    pub approvals: Family<ApprovalLabels, Counter>,
+    /// Approvals that wait for a human.
+    pub approvals_waiting: Family<KernelLabels, Gauge>,
     /// Time from request to durable answer.
     pub decision_seconds: Seconds<KernelLabels>,
     /// Tool calls, by tool and outcome.
@@ -158,6 +171,8 @@ impl Default for Metrics {
             evaluation_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             policy_changes: Family::default(),
             policy_quarantined: Family::default(),
+            approvals: Family::default(),
+            approvals_waiting: Family::default(),
             decision_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             tools: Family::default(),
             http: Family::default(),
@@ -193,6 +208,8 @@ impl Metrics {
         );
         r.register("policy_changes", "Steps in the life of policies, by action", self.policy_changes.clone());
         r.register("policy_quarantined", "1 while a policy is in quarantine", self.policy_quarantined.clone());
+        r.register("approvals", "What happened to approvals, by outcome", self.approvals.clone());
+        r.register("approvals_waiting", "Approvals that wait for a human", self.approvals_waiting.clone());
         r.register_with_unit(
             "decision",
             "Time from request to durable answer",

@@ -5,6 +5,7 @@
 //! ledger ([`Ledger::keep_state`]), at every segment and at a clean end, and only what followed is read. What is kept is
 //! never the truth: where it is missing, or of another history, all records are read.
 
+use crate::approvals::Book;
 use crate::record;
 use crate::remembered::Remembered;
 use gavel_kernel::PermitUse;
@@ -37,6 +38,9 @@ pub(crate) struct Past {
     halted: Option<String>,
     /// The `meta` of the last step in the life of the policies.
     line: Option<String>,
+    /// What waits for a human, and what came of it. Absent where an older version kept it, which knew of none.
+    #[serde(default)]
+    approvals: Book,
 }
 
 /// A counter of a policy.
@@ -109,12 +113,14 @@ impl Past {
         if record.known_kind() == Some(gavel_ledger::Kind::Event) && record::is_policy_change(record.meta()) {
             self.line = Some(record.meta().to_owned());
         }
+        self.approvals.take(record);
     }
 
     /// Forgets what can no longer matter, so that what is kept stays as small as what is remembered. A record may bear a
     /// time that the clock never had; it is `clock_ms` at most.
     fn forget_ended(&mut self, clock_ms: u64) {
         let now_ms = self.typical_ms.min(clock_ms);
+        self.approvals.forget_finished(now_ms);
         self.permits
             .retain(|_, (last, _)| last.valid_until_ms.max(last.used_at_ms).saturating_add(PERMIT_KEPT_MS) >= now_ms);
         for counters in self.counters.values_mut() {
@@ -145,6 +151,11 @@ impl Past {
     /// The `meta` of the last step in the life of the policies.
     pub(crate) fn line(&self) -> Option<&str> {
         self.line.as_deref()
+    }
+
+    /// What waits for a human, and what came of it.
+    pub(crate) fn approvals(&self) -> &Book {
+        &self.approvals
     }
 
     /// Tells the memory of permits and the counters what they were told before.

@@ -4,6 +4,7 @@
 //! which policy set judged and what each policy said, what the counters answered, what the policies
 //! were asked (so that they can be asked again), and the use of a permit.
 
+use crate::approvals::Asked;
 use crate::policies::statute;
 use gavel_kernel::{Evidence, Jurisdiction, PermitUse, Request, Stage, json};
 use gavel_ledger::{BlobId, MAX_RECORD_BYTES, RecordView};
@@ -36,6 +37,17 @@ pub(crate) enum Mode {
     Smoke,
 }
 
+impl Mode {
+    /// The word in records.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::Decide => "decide",
+            Self::Smoke => "smoke",
+        }
+    }
+}
+
 /// What the `meta` of a smoke test's decision has, and that of nothing else.
 const SMOKE: &str = "\"mode\":\"smoke\"";
 
@@ -54,6 +66,8 @@ pub(crate) struct DecisionMeta<'a> {
     pub(crate) policy_set: &'a PolicySet,
     pub(crate) evaluations: &'a [Evaluation],
     pub(crate) permit_use: Option<&'a PermitUse>,
+    /// How it stands with the human that a policy asked for.
+    pub(crate) approval: Option<&'a Asked>,
 }
 
 impl DecisionMeta<'_> {
@@ -68,7 +82,7 @@ impl DecisionMeta<'_> {
             meta["stage"] = json!(stage.as_str());
         }
         if !self.evaluations.is_empty() {
-            // Policies are asked in the set's order, up to the one that decided.
+            // Policies are asked in the set's order, up to the one that denied or failed.
             let asked = self.evaluations.iter().zip(self.policy_set.policies());
             meta["policies"] = asked.map(|(evaluation, policy)| evaluated(evaluation, policy)).collect();
         }
@@ -84,6 +98,9 @@ impl DecisionMeta<'_> {
         }
         if let Some(permit_use) = self.permit_use {
             meta["permit_use"] = json!(permit_use);
+        }
+        if let Some(approval) = self.approval {
+            meta["approval"] = approval.to_meta();
         }
         json::canonical(&meta)
     }

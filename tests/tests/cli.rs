@@ -29,6 +29,7 @@ fn every_command_has_help_with_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = [
+        "approvals",
         "archive",
         "bus",
         "checkpoint",

@@ -19,11 +19,11 @@ fn two_kernels() -> Config {
 }
 
 /// Every route; with a star those that are there for each kernel too, below `/kernels/{id}`. Those of layers are in
-/// `kasmina/main.rs`, those of the event bus in `bus_cli.rs`.
+/// `kasmina/main.rs`, those of the event bus in `bus_cli.rs`, those of approvals in `approvals.rs`.
 #[test]
 fn the_routes_are_these() {
     let of = |(method, path): &(&str, &str)| format!("{path} {}", method.to_uppercase());
-    let elsewhere = |path: &str| path.starts_with("/kasmina/") || path.starts_with("/bus/");
+    let elsewhere = |path: &str| ["/kasmina/", "/bus/", "/approvals"].iter().any(|other| path.contains(other));
     let here = gavel::http::ROUTES.iter().filter(|(_, path)| !elsewhere(path));
     let routes: BTreeSet<String> = here.map(of).collect();
     let of_each = |route: &str| routes.contains(&format!("/kernels/{{id}}{route}"));
@@ -135,8 +135,9 @@ fn every_route_is_served() {
             "/bus/",
         ];
         let other = others.iter().any(|other| path.contains(other)) || (*method, path.as_str()) == ("post", "/kernels");
-        // Those of proofs want to know of what.
+        // Those of proofs want to know of what; nothing waits here.
         let known: &[u16] = match path.rsplit('/').next() {
+            _ if path.contains("/approvals/") => &[400, 404],
             _ if other => &[200, 400, 409, 422],
             Some("prove" | "consistency") => &[400],
             _ => &[200],

@@ -187,9 +187,12 @@ fn a_policys_word_is_taken_in_order() {
         let said = word(&receipt);
         assert!(if expected.is_empty() { said.is_empty() } else { said.starts_with(expected) }, "{receipt}");
     }
-    // Nobody can be asked yet: what a policy would escalate is denied.
-    let receipt = server(json!({"do": "escalate", "reason": "ask"}), abstain).submit(&intent("r"));
-    assert!(word(&receipt).starts_with("Policy denied: first: "), "{receipt}");
+    // What a policy escalates is denied until a human approves it, and another policy's denial counts more.
+    let ask = json!({"do": "escalate", "reason": "ask"});
+    let receipt = server(ask.clone(), abstain).submit(&intent("r"));
+    assert_eq!((word(&receipt), &receipt["approval"]["state"]), ("Policy denied: first: ask", &json!("waiting")));
+    let receipt = server(ask, deny("two")).submit(&intent("r"));
+    assert_eq!((word(&receipt), &receipt["approval"]), ("Policy denied: second: two", &Value::Null));
 }
 
 #[test]

@@ -60,6 +60,6 @@ pub use client::Client;
 pub use error::{Error, Refusal};
 pub use options::Options;
 pub use types::{
-    Decision, Evidence, Halted, Health, KernelStatus, LedgerEntry, LedgerStatus, Policy, Receipt, Request, Status,
-    ToolCall,
+    Approval, Decision, Evidence, Halted, Health, KernelStatus, LedgerEntry, LedgerStatus, Policy, Receipt, Request,
+    Status, ToolCall,
 };

@@ -173,6 +173,29 @@ pub struct Receipt {
     /// What the tool returned.
     #[serde(default)]
     pub tool_result: Option<Value>,
+    /// The approval that it needs, or was allowed by; absent where no human is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<Approval>>,
+}
+
+/// How a request stands with the humans that a policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Approval {
+    /// The approval; none where nobody is asked.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// `waiting`, `rejected`, `used` or `refused`.
+    pub state: String,
+    /// When it is void, in Unix milliseconds. Until then the same request may be sent again, once it is approved.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+    /// Who approved or rejected it.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// Their words, or why nobody is asked.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl Receipt {

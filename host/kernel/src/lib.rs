@@ -55,7 +55,7 @@ pub use entry::{Entry, EntryData, GENESIS_HASH};
 pub use judge::{Judgement, Law, Stage, Verdict, judge, policy_denial, tool_failure, unregistered_tool};
 pub use jurisdiction::Jurisdiction;
 pub use permit::{Keyring, MemoryPermitUses, PermitUse};
-pub use receipt::{Decision, Receipt, Status};
+pub use receipt::{ApprovalNote, ApprovalState, Decision, Receipt, Status};
 pub use request::{Evidence, Request};
 pub use state::State;
 pub use variant::Variant;

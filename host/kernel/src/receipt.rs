@@ -55,7 +55,60 @@ impl Status {
     }
 }
 
-/// The answer to one request. In JSON every key is present, null when absent.
+/// How a request stands with the humans that a policy asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApprovalState {
+    /// Nobody has said a word yet. The same request may be sent again when somebody has.
+    Waiting,
+    /// It was approved, and is yet to be used.
+    Approved,
+    /// It was rejected; the same request is not asked about again before that expires.
+    Rejected,
+    /// Nobody said a word in time, or it was not used in time.
+    Expired,
+    /// It allowed a request, once.
+    Used,
+    /// Nobody is asked: too much waits already, or the one who approved it is the one who would use it.
+    Refused,
+}
+
+/// What a receipt says of the approval that its request needs, or was allowed by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalNote {
+    /// The approval; none where nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// How it stands.
+    pub state: ApprovalState,
+    /// When it is void, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// Who approved or rejected it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Their words, or why nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl ApprovalState {
+    /// The word in receipts, records and lists: `waiting`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Used => "used",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The answer to one request. In JSON every key is present, null when absent; only `approval` is left out where no human
+/// is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The request's name, as the caller gave it.
@@ -76,6 +129,9 @@ pub struct Receipt {
     pub evidence_hash: Option<String>,
     /// What the tool returned.
     pub tool_result: Option<Value>,
+    /// The approval that it needs, or was allowed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<ApprovalNote>>,
 }
 
 impl Receipt {
@@ -92,6 +148,7 @@ impl Receipt {
             error: entry.data.error.clone(),
             evidence_hash: Some(entry.entry_hash.clone()),
             tool_result,
+            approval: None,
         }
     }
 }
@@ -110,6 +167,16 @@ mod tests {
         for status in [Status::Accepted, Status::Rejected, Status::Failed] {
             assert_eq!(json!(status), status.as_str());
         }
+    }
+
+    #[test]
+    fn the_words_of_an_approval_agree_with_serde() {
+        use ApprovalState::{Approved, Expired, Refused, Rejected, Used, Waiting};
+        for state in [Waiting, Approved, Rejected, Expired, Used, Refused] {
+            assert_eq!(json!(state), state.as_str());
+        }
+        let note = ApprovalNote { id: None, state: Refused, expires_ms: None, by: None, reason: Some("full".into()) };
+        assert_eq!(json!(note), json!({"state": "refused", "reason": "full"}));
     }
 
     #[test]

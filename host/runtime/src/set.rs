@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Policies in the order in which they are asked. The first that does not let a request pass
-/// decides; the rest are not asked. Cheap to clone.
+/// Policies in the order in which they are asked. The first that denies or fails decides, and the rest are not asked.
+/// One that escalates is no end: a human is asked only for what no other policy denies. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PolicySet {
     policies: Arc<[Policy]>,
@@ -14,7 +14,7 @@ pub struct PolicySet {
     deadline: Duration,
 }
 
-/// What the policies of a set said to one request, in order, up to the one that decided.
+/// What the policies of a set said to one request, in order, up to the one that denied or failed, if one did.
 #[derive(Debug)]
 pub struct Judged {
     /// One evaluation for each policy that was asked.
@@ -73,16 +73,33 @@ impl PolicySet {
         &self.policies
     }
 
-    /// Ask the policies in order until one denies, escalates or fails.
+    /// Ask the policies in order until one denies or fails.
     pub async fn judge(&self, request: Arc<Request>, counters: Arc<dyn Counters>) -> Judged {
+        self.judge_until(request, counters, objects).await
+    }
+
+    /// Ask the policies in order until one denies, escalates or fails: how it was done before a human could be asked, for
+    /// judging decisions of that time again.
+    pub async fn judge_until_escalation(&self, request: Arc<Request>, counters: Arc<dyn Counters>) -> Judged {
+        self.judge_until(request, counters, |verdict| objects(verdict) || matches!(verdict, Ok(Verdict::Escalate(_))))
+            .await
+    }
+
+    async fn judge_until(
+        &self,
+        request: Arc<Request>,
+        counters: Arc<dyn Counters>,
+        ends: impl Fn(&Result<Verdict, FailedClosed>) -> bool,
+    ) -> Judged {
         let started = Instant::now();
         let mut judged = Judged { evaluations: Vec::with_capacity(self.policies.len()) };
         for policy in self.policies.iter() {
             let left = self.deadline.saturating_sub(started.elapsed());
             let mut evaluation = policy.evaluate(Arc::clone(&request), Arc::clone(&counters), left).await;
             self.blame_the_decision(&mut evaluation, policy, left);
+            let last = ends(&evaluation.verdict);
             judged.evaluations.push(evaluation);
-            if judged.denial().is_some() {
+            if last {
                 break;
             }
         }
@@ -100,16 +117,27 @@ impl PolicySet {
 }
 
 impl Judged {
-    /// Why the request may not pass; `None` when every policy allowed or abstained.
+    /// Why the request may not pass; `None` when every policy allowed or abstained. A denial counts more than an
+    /// escalation before it; of several escalations the first is named.
     #[must_use]
     pub fn denial(&self) -> Option<Denial> {
-        let last = self.evaluations.last()?;
-        let (reason, failure, escalated) = match &last.verdict {
+        let objection = self.evaluations.last().filter(|last| objects(&last.verdict));
+        let decided = objection.or_else(|| self.escalations().next())?;
+        let (reason, failure, escalated) = match &decided.verdict {
             Ok(Verdict::Allow | Verdict::Abstain) => return None,
             Ok(Verdict::Deny(reason)) => (reason.clone(), None, false),
             Ok(Verdict::Escalate(reason)) => (reason.clone(), None, true),
             Err(why) => (format!("failed closed: {why}"), Some(why.clone()), false),
         };
-        Some(Denial { policy: Arc::clone(&last.policy), reason, failure, escalated })
+        Some(Denial { policy: Arc::clone(&decided.policy), reason, failure, escalated })
     }
+
+    fn escalations(&self) -> impl Iterator<Item = &Evaluation> {
+        self.evaluations.iter().filter(|evaluation| matches!(evaluation.verdict, Ok(Verdict::Escalate(_))))
+    }
+}
+
+/// Whether a request may not pass whatever anybody else says.
+fn objects(verdict: &Result<Verdict, FailedClosed>) -> bool {
+    matches!(verdict, Ok(Verdict::Deny(_)) | Err(_))
 }

@@ -4,6 +4,7 @@
 //! go to standard output, everything else (log, progress, summaries) to standard error. Exit codes:
 //! 0 done, 1 the answer is no (a denial, a difference, a damaged file), 2 it could not be done.
 
+mod approvals;
 mod bus;
 mod checkpoint;
 mod client;
@@ -82,6 +83,7 @@ enum Command {
     Health(health::Args),
     Investigate(investigate::Args),
     Halt(halt::Args),
+    Approvals(approvals::Args),
     Preserve(preserve::Args),
     Rotate(rotate::Args),
     Restart(restart::Args),
@@ -136,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args, json),
         Command::Investigate(args) => investigate::run(args, json),
         Command::Halt(args) => halt::run(args, json),
+        Command::Approvals(args) => approvals::run(args, json),
         Command::Preserve(args) => preserve::run(args, json),
         Command::Rotate(args) => rotate::run(args, json),
         Command::Restart(args) => restart::run(args, json),

@@ -88,5 +88,11 @@ fn print_receipt(receipt: &Value) -> Result<()> {
     if !receipt["tool_result"].is_null() {
         line(&format!("  result    {}", output::shown(&receipt["tool_result"].to_string(), 1_000)))?;
     }
+    if let Some(approval) = receipt["approval"].as_object() {
+        let part = |name: &str| approval.get(name).and_then(Value::as_str).unwrap_or_default();
+        let by = if part("by").is_empty() { String::new() } else { format!(" by {}", shown(part("by"), 60)) };
+        let told = format!("  approval  {} {}{by} {}", part("id"), part("state"), shown(part("reason"), 200));
+        line(told.trim_end())?;
+    }
     line(&format!("  evidence  {}", field("evidence_hash")))
 }

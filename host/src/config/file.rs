@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and what must hold between them.
 
+use super::approvals::ApprovalsFile;
 use super::bus::{BUS_KERNEL, BusFile};
 use super::checkpoints::CheckpointsFile;
 use super::fleet::FleetFile;
@@ -8,7 +9,7 @@ use super::life::{ArchiveFile, RecordRequests, RetentionFile};
 use super::monitoring::MonitoringFile;
 use super::operations::{AlertFile, OperationsFile};
 use super::policies::{Quarantine, SignaturesFile, WatchFile};
-use crate::decide::is_the_hosts;
+use crate::claims::is_the_hosts;
 use crate::policies::builtin;
 use crate::policies::package::PACKAGE_BYTES_MAX;
 use gavel_kernel::{Jurisdiction, Variant};
@@ -54,6 +55,9 @@ pub struct File {
     /// Bounds of the operator's plays.
     #[serde(default)]
     pub operations: OperationsFile,
+    /// How long what a policy escalates may wait for a human, and how much.
+    #[serde(default)]
+    pub approvals: ApprovalsFile,
     /// How closely a kernel is watched that came after an incident.
     #[serde(default)]
     pub monitoring: MonitoringFile,
@@ -357,6 +361,7 @@ impl File {
             tls: None,
             alerts: Vec::new(),
             operations: OperationsFile::default(),
+            approvals: ApprovalsFile::default(),
             archive: None,
             source: None,
             lost_keys: Vec::new(),
@@ -396,6 +401,7 @@ impl File {
         self.checkpoints.validate()?;
         self.alerts.iter().try_for_each(AlertFile::validate)?;
         self.operations.validate()?;
+        self.approvals.validate()?;
         self.monitoring.validate()?;
         self.archive.iter().try_for_each(ArchiveFile::validate)?;
         self.retention.validate(&ids)?;

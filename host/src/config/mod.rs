@@ -5,6 +5,7 @@
 //! every key; [`File`] is the same in code. The seeds' `policy.yaml`, which holds nothing but a
 //! jurisdiction policy, is accepted as it stands and means one strict kernel ([`shorthand`]).
 
+mod approvals;
 mod bus;
 mod checkpoints;
 mod file;
@@ -17,6 +18,7 @@ mod policies;
 mod shorthand;
 mod token;
 
+pub use approvals::ApprovalsFile;
 pub use bus::{
     AGENT_SERVICE, AgentServiceFile, BUS_KERNEL, BusFile, COMPLETION_SERVICE, CompletionServiceFile, DaemonFile,
     LogLevel, ProviderKind, SERVICES, STATE_SERVICE, StateServiceFile, TransportsFile, UnixFile,

@@ -25,6 +25,7 @@ pub use add::Addition;
 pub use plan::Ask;
 pub(crate) use start::Means;
 
+use crate::approvals::Desk;
 use crate::carry::{Panicked, carry};
 use crate::checkpoints;
 use crate::clock::Clock;
@@ -110,6 +111,7 @@ struct Workshop {
     clock: Clock,
     metrics: Metrics,
     limits: Limits,
+    approvals: Arc<Desk>,
     upkeep: Settings,
     checkpoints: CheckpointsFile,
     lost_keys: Vec<String>,
@@ -315,6 +317,7 @@ impl Workshop {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             remembered,
+            approvals: Arc::clone(&self.approvals),
             max_ledger_queue: self.limits.max_ledger_queue,
             max_index_cache_bytes: self.limits.max_index_cache_bytes,
             upkeep: self.upkeep.clone(),
@@ -374,6 +377,12 @@ impl Fleet {
     #[must_use]
     pub fn first(&self) -> Arc<Slot> {
         Arc::clone(self.slots.load().order.first().expect("a validated configuration has at least one kernel"))
+    }
+
+    /// What the approval queues of the kernels have in common.
+    #[must_use]
+    pub fn approvals(&self) -> &Arc<Desk> {
+        &self.workshop.approvals
     }
 
     /// All of them, in order.

@@ -4,6 +4,7 @@ use super::definition::Definition;
 use super::manifest::{Entry, Manifest, Stage};
 use super::succession::{self, Cause};
 use super::{ARCHIVE, Fleet, Slot, Slots, Workshop};
+use crate::approvals::Desk;
 use crate::clock::Clock;
 use crate::config::File;
 use crate::host::{Storage, kernel_dir, ledger_dir};
@@ -49,6 +50,7 @@ impl Fleet {
             clock: means.clock,
             metrics: means.metrics,
             limits: file.limits.clone(),
+            approvals: Arc::new(Desk::new(file.approvals.clone())),
             upkeep: Settings { archive: file.archive.clone(), retention: file.retention.clone() },
             checkpoints: file.checkpoints.clone(),
             lost_keys: file.lost_keys.clone(),

@@ -67,6 +67,25 @@ pub enum Refusal {
         /// The kernel asked for.
         kernel: String,
     },
+    /// An agent asks for what another actor asked for.
+    #[error("key '{key}' sees the approvals of actor '{actor}' only")]
+    Actor {
+        /// The key's name.
+        key: String,
+        /// The actor that it speaks for.
+        actor: String,
+    },
+    /// Who asked for an approval gives it.
+    #[error("key '{key}' asked for approval {approval}: another must approve it (approvals.self_approval)")]
+    OwnApproval {
+        /// The key's name.
+        key: String,
+        /// The approval.
+        approval: String,
+    },
+    /// A link that does not decide.
+    #[error("this link decides nothing: its token is wrong, or it is too late")]
+    Link,
     /// A browser's page, or a rebound name, on a server without keys.
     #[error("{0}")]
     Browser(&'static str),

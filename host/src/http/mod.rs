@@ -4,6 +4,7 @@
 //! is answered with a 4xx, counted, and leaves no record; a request that is judged is answered 200,
 //! whatever the decision, because judging it succeeded.
 
+mod approvals;
 pub mod auth;
 mod batch;
 mod bus;
@@ -195,6 +196,7 @@ impl App {
         if let Some(bus) = self.inner.bus.get() {
             bus.end_tails();
         }
+        self.inner.fleet.kernels().iter().for_each(|kernel| kernel.approvals.end_waits());
     }
 
     /// Wait until the requests in flight are done, at most for as long as the limits grant. Also

@@ -3,7 +3,8 @@
 use super::auth::Caller;
 use super::error::ApiError;
 use super::{
-    App, batch, bus, evidence, fleet, guard, kasmina, operations, policies, prove, records, rollout, tlog, upkeep,
+    App, approvals, batch, bus, evidence, fleet, guard, kasmina, operations, policies, prove, records, rollout, tlog,
+    upkeep,
 };
 use crate::config::Role;
 use crate::decide::{Principal, Refused};
@@ -69,6 +70,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("post", "/archive"),
     ("get", "/retention"),
     ("post", "/retention"),
+    ("get", "/approvals"),
+    ("get", "/approvals/{approval}"),
+    ("post", "/approvals/{approval}/approve"),
+    ("post", "/approvals/{approval}/reject"),
+    ("post", "/approvals/{approval}/decide"),
     ("get", "/kernels"),
     ("post", "/kernels"),
     ("get", "/kernels/{id}"),
@@ -116,6 +122,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("post", "/kernels/{id}/archive"),
     ("get", "/kernels/{id}/retention"),
     ("post", "/kernels/{id}/retention"),
+    ("get", "/kernels/{id}/approvals"),
+    ("get", "/kernels/{id}/approvals/{approval}"),
+    ("post", "/kernels/{id}/approvals/{approval}/approve"),
+    ("post", "/kernels/{id}/approvals/{approval}/reject"),
+    ("post", "/kernels/{id}/approvals/{approval}/decide"),
     ("get", "/kasmina/layers"),
     ("post", "/kasmina/layers"),
     ("get", "/kasmina/layers/{layer}"),
@@ -157,7 +168,7 @@ pub const ROUTES: &[(&str, &str)] = &[
 ];
 
 pub(super) const SEEING: [Role; 2] = [Role::Operator, Role::Auditor];
-const ANY: [Role; 3] = [Role::Agent, Role::Operator, Role::Auditor];
+pub(super) const ANY: [Role; 3] = [Role::Agent, Role::Operator, Role::Auditor];
 
 /// The whole API, to be served or mounted.
 pub fn router(app: App) -> Router {
@@ -177,7 +188,8 @@ pub fn router(app: App) -> Router {
         .merge(records::router())
         .merge(prove::router())
         .merge(tlog::router())
-        .merge(upkeep::router());
+        .merge(upkeep::router())
+        .merge(approvals::router());
     Router::new()
         .merge(of_a_kernel.clone())
         .nest("/kernels/{id}", of_a_kernel)

@@ -25,7 +25,8 @@ const SIGNATURE: &str = "gavel-signature";
 pub struct Alert {
     /// How bad it is.
     pub severity: Severity,
-    /// What: `EMERGENCY_HALT`, `LEDGER_POISONED`, `POLICY_QUARANTINED`, `HEALTH_CHECK_FAILED`, `RECOVERED`.
+    /// What: `EMERGENCY_HALT`, `LEDGER_POISONED`, `POLICY_QUARANTINED`, `HEALTH_CHECK_FAILED`, `RECOVERED`,
+    /// `APPROVAL_WANTED`, `APPROVAL_DECIDED`.
     pub event: &'static str,
     /// Of which kernel.
     pub kernel_id: String,

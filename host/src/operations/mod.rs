@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::config::{File, OperationsFile};
 use crate::decide::Refused;
 use crate::fleet::Fleet;
-use alerts::Alerts;
+use alerts::{Alert, Alerts};
 use anyhow::Context;
 use health::Edges;
 use integrity::Passes;
@@ -114,6 +114,11 @@ impl Operations {
     pub fn archiving_to(self, archive: Arc<dyn ArchiveTarget>) -> Self {
         let inner = Arc::into_inner(self.inner).map(|inner| Inner { archive, ..inner });
         Self { inner: Arc::new(inner.unwrap_or_else(|| unreachable!("nothing else uses it yet"))) }
+    }
+
+    /// Send an alert to the webhooks.
+    pub(crate) fn alert(&self, alert: &Alert) {
+        self.inner.alerts.send(alert);
     }
 
     /// Begin to look for what must be alerted.

@@ -2,7 +2,7 @@
 //! policies said.
 
 use crate::policies::shadow::Word;
-use gavel_kernel::json;
+use gavel_kernel::{ApprovalState, json};
 use gavel_ledger::{BlobError, Blobs, Error, RecordView, Records};
 use gavel_runtime::{CounterAnswer, CounterOperation, Request, ToolCall};
 use serde::Deserialize;
@@ -19,10 +19,12 @@ pub struct Recorded {
     pub request: Arc<Request>,
     /// The digest of the set that judged.
     pub set: String,
-    /// What each policy said, in order, up to the one that decided.
+    /// What each policy said, in order, up to the one that denied or failed, if one did.
     pub said: Vec<Said>,
     /// What came of it.
     pub word: Word,
+    /// Whether it was allowed because a human had approved what a policy escalated.
+    pub approved: bool,
 }
 
 /// What one policy said.
@@ -52,6 +54,9 @@ impl From<Counted> for CounterAnswer {
         Self { operation, key: counted.key, window_ms: counted.window_ms, answer: counted.answer }
     }
 }
+
+/// The word of a policy that asks for a human.
+pub(super) const ESCALATE: &str = "escalate";
 
 /// Why a decision cannot be judged again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +105,12 @@ struct Meta {
     request: Option<Named>,
     stage: Option<String>,
     tool_name: Option<String>,
+    approval: Option<Approval>,
+}
+
+#[derive(Deserialize)]
+struct Approval {
+    state: ApprovalState,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +170,27 @@ fn asked(meta: &mut Meta, blobs: &Blobs) -> Result<Asked, Skipped> {
     serde_json::from_slice(&payload).map_err(|_| Skipped::BlobDamaged)
 }
 
+/// Who decided that a request may not pass, of policies that did not all let it pass: the last one, unless that only
+/// escalated or less; then the first that escalated.
+fn decider(said: &[Said]) -> Option<&Said> {
+    let objection = said.last().filter(|last| !["allow", "abstain", "escalate"].contains(&last.verdict.as_str()));
+    objection.or_else(|| said.iter().find(|said| said.verdict == ESCALATE))
+}
+
+/// Whether the policies that a record names came to asking a human.
+pub(crate) fn asked_for_a_human(record: &RecordView) -> bool {
+    let meta = serde_json::from_str::<Meta>(record.meta());
+    meta.is_ok_and(|meta| decider(&meta.policies).is_some_and(|said| said.verdict == ESCALATE))
+}
+
+/// What the policies were asked before a decision.
+///
+/// # Errors
+/// Why the record does not tell.
+pub(crate) fn recorded_request(record: &RecordView, blobs: &Blobs) -> Result<Arc<Request>, &'static str> {
+    read(record, blobs).map(|recorded| recorded.request).map_err(Skipped::as_str)
+}
+
 fn read(record: &RecordView, blobs: &Blobs) -> Result<Recorded, Skipped> {
     let mut meta: Meta = serde_json::from_str(record.meta()).map_err(|_| Skipped::NotRecorded)?;
     let named = match record.entry() {
@@ -176,8 +208,7 @@ fn read(record: &RecordView, blobs: &Blobs) -> Result<Recorded, Skipped> {
     }
     let asked = asked(&mut meta, blobs)?;
     let named = named.ok_or(Skipped::NotRecorded)?;
-    let last = meta.policies.last();
-    let word = match last.filter(|_| by_policy) {
+    let word = match decider(&meta.policies).filter(|_| by_policy) {
         None => Word::Allow,
         Some(said) => Word::Deny {
             policy: said.name.clone(),
@@ -185,6 +216,7 @@ fn read(record: &RecordView, blobs: &Blobs) -> Result<Recorded, Skipped> {
             escalated: said.verdict == "escalate",
         },
     };
+    let approved = meta.approval.as_ref().is_some_and(|approval| approval.state == ApprovalState::Used);
     let object = |map: Map<String, Value>| json::canonical(&Value::Object(map));
     let request = Arc::new(Request {
         id: named.request_id,
@@ -200,5 +232,5 @@ fn read(record: &RecordView, blobs: &Blobs) -> Result<Recorded, Skipped> {
         evidence: asked.evidence,
         constraints: asked.constraints.map(|constraints| json::canonical(&constraints)),
     });
-    Ok(Recorded { index: record.index(), request, set: meta.policy_set, said: meta.policies, word })
+    Ok(Recorded { index: record.index(), request, set: meta.policy_set, said: meta.policies, word, approved })
 }

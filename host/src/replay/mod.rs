@@ -9,6 +9,7 @@ mod rejudge;
 mod what_if;
 
 pub use history::{Past, Recorded, Skipped};
+pub(crate) use history::{asked_for_a_human, recorded_request};
 pub use rejudge::rejudge;
 pub use what_if::{Candidate, what_if};
 

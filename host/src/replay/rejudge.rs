@@ -3,7 +3,7 @@
 //! Counters answer what they answered then, in the same order. A policy that asks them something
 //! else has changed its mind, and that is a difference too.
 
-use super::history::{Past, Recorded, Said};
+use super::history::{ESCALATE, Past, Recorded, Said};
 use super::{Bench, Difference, Report};
 use crate::policies::shadow::Word;
 use crate::record::{shortened, verdict_label};
@@ -63,15 +63,23 @@ async fn judge_all(batch: Vec<(PolicySet, Recorded)>) -> Vec<Option<Difference>>
 async fn judge(set: &PolicySet, recorded: Recorded) -> Option<Difference> {
     let answers = Arc::new(Answers::new(&recorded.said));
     let counters: Arc<dyn Counters> = Arc::clone(&answers) as _;
-    let judged = set.judge(Arc::clone(&recorded.request), counters).await;
-    let now = word(judged.denial().as_ref());
+    let request = Arc::clone(&recorded.request);
+    // Before a human could be asked, the first escalation ended it.
+    let ended = recorded.said.len() < set.policies().len();
+    let judged = if ended && recorded.said.last().is_some_and(|said| said.verdict == ESCALATE) {
+        set.judge_until_escalation(request, counters).await
+    } else {
+        set.judge(request, counters).await
+    };
+    let now = word(judged.denial().as_ref(), recorded.approved);
     let note = answers.mismatch().or_else(|| verdicts_differ(&recorded.said, &judged.evaluations));
     (now != recorded.word || note.is_some()).then(|| difference(recorded, now, note))
 }
 
-/// What a set says, with the reason as it is recorded.
-pub(super) fn word(denial: Option<&Denial>) -> Word {
+/// What comes of what a set says, with the reason as it is recorded. What is only escalated passes if it was `approved`.
+pub(super) fn word(denial: Option<&Denial>, approved: bool) -> Word {
     match Word::from(denial) {
+        Word::Deny { escalated: true, .. } if approved => Word::Allow,
         Word::Deny { policy, reason, escalated } => {
             let reason = shortened(policy_denial(&policy, &reason));
             Word::Deny { policy, reason, escalated }

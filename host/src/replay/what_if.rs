@@ -2,7 +2,7 @@
 //!
 //! Decisions are judged in the order of the ledger, and the candidate's counters begin empty and
 //! count what the candidate adds, at the times of the requests: a rate limit sees the traffic as it
-//! came.
+//! came. What a human approved passes here too if the candidate only escalates it: nobody can be asked again.
 
 use super::history::{Past, Recorded};
 use super::rejudge::{difference, word};
@@ -58,7 +58,7 @@ pub async fn what_if(
         }
         let set = &sets[&recorded.set];
         let judged = set.judge(Arc::clone(&recorded.request), Arc::clone(&counters)).await;
-        let now = word(judged.denial().as_ref());
+        let now = word(judged.denial().as_ref(), recorded.approved);
         report.count((now != recorded.word).then(|| difference(recorded, now, None)));
     }
     Ok(report)

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::host::{Host, Storage};
 use crate::http;
+use crate::replay::asked_for_a_human;
 use anyhow::{Context, Result};
 use gavel_kernel::Decision;
 use serde_json::Value;
@@ -135,10 +136,7 @@ fn escalations(host: &Host) -> Result<BTreeSet<String>> {
         for record in kernel.ledger().records(&kernel.ledger().snapshot()) {
             let record = record.with_context(|| format!("the ledger of kernel {}", kernel.id()))?;
             let Some(entry) = record.entry() else { continue };
-            let meta: Value = serde_json::from_str(record.meta())?;
-            // The policies up to the one that decided: it is the last.
-            let decided = meta["policies"].as_array().and_then(|asked| asked.last());
-            if decided.is_some_and(|policy| policy["verdict"] == "escalate") {
+            if asked_for_a_human(&record) {
                 escalated.insert(entry.entry_hash.to_owned());
             }
         }
