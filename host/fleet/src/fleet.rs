@@ -500,8 +500,9 @@ impl Fleet {
         tokio::spawn(async move {
             let status = process.wait().await;
             if fleet.is_stopping() && unit.hold_for(&process) {
-                // Nobody brings it back, so no request need wait for that.
+                // Nobody brings it back, so no request need wait for that, nor a connection that it had not taken.
                 unit.lead(Route::Down("its process ended while the fleet was being stopped".to_owned()));
+                unit.unbind();
             }
             // Guardian may have gone.
             drop(fleet.inner.ended.send(Ended::Process { unit, process, status }).await);

@@ -177,7 +177,9 @@ impl Front {
     pub async fn finish(&self) {
         self.inner.stop.cancel();
         self.inner.fleet.stop().await;
-        self.inner.logs.flush();
+        let logs = Arc::clone(&self.inner.logs);
+        // It waits, so not here; it tells itself what it could not do.
+        let _ = tokio::task::spawn_blocking(move || logs.flush()).await;
     }
 }
 
