@@ -103,11 +103,10 @@ fn write_all(mut sink: impl Sink, tasks: &Receiver<Task>, dropped: &AtomicU64) {
     while let Ok(task) = tasks.recv() {
         match task {
             Task::Write(line) => sink.write(line),
-            // Who waited for it may have gone.
-            Task::Tell(done) => drop(done.try_send(())),
+            Task::Tell(done) => tell(&done),
             Task::Sync(done) => {
                 sink.sync();
-                drop(done.try_send(()));
+                tell(&done);
             }
         }
         let missing = dropped.swap(0, Ordering::Relaxed);
@@ -115,6 +114,11 @@ fn write_all(mut sink: impl Sink, tasks: &Receiver<Task>, dropped: &AtomicU64) {
             sink.missing(missing);
         }
     }
+}
+
+fn tell(done: &SyncSender<()>) {
+    // Who waited for it may have gone.
+    let _ = done.try_send(());
 }
 
 /// The fleet's own output.
