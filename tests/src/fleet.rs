@@ -69,7 +69,8 @@ pub fn second() -> Value {
 /// When there are none.
 #[must_use]
 pub fn free_ports() -> u16 {
-    let mut random = crate::Random::from_environment();
+    // Tests that run at the same time, of one seed too, try others first.
+    let mut random = crate::Random::of(crate::Random::from_environment().bits() ^ u64::from(std::process::id()));
     for _ in 0..1_000 {
         let first = u16::try_from(12_000 + random.below(18_000)).expect("a port");
         if (first..first + 50).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
@@ -115,6 +116,17 @@ impl Server {
     #[must_use]
     pub fn wait_for_successor(&self, name: &str, pid: u32) -> Value {
         self.wait_for_kernel(name, |entry| entry["status"] == "healthy" && pid_of(entry) != pid)
+    }
+
+    /// Wait until so many healings of a kernel are told, and give its history: that it is well again is seen before what was
+    /// done is on record.
+    pub fn wait_for_healings(&self, name: &str, healings: u64) -> Value {
+        let mut seen = Value::Null;
+        self.wait_for(&format!("/network-healer/history?component_name={name}"), |history| {
+            seen = history.clone();
+            history["total"].as_u64() >= Some(healings)
+        });
+        seen
     }
 
     /// Send a signal to a kernel; gives its process.
@@ -216,7 +228,11 @@ fn submit(address: SocketAddr, path: &str, name: &str, stop: &AtomicBool, acknow
         }
         let id = format!("{name}-{number}");
         let body = of_all_kinds(number, &id).to_string();
-        let Ok(mut open) = connection.take().map_or_else(|| Connection::open(address), Ok) else { break };
+        let Ok(mut open) = connection.take().map_or_else(|| Connection::open(address), Ok) else {
+            // Who is refused has no answer either. It stays so while nobody listens: one such fate says it.
+            fates.push(Fate::Unanswered { id });
+            break;
+        };
         let fate = match open.request("POST", path, &[], Some(body.as_bytes())) {
             Ok(answer) => {
                 connection = Some(open);

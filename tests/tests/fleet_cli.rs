@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
 
+use gavel_tests::fleet::free_ports;
 use gavel_tests::{Config, Gavel, Output, PATIENCE, Server, Site, gavel, gavel_path, path};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -265,16 +266,9 @@ fn a_secret_that_others_can_read_is_refused() {
     assert!(doctor(&site, &[]).code(1).stdout.contains("fleet.token_file: "));
 }
 
-/// The first of fifty ports of which those of the tier of governance are free.
-fn range() -> u16 {
-    let free = |first: &u16| (10..20).all(|offset| TcpListener::bind(("127.0.0.1", first + offset)).is_ok());
-    let start = u16::try_from(20_000 + std::process::id() % 10_000).unwrap();
-    (0..200).map(|number| start + number * 50).find(free).expect("ten free ports in a row")
-}
-
 #[test]
 fn a_port_that_a_stranger_holds_is_left_to_it() {
-    let first = range();
+    let first = free_ports();
     let stranger = TcpListener::bind(("127.0.0.1", first + 10)).unwrap();
     let site = Site::new(&alone(&json!({"first_port": first})));
     let told = doctor(&site, &["--json"]).code(0).json();
@@ -286,7 +280,7 @@ fn a_port_that_a_stranger_holds_is_left_to_it() {
     server.wait_for("/kernel-ports/port/governance", |entry| entry["status"] == "healthy");
     let port = kernel(&server, "governance")["port"].as_u64().unwrap();
     assert!(port > u64::from(first + 10) && port < u64::from(first + 20), "{port}");
-    let history = server.get("/network-healer/history?component_name=governance").expect(200).to_string();
+    let history = server.wait_for_healings("governance", 1).to_string();
     assert!(history.contains(&format!("port {} is held by process {me} ", first + 10)), "{history}");
     assert!(history.contains("it is left alone"), "{history}");
     let client = std::net::TcpStream::connect(("127.0.0.1", first + 10)).unwrap();

@@ -6,10 +6,11 @@
 #![allow(clippy::print_stderr, reason = "a test that is skipped says why")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed; its helpers are part of it")]
 
+use gavel_tests::fleet::free_ports;
 use gavel_tests::{Config, Connection, Gavel, Key, PATIENCE, Server, Site, gavel_path, path, scratch};
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -59,7 +60,7 @@ fn site(there: SocketAddr, key: &Key) -> Site {
     let mut kernels: Value = others.map(|one| (one.name.clone(), json!({"enabled": false}))).collect();
     kernels["governance"] = json!({"url": format!("http://{there}"), "health_path": "/readyz", "required": false});
     let fleet = json!({
-        "listen": "127.0.0.1:0", "first_port": 0, "check_every_ms": 50, "token_file": "token", "kernels": kernels,
+        "listen": "127.0.0.1:0", "first_port": 0, "check_every_ms": 50, "check_timeout_ms": 10_000, "token_file": "token", "kernels": kernels,
     });
     let site = Site::new(&Config::open().keys(&[key]).with("fleet", fleet));
     let there = Config::open().keys(&[key]).with("fleet", json!({"token_file": "token"}));
@@ -143,10 +144,8 @@ fn lost_and_found(how: &[&str], address: SocketAddr) {
 
 #[test]
 fn a_kernel_elsewhere_is_lost_and_found() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    lost_and_found(&[], address);
+    // Not one that the system gives out: the port is nobody's for a while.
+    lost_and_found(&[], SocketAddr::from(([127, 0, 0, 1], free_ports())));
 }
 
 /// A network namespace with one end of a cable in it, and the other end here.

@@ -3,9 +3,10 @@
 use crate::guardian::{Ended, Guardian};
 use crate::healing::{HealError, Healing, Issue, Step};
 use crate::holder::Identity;
+use crate::ours::{Ours, Owned};
 use crate::plan::{Component, Place, Plan};
 use crate::probe::{Health, Probe};
-use crate::process::{Lines, Ours, Owned, Process, Program, end_stale};
+use crate::process::{Lines, Process, Program, end_stale};
 use crate::registry::{Entry, Status};
 use crate::unit::{Route, Unit};
 use futures_util::future::BoxFuture;
@@ -133,9 +134,14 @@ impl Fleet {
         futures_util::future::join_all(started).await
     }
 
+    /// Heal nothing and start nothing from now on: the fleet is about to be stopped by [`Self::stop`], which must follow.
+    pub fn quiesce(&self) {
+        self.inner.stopping.send_replace(true);
+    }
+
     /// Stop every component, who needs before what is needed, and take none of them up again.
     pub async fn stop(&self) {
-        self.inner.stopping.send_replace(true);
+        self.quiesce();
         let order: Vec<&Component> = self.inner.plan.in_order().collect();
         let mut stopped: BTreeMap<&str, watch::Sender<bool>> = BTreeMap::new();
         for component in &order {
@@ -333,7 +339,7 @@ impl Fleet {
         self.tell_status(unit, Status::Starting, "it was started and is not well yet").await;
         let begun = Instant::now();
         let program = (self.inner.programs)(&unit.component);
-        let process = match Process::start(name, &program, listener, &self.inner.lines) {
+        let process = match Process::start(name, &program, listener, &self.inner.lines).await {
             Ok(process) => Arc::new(process),
             Err(why) => {
                 let detail = format!("{} cannot be started: {why}", program.path.display());
@@ -490,11 +496,16 @@ impl Fleet {
     }
 
     fn report_end(&self, unit: &Arc<Unit>, process: &Arc<Process>) {
-        let (ended, unit, process) = (self.inner.ended.clone(), Arc::clone(unit), Arc::clone(process));
+        let (fleet, unit, process) = (self.clone(), Arc::clone(unit), Arc::clone(process));
         tokio::spawn(async move {
             let status = process.wait().await;
+            if fleet.is_stopping() && unit.hold_for(&process) {
+                // Nobody brings it back, so no request need wait for that, nor a connection that it had not taken.
+                unit.lead(Route::Down("its process ended while the fleet was being stopped".to_owned()));
+                unit.unbind();
+            }
             // Guardian may have gone.
-            drop(ended.send(Ended::Process { unit, process, status }).await);
+            drop(fleet.inner.ended.send(Ended::Process { unit, process, status }).await);
         });
     }
 

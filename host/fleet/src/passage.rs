@@ -27,6 +27,13 @@ impl OnTheirWay {
         Passage(Arc::clone(self))
     }
 
+    /// One more, unless there are as many as may be.
+    pub(crate) fn one_of(self: &Arc<Self>, most: usize) -> Option<Passage> {
+        let before = self.count.fetch_add(1, Ordering::SeqCst);
+        let passage = Passage(Arc::clone(self));
+        (before < most).then_some(passage)
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
@@ -71,5 +78,15 @@ mod tests {
         drop(second);
         gone.await;
         assert_eq!(requests.count(), 0);
+    }
+
+    #[test]
+    fn there_are_no_more_than_may_be() {
+        let requests = Arc::new(OnTheirWay::default());
+        let kept = [requests.one_of(2), requests.one_of(2)];
+        assert!(kept.iter().all(Option::is_some) && requests.one_of(2).is_none());
+        assert_eq!(requests.count(), 2, "who was refused is not counted");
+        drop(kept);
+        assert!(requests.one_of(2).is_some());
     }
 }

@@ -93,6 +93,8 @@ pub struct Limits {
     pub backoff_max: Duration,
     /// How long a request may wait for its kernel's answer to begin. Default 30 s.
     pub proxy_timeout: Duration,
+    /// Requests that may wait for one component's answer to begin; more are refused at once. Default 1,024.
+    pub proxy_in_flight_max: usize,
     /// Healings that are remembered. Default 1,000.
     pub history_max: usize,
 }
@@ -110,6 +112,7 @@ impl Default for Limits {
             backoff_first: Duration::from_millis(250),
             backoff_max: Duration::from_secs(30),
             proxy_timeout: Duration::from_secs(30),
+            proxy_in_flight_max: 1_024,
             history_max: 1_000,
         }
     }

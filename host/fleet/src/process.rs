@@ -7,14 +7,13 @@
 use crate::holder::Identity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -46,11 +45,17 @@ pub(crate) struct Process {
 const LINE_BYTES_MAX: u64 = 16 << 10;
 
 impl Process {
-    /// Start a component's program on this socket.
+    /// Start a component's program on this socket, in a group of its own: what a terminal sends to the fleet (Ctrl-C) is the
+    /// fleet's to pass on, in its order.
     ///
     /// # Errors
-    /// If it cannot be started.
-    pub(crate) fn start(name: &str, program: &Program, listener: &TcpListener, lines: &Lines) -> io::Result<Self> {
+    /// If it cannot be started. Nothing of it is left then.
+    pub(crate) async fn start(
+        name: &str,
+        program: &Program,
+        listener: &TcpListener,
+        lines: &Lines,
+    ) -> io::Result<Self> {
         let socket: OwnedFd = listener.try_clone()?.into();
         let mut child = Command::new(&program.path)
             .args(&program.args)
@@ -59,15 +64,21 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(false)
+            .process_group(0)
             .spawn()?;
-        let gone = || io::Error::other(format!("`{name}` ended as soon as it was started"));
-        let pid = child.id().ok_or_else(gone)?;
+        let (handle, identity) = match known(name, &child) {
+            Ok(known) => known,
+            Err(why) => {
+                // Nobody would ever end it, and it would hold the port.
+                let killed = tokio::time::timeout(KILL_TIMEOUT, child.kill()).await;
+                if !matches!(killed, Ok(Ok(()))) {
+                    tracing::error!(kernel = name, pid = child.id(), "a process that cannot be watched does not end");
+                }
+                return Err(why);
+            }
+        };
         gather(name, child.stdout.take(), lines);
         gather(name, child.stderr.take(), lines);
-        // It is ours and not yet waited for, so its number is still its own.
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-        let handle = pidfd_open(number, PidfdFlags::empty())?;
-        let identity = Identity::of(pid).ok_or_else(gone)?;
         let (tell, ended) = watch::channel(None);
         tokio::spawn(wait(child, tell));
         Ok(Self { identity, handle, ended })
@@ -112,6 +123,16 @@ impl Process {
 /// How long a killed process has to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a process that was just started is known by from now on.
+fn known(name: &str, child: &Child) -> io::Result<(OwnedFd, Identity)> {
+    let gone = || io::Error::other(format!("`{name}` ended as soon as it was started"));
+    let pid = child.id().ok_or_else(gone)?;
+    // It is ours and not yet waited for, so its number is still its own.
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+    let handle = pidfd_open(number, PidfdFlags::empty())?;
+    Ok((handle, Identity::of(pid).ok_or_else(gone)?))
+}
+
 async fn wait(mut child: Child, tell: watch::Sender<Option<ExitStatus>>) {
     match child.wait().await {
         Ok(status) => drop(tell.send(Some(status))),
@@ -130,70 +151,6 @@ fn gather(name: &str, output: Option<impl AsyncRead + Send + Unpin + 'static>, l
             line.clear();
         }
     });
-}
-
-/// Which processes are ours, kept on disk, so that the next fleet on this data knows what a killed one left behind.
-#[derive(Debug)]
-pub(crate) struct Ours {
-    file: PathBuf,
-    known: Mutex<BTreeMap<String, Owned>>,
-}
-
-/// A process of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Owned {
-    /// Which.
-    #[serde(flatten)]
-    pub identity: Identity,
-    /// Its port.
-    pub port: u16,
-}
-
-impl Ours {
-    /// Those that the file names.
-    ///
-    /// # Errors
-    /// If the file is there and cannot be read.
-    pub(crate) fn open(file: &Path) -> io::Result<Self> {
-        let known = match std::fs::read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|why| io::Error::other(format!("{}: {why}: remove the file", file.display())))?,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(why) => return Err(why),
-        };
-        Ok(Self { file: file.to_owned(), known: Mutex::new(known) })
-    }
-
-    /// Remember, or forget, the process of a component.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(crate) fn set(&self, name: &str, owned: Option<Owned>) -> io::Result<()> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match owned {
-            Some(owned) => known.insert(name.to_owned(), owned),
-            None => known.remove(name),
-        };
-        let beside = self.file.with_extension("new");
-        std::fs::write(&beside, serde_json::to_vec(&*known)?)?;
-        std::fs::rename(&beside, &self.file)
-    }
-
-    /// The process of this number, if it is one of ours that still lives.
-    #[must_use]
-    pub(crate) fn find(&self, pid: u32) -> Option<(String, Owned)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.iter().find(|(_, owned)| owned.identity.pid == pid && owned.identity.lives());
-        found.map(|(name, owned)| (name.clone(), owned.clone()))
-    }
-
-    /// All of ours of which anything is left.
-    #[must_use]
-    pub(crate) fn left(&self) -> Vec<(String, Owned)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = known.iter().filter(|(_, owned)| owned.identity.is_there());
-        left.map(|(name, owned)| (name.clone(), owned.clone())).collect()
-    }
 }
 
 /// End a process of ours that no longer has its fleet: TERM, then KILL after its grace.

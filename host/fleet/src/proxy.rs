@@ -2,7 +2,7 @@
 //!
 //! While a component is being started, moved or healed, requests wait for it within their deadline. Bodies stream both ways.
 //! A request that may have reached a process which then died is not sent again, unless it has no body and its method changes
-//! nothing.
+//! nothing; and then once only, for it may be what the process died of.
 
 use crate::fleet::Fleet;
 use crate::passage::Passage;
@@ -13,11 +13,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::TokioExecutor;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -38,6 +38,14 @@ pub enum ProxyError {
         kernel: String,
         /// Why.
         why: String,
+    },
+    /// As many requests as may be are waiting for it already: nothing was sent.
+    #[error("kernel '{kernel}' has {most} requests waiting for it already (proxy_in_flight_max): try again later")]
+    Full {
+        /// Which.
+        kernel: String,
+        /// The limit.
+        most: usize,
     },
     /// It did not begin to answer in time. Whether it acted on the request is not known, unless it never was up.
     #[error("kernel '{kernel}' did not answer within {seconds} s (proxy_timeout)")]
@@ -67,7 +75,36 @@ pub struct Proxy {
     clients: Arc<Mutex<HashMap<String, (u64, Connections)>>>,
 }
 
-type Connections = Client<HttpConnector, Body>;
+/// Connections to one life of a component.
+#[derive(Debug, Clone)]
+struct Connections {
+    client: Client<HttpConnector, Body>,
+    /// Those on which something was answered, by their ports here.
+    answered: Arc<Mutex<HashSet<u16>>>,
+}
+
+impl Connections {
+    async fn send(&self, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Error> {
+        let response = self.client.request(request).await?;
+        if let Some(info) = response.extensions().get::<HttpInfo>() {
+            self.answered().insert(info.local_addr().port());
+        }
+        Ok(response)
+    }
+
+    /// Whether what failed so was sent on a connection that had been used before, which may have been closed just then.
+    fn was_used(&self, why: &Error) -> bool {
+        let mut extras = hyper::http::Extensions::new();
+        if let Some(connected) = why.connect_info() {
+            connected.get_extras(&mut extras);
+        }
+        extras.get::<HttpInfo>().is_some_and(|info| self.answered().remove(&info.local_addr().port()))
+    }
+
+    fn answered(&self) -> MutexGuard<'_, HashSet<u16>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Connections to one component that are kept open while they are not used.
 const IDLE_CONNECTIONS_MAX: usize = 64;
@@ -85,14 +122,15 @@ impl Proxy {
     fn connections(&self, kernel: &str, life: u64) -> Connections {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         match clients.get(kernel) {
-            Some((of, client)) if *of == life => client.clone(),
+            Some((of, connections)) if *of == life => connections.clone(),
             _ => {
                 let client = Client::builder(TokioExecutor::new())
                     .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
                     .pool_idle_timeout(self.idle_max)
                     .build(self.connector.clone());
-                clients.insert(kernel.to_owned(), (life, client.clone()));
-                client
+                let connections = Connections { client, answered: Arc::default() };
+                clients.insert(kernel.to_owned(), (life, connections.clone()));
+                connections
             }
         }
     }
@@ -107,13 +145,16 @@ impl Proxy {
         path: &str,
         request: Request<Body>,
     ) -> Result<Response<Body>, ProxyError> {
-        let limit = self.fleet.plan().limits.proxy_timeout;
+        let limits = &self.fleet.plan().limits;
+        let (limit, most) = (limits.proxy_timeout, limits.proxy_in_flight_max);
         let until = Instant::now() + limit;
         let broke_off = |why: String| ProxyError::BrokeOff { kernel: kernel.to_owned(), why };
         let unit = self.fleet.inner.units.get(kernel).ok_or_else(|| ProxyError::Unknown(kernel.to_owned()))?;
+        let full = || ProxyError::Full { kernel: kernel.to_owned(), most };
+        let _place = unit.at_the_door.one_of(most).ok_or_else(full)?;
         let (mut head, body) = request.into_parts();
         strip(&mut head.headers);
-        let repeatable = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
+        let mut repeatable = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
             && hyper::body::Body::is_end_stream(&body);
         let mut body = Some(body);
         loop {
@@ -125,7 +166,8 @@ impl Proxy {
             *sent.method_mut() = head.method.clone();
             *sent.uri_mut() = uri;
             *sent.headers_mut() = head.headers.clone();
-            let answered = timeout_at(until, self.connections(kernel, target.life).request(sent)).await;
+            let connections = self.connections(kernel, target.life);
+            let answered = timeout_at(until, connections.send(sent)).await;
             drop(passage);
             match answered {
                 Err(_) => return Err(ProxyError::Late { kernel: kernel.to_owned(), seconds: limit.as_secs_f64() }),
@@ -133,9 +175,16 @@ impl Proxy {
                 Ok(Err(why)) if why.is_connect() && unit.component.place != Place::Process => {
                     return Err(ProxyError::Down { kernel: kernel.to_owned(), why: told(&why) });
                 }
-                // A kept connection, or the process behind it, had ended; the next one is there or on its way.
-                Ok(Err(_)) if repeatable && Instant::now() < until => tokio::time::sleep(RETRY_PAUSE).await,
-                Ok(Err(why)) => return Err(broke_off(told(&why))),
+                Ok(Err(why)) => {
+                    let again = repeatable
+                        && (why.is_connect() || connections.was_used(&why) || has_ended(unit, &target).await);
+                    if !again || Instant::now() >= until {
+                        return Err(broke_off(told(&why)));
+                    }
+                    // Once: what ends one process after the other must not be handed to the next, and the next.
+                    repeatable = false;
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
             }
         }
     }
@@ -164,6 +213,16 @@ async fn admitted(unit: &Unit, until: Instant) -> Result<(Target, Passage), Prox
 
 /// Between two tries of a request that may be repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// How long the end of a process that broke off is waited for: it is seen soon, and not at once.
+const END_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Whether this life of a component is over, or is seen to end.
+async fn has_ended(unit: &Unit, target: &Target) -> bool {
+    let mut route = unit.route();
+    let leads_there = |route: &Route| matches!(route, Route::To(now) if now == target);
+    let left = tokio::time::timeout(END_PATIENCE, route.wait_for(|route| !leads_there(route))).await;
+    left.is_ok()
+}
 
 fn nothing() -> Body {
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()

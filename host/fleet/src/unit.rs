@@ -43,6 +43,8 @@ pub(crate) struct Unit {
     pub(crate) busy: tokio::sync::Mutex<()>,
     /// Requests that were sent to it and are not being answered yet.
     pub(crate) on_their_way: Arc<OnTheirWay>,
+    /// The same, and those that wait until they can be sent.
+    pub(crate) at_the_door: Arc<OnTheirWay>,
     state: Mutex<State>,
     route: watch::Sender<Route>,
     status: watch::Sender<Status>,
@@ -114,6 +116,7 @@ impl Unit {
         let unit = Self {
             busy: tokio::sync::Mutex::new(()),
             on_their_way: Arc::default(),
+            at_the_door: Arc::default(),
             state: Mutex::new(state),
             route: watch::Sender::new(route),
             status: watch::Sender::new(status),

@@ -5,7 +5,8 @@
 use futures_util::future::BoxFuture;
 use gavel_fleet::table::Tier;
 use gavel_fleet::{
-    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, Status, Witness,
+    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, ProxyError, Status,
+    Witness,
 };
 use http_body_util::BodyExt;
 use std::collections::BTreeMap;
@@ -36,9 +37,28 @@ def answer(client):
     if b'/stream' in asked:
         client.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\nfirst')
         threading.Event().wait()
+    if b'/hang' in asked:
+        threading.Event().wait()
     if b'/slow' in asked:
         time.sleep(0.03)
     client.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok')
+    client.close()
+while True:
+    threading.Thread(target=answer, args=(listening.accept()[0],)).start()
+";
+
+/// It keeps connections, and ends when it is asked for `/crash`.
+const CRASHING: &str = "
+import os, socket, threading
+listening = socket.socket(fileno=0)
+listening.setblocking(True)
+def answer(client):
+    while asked := client.recv(65536):
+        if b'/crash' in asked:
+            os._exit(3)
+        if b'/close' in asked:
+            break
+        client.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok')
     client.close()
 while True:
     threading.Thread(target=answer, args=(listening.accept()[0],)).start()
@@ -77,7 +97,7 @@ fn component(name: &str, port: u16, needs: &[&str]) -> Component {
 async fn boot(components: Vec<Component>, first_port: u16, script: &'static str) -> Stage {
     let folder = tempfile::tempdir().unwrap();
     let kept = Arc::new(Kept::default());
-    let limits = Limits { backoff_first: Duration::from_millis(1), restarts_max: 3, ..Limits::default() };
+    let limits = Limits { backoff_first: Duration::from_millis(1), restarts_max: 3, proxy_in_flight_max: 16, ..Limits::default() };
     let program = move |_: &Component| Program {
         path: "python3".into(),
         args: vec!["-c".to_owned(), script.to_owned()],
@@ -110,7 +130,7 @@ impl Stage {
 
 #[tokio::test]
 async fn a_killed_process_is_back_on_its_port_and_the_healing_is_recorded() {
-    let stage = boot(vec![component("a", 0, &[]), component("b", 0, &["a"])], 48_100, SERVER).await;
+    let stage = boot(vec![component("a", 0, &[]), component("b", 0, &["a"])], 18_100, SERVER).await;
     let before = stage.fleet.entry("a").unwrap();
     assert_eq!(before.status, Status::Healthy, "{before:?}");
     assert_eq!(stage.fleet.entry("b").unwrap().status, Status::Healthy);
@@ -135,10 +155,10 @@ async fn a_port_of_another_is_left_alone_and_a_spare_one_taken() {
         .stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(listener)))
         .spawn()
         .unwrap();
-    let stage = boot(vec![component("a", port, &[])], 48_200, SERVER).await;
+    let stage = boot(vec![component("a", port, &[])], 18_200, SERVER).await;
     stage.until("a", |entry| entry.status == Status::Healthy).await;
     let entry = stage.fleet.entry("a").unwrap();
-    assert!((48_200..48_210).contains(&entry.port), "{entry:?}");
+    assert!((18_200..18_210).contains(&entry.port), "{entry:?}");
     let told = serde_json::to_string(&*stage.fleet.history(Some("a"))[0]).unwrap();
     assert!(told.contains("left alone") && told.contains("rebind_port"), "{told}");
     assert_eq!(gavel_fleet::of_port(port)[0].pid, Some(foreign.id()));
@@ -149,7 +169,7 @@ async fn a_port_of_another_is_left_alone_and_a_spare_one_taken() {
 
 #[tokio::test]
 async fn what_crashes_at_every_start_is_given_up() {
-    let stage = boot(vec![component("a", 0, &[])], 48_300, "raise SystemExit(3)").await;
+    let stage = boot(vec![component("a", 0, &[])], 18_300, "raise SystemExit(3)").await;
     stage.until("a", |entry| entry.status == Status::Failed).await;
     let entry = stage.fleet.entry("a").unwrap();
     assert!(entry.detail.contains("given up after 3 restarts"), "{entry:?}");
@@ -201,4 +221,76 @@ async fn no_request_falls_between_two_lives_of_a_component() {
     assert!(ports.windows(2).all(|pair| pair[0] != pair[1]), "{ports:?}");
     drop(streams);
     stage.fleet.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_process_dies_of_is_given_to_one_other_at_most() {
+    let stage = boot(vec![component("a", 0, &[])], 0, CRASHING).await;
+    let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    let broke_off = |answer: Result<_, ProxyError>| matches!(answer, Err(ProxyError::BrokeOff { .. }));
+    // On a new connection, whose process is seen to end.
+    assert!(broke_off(proxy.forward("a", "/crash", request("GET")).await));
+    stage.until("a", |entry| entry.status == Status::Healthy && entry.restarts == 2).await;
+    // What may change something is never repeated.
+    assert!(broke_off(proxy.forward("a", "/crash", request("POST")).await));
+    stage.until("a", |entry| entry.status == Status::Healthy && entry.restarts == 3).await;
+    assert_eq!(proxy.forward("a", "/", request("GET")).await.unwrap().status(), 200);
+    // Closed without an answer by one that lives: nothing says that it would go better again.
+    let pid = stage.fleet.entry("a").unwrap().pid;
+    let fresh = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    assert!(broke_off(fresh.forward("a", "/close", request("GET")).await));
+    assert_eq!(stage.fleet.entry("a").unwrap().pid, pid);
+    stage.fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_component_that_does_not_answer_keeps_no_more_requests_waiting_than_may_be() {
+    let stage = boot(vec![component("a", 0, &[])], 0, SLOW).await;
+    let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    let hanging: Vec<_> = (0..16)
+        .map(|_| {
+            let proxy = proxy.clone();
+            tokio::spawn(async move {
+                // The one that looks below may have had the last place.
+                while let Err(ProxyError::Full { .. }) = proxy.forward("a", "/hang", request("POST")).await {
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let most = 16;
+    let full = ProxyError::Full { kernel: "a".to_owned(), most };
+    loop {
+        match proxy.forward("a", "/slow", request("POST")).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(why) => {
+                assert_eq!(why, full);
+                break;
+            }
+        }
+    }
+    for one in hanging {
+        one.abort();
+        assert!(one.await.is_err());
+    }
+    assert_eq!(proxy.forward("a", "/slow", request("POST")).await.unwrap().status(), 200);
+    stage.fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_about_to_stop_heals_nothing_and_stops() {
+    let stage = boot(vec![component("a", 0, &[]), component("b", 0, &["a"])], 0, SERVER).await;
+    let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    let (killed, other) = (stage.fleet.entry("a").unwrap(), stage.fleet.entry("b").unwrap());
+    stage.fleet.quiesce();
+    assert_eq!(proxy.forward("b", "/", request("GET")).await.unwrap().status(), 200, "what is in flight is answered");
+    let done = std::process::Command::new("kill").args(["-9", &killed.pid.unwrap().to_string()]).status();
+    assert!(done.unwrap().success());
+    // Nobody waits for the next life of one that has none.
+    while !matches!(proxy.forward("a", "/", request("POST")).await, Err(ProxyError::Down { .. })) {}
+    assert_eq!(stage.fleet.entry("a").unwrap().restarts, 0);
+    stage.fleet.stop().await;
+    assert!(gavel_fleet::Identity::of(other.pid.unwrap()).is_none_or(|one| !one.lives()));
+    let healed = stage.kept.0.lock().unwrap().iter().any(|news| matches!(news, News::Healed(_)));
+    assert!(!healed);
 }

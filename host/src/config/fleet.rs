@@ -41,6 +41,8 @@ pub struct FleetFile {
     pub backoff_max_ms: u64,
     /// How long a request waits for its kernel's answer to begin, in milliseconds. Default 30,000.
     pub proxy_timeout_ms: u64,
+    /// Requests that may wait for one kernel's answer to begin; more are refused at once. Default 1,024.
+    pub proxy_in_flight_max: usize,
     /// Healings that are remembered. Default 1,000.
     pub history_max: usize,
     /// Bytes of a kernel's log file, of which the one before is kept too. Default 4 MiB.
@@ -105,6 +107,7 @@ impl Default for FleetFile {
             backoff_first_ms: 250,
             backoff_max_ms: 30_000,
             proxy_timeout_ms: 30_000,
+            proxy_in_flight_max: 1_024,
             history_max: 1_000,
             log_bytes_max: 4 << 20,
             reports_max: 10_000,
@@ -229,6 +232,7 @@ impl FleetFile {
             backoff_first: Duration::from_millis(self.backoff_first_ms),
             backoff_max: Duration::from_millis(self.backoff_max_ms),
             proxy_timeout: Duration::from_millis(self.proxy_timeout_ms),
+            proxy_in_flight_max: self.proxy_in_flight_max,
             history_max: self.history_max,
         }
     }
@@ -242,6 +246,7 @@ impl FleetFile {
             ("restarts_window_ms", self.restarts_window_ms),
             ("backoff_first_ms", self.backoff_first_ms),
             ("proxy_timeout_ms", self.proxy_timeout_ms),
+            ("proxy_in_flight_max", self.proxy_in_flight_max as u64),
             ("history_max", self.history_max as u64),
             ("log_bytes_max", self.log_bytes_max),
             ("reports_max", self.reports_max as u64),
@@ -342,6 +347,7 @@ mod tests {
         assert!(refused("kernels: {mine: {kind: governance}}").contains("`tier` must be given"));
         assert!(refused("kernels: {librarian_kernel: {url: 'https://a'}}").contains("http://HOST:PORT"));
         assert!(refused("failures_max: 0").contains("fleet.failures_max is 0"));
+        assert!(refused("proxy_in_flight_max: 0").contains("fleet.proxy_in_flight_max is 0"));
         assert!(refused("first_port: 65530").contains("first_port"));
         assert!(refused("kernels: {governance: {settings: {x: 1}}}").contains("fleet.kernels.governance.settings"));
     }

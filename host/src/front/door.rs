@@ -92,7 +92,8 @@ fn failed(front: &Front, kernel: &str, why: &ProxyError) -> Response {
     };
     let body = json!({"error": why.to_string(), "kernel": kernel, "status": status});
     let mut response = (code, Json(body)).into_response();
-    let comes_back = status.is_some_and(|status| matches!(status, Status::Starting | Status::Unhealthy));
+    let comes_back = matches!(why, ProxyError::Full { .. })
+        || status.is_some_and(|status| matches!(status, Status::Starting | Status::Unhealthy));
     if code == StatusCode::SERVICE_UNAVAILABLE && comes_back {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

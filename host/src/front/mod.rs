@@ -106,7 +106,7 @@ impl Front {
             witness: Arc::clone(&reports) as Arc<dyn gavel_fleet::Witness>,
             processes_file: folder.join("processes.json"),
         })
-        .with_context(|| format!("{} cannot be read", folder.join("processes.json").display()))?;
+        .with_context(|| format!("{} cannot be used", folder.join("processes.json").display()))?;
         // The kernels close connections on which nothing is asked for `header_timeout_ms`.
         let idle_max = Duration::from_millis(file.limits.header_timeout_ms / 2).min(IDLE_MAX);
         let proxy = Proxy::new(fleet.clone(), idle_max);
@@ -177,7 +177,9 @@ impl Front {
     pub async fn finish(&self) {
         self.inner.stop.cancel();
         self.inner.fleet.stop().await;
-        self.inner.logs.flush();
+        let logs = Arc::clone(&self.inner.logs);
+        // It waits, so not here; it tells itself what it could not do.
+        let _ = tokio::task::spawn_blocking(move || logs.flush()).await;
     }
 }
 

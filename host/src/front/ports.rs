@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use gavel_fleet::table::Tier;
 use gavel_fleet::{Entry, HealError, Status};
-use gavel_kinds::{ANY, Door, Doors, OPERATING, Params, SEEING};
+use gavel_kinds::{ANY, Door, Doors, Fault, OPERATING, Params, SEEING};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -171,8 +171,10 @@ async fn metrics(State(front): State<Front>) -> Json<Value> {
 }
 
 async fn reset_failures(State(front): State<Front>, Path(name): Path<String>) -> Response {
-    match front.fleet().reset_failures(&name).await {
-        Ok(entry) => Json(json!({"component": name, "reset": true, "entry": entry})).into_response(),
-        Err(why) => refused(&why),
+    let done = front.carry(|fleet| async move { (fleet.reset_failures(&name).await, name) }).await;
+    match done {
+        Some((Ok(entry), name)) => Json(json!({"component": name, "reset": true, "entry": entry})).into_response(),
+        Some((Err(why), _)) => refused(&why),
+        None => Fault::broken("it broke off; the log says why").into_response(),
     }
 }

@@ -3,8 +3,7 @@
 use super::locks::{self, Holder};
 use super::{Findings, folders};
 use crate::config::File;
-use gavel_fleet::{Holder as PortHolder, Identity, Place, of_port};
-use serde_json::Value;
+use gavel_fleet::{Holder as PortHolder, Place, of_port};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -33,22 +32,20 @@ pub(super) fn processes(data: Option<&Path>, fleet: Option<&Holder>, findings: &
         findings.ok(AREA, format!("a fleet runs on {}: {fleet}", data.display()));
     }
     let file = data.join("fleet").join("processes.json");
-    let known: BTreeMap<String, Value> = match std::fs::read(&file).map(|bytes| serde_json::from_slice(&bytes)) {
-        Ok(Ok(known)) => known,
-        Ok(Err(why)) => {
-            let advice = "the fleet does not start with it: see that no kernel runs, and remove the file";
-            findings.error(AREA, format!("{}: {why}", file.display()), advice);
+    let known = match gavel_fleet::recorded(&file) {
+        Ok(known) => known,
+        // It can be read, and does not hold what a fleet writes.
+        Err(why) if why.kind() == std::io::ErrorKind::Other => {
+            let advice = "the next `gavel fleet up` sets it aside, and ends nothing of what it named: see that no kernel runs";
+            findings.warning(AREA, format!("{}: {why}", file.display()), advice);
             return ours;
         }
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return ours,
         Err(why) => {
             findings.error(AREA, format!("{}: {why}", file.display()), folders::AS_WHOM);
             return ours;
         }
     };
-    for (name, owned) in known {
-        let identity = serde_json::from_value::<Identity>(owned).ok();
-        let Some(identity) = identity.filter(|identity| identity.lives()) else { continue };
+    for (name, identity) in known.into_iter().filter(|(_, identity)| identity.lives()) {
         if fleet.is_none() {
             let found = format!("process {} of `{name}` was left behind by a fleet that was killed", identity.pid);
             findings.warning(AREA, found, "nothing: the next `gavel fleet up` on this data ends it first");

@@ -94,6 +94,8 @@ async fn up(args: &Args, as_json: bool, log: Option<&str>) -> Result<Outcome> {
         }
     }
     service::stopping();
+    // What ends from here on ends because it is stopped, by us or by whoever stops us.
+    front.fleet().quiesce();
     tracing::info!("stopping: finishing what is in flight");
     stop.cancel();
     // Requests in flight are their kernels' to finish, so the door closes first.
