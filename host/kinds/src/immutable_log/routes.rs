@@ -40,7 +40,7 @@ const ENTRIES: Door = Door {
     summary: "Entries in their order, a page at a time; go on at `next` until it is `size`, also where a page is empty",
     query: &[
         ("from", "the first index, 0 if absent"),
-        ("limit", "entries of the page, 100 if absent"),
+        ("limit", "entries of the page, 100 if absent; more than `page_entries_max` are never given"),
         ("kind", "only entries of this kind; one page looks at `page_scan_max` records at most"),
     ],
     body: "",
@@ -100,7 +100,9 @@ async fn append(
 ) -> Result<Json<Value>, Fault> {
     let appended = async {
         let body = body.map_err(|why| Fault { status: why.status(), message: why.body_text(), retry_after_s: None })?;
-        log.append(caller.sender(), &Entry::read(&body)?).await
+        let entry = Entry::read(&body)?;
+        entry.may_be_of(&caller)?;
+        log.append(caller.sender(), &entry).await
     };
     let appended = appended.await.inspect_err(|_| measures.count("refused"))?;
     measures.count(if appended.repeated { "repeated" } else { "appended" });
@@ -131,9 +133,10 @@ async fn entries(
 ) -> Result<Json<Value>, Fault> {
     let most = log.settings.page_entries_max;
     let limit = limit.unwrap_or(PAGE_ENTRIES.min(most));
-    if limit == 0 || limit > most {
-        return Err(Fault::not_accepted(format!("limit: {limit} is not from 1 to {most}")));
+    if limit == 0 {
+        return Err(Fault::not_accepted(format!("limit: 0 is not from 1 to {most}")));
     }
+    let limit = limit.min(most);
     kind.as_deref().map_or(Ok(()), entry::check_kind)?;
     log.read(move |log| log.page(from, limit, kind.as_deref())).await.map(Json)
 }
