@@ -303,7 +303,7 @@ impl Leaves {
         fleet.with(|told| Self(told.ledgers[id].iter().map(|text| leaf_hash(text.as_bytes())).collect()))
     }
 
-    fn note(&self, id: &str) -> String {
+    pub(crate) fn note(&self, id: &str) -> String {
         let mut tree = Frontier::new();
         self.0.iter().for_each(|leaf| tree.push(*leaf));
         let checkpoint = Checkpoint { origin: format!("gavel/{id}/00ff"), size: tree.size(), root: tree.root() };
