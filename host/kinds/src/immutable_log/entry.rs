@@ -179,6 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_fleet_did_only_the_fleet_says() {
+        for (kind, name, status) in [
+            ("healing", "guardian", None),
+            ("given_up", "kernel:self_healing_kernel", None),
+            ("healing", "ops", Some(403)),
+            ("given_up", "anyone", Some(403)),
+            ("note", "ops", None),
+        ] {
+            let entry = Entry { kind: kind.to_owned(), data: Value::Null, key: None };
+            let refused = entry.may_be_of(&Caller::trusted(name)).err().map(|fault| fault.status.as_u16());
+            assert_eq!(refused, status, "{kind} of {name}");
+        }
+    }
+
+    #[test]
     fn what_is_no_entry_is_told() {
         for (body, status, why) in [
             ("{", 400, "the body is not JSON"),

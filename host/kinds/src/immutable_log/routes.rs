@@ -30,7 +30,7 @@ pub(super) struct State {
 
 const APPEND: Door = Door {
     roles: &[Role::Agent, Role::Operator],
-    summary: "Append an entry; the answer comes when it is durable. A repetition with the same `key` and content is answered with the first entry, one with other content is a conflict (409)",
+    summary: "Append an entry; the answer comes when it is durable. A repetition with the same `key` and content is answered with the first entry, one with other content is a conflict (409). Entries of the kinds `healing` and `given_up` are appended by Guardian and the kernels of the fleet only (403)",
     query: &[],
     body: r#"{"kind": "healing", "data": {"kernel": "audit_trail", "verified": true}, "key": "heal-17"}"#,
     answer: r#"{"index": 2, "ts_ms": 1760000000000, "by": "kernel:self_healing_kernel", "leaf_hash": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b", "size": 3, "root": "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35", "repeated": false}"#,
