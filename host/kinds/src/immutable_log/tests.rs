@@ -216,7 +216,8 @@ async fn entries_come_in_pages_and_by_kind() {
         (page["entries"][0]["kind"].as_str(), page["entries"][1]["kind"].as_str()),
         (Some("opened"), Some("key"))
     );
-    let few = Called::open(&KIND, tempfile::tempdir().unwrap().path(), json!({"page_entries_max": 1})).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let few = Called::open(&KIND, other.path(), json!({"page_entries_max": 1})).await.unwrap();
     let (status, page) = few.get(OPERATOR, "/entries?limit=1001").await;
     assert_eq!((status, page["next"].as_u64(), page["size"].as_u64()), (200, Some(1), Some(2)), "{page}");
     let (_, past) = log.get(OPERATOR, "/entries?from=500").await;
