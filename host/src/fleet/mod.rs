@@ -443,6 +443,7 @@ impl Fleet {
                     "replaced_by": found.replaced_by,
                     "replaced_at_ms": found.replaced_at_ms,
                     "entries": found.end.as_ref().map(|end| end.entries),
+                    "records": found.end.as_ref().map(|end| end.records),
                     "root_hash": found.end.as_ref().map(|end| &end.root_hash),
                     "archive": found.end.as_ref().and_then(|end| end.archive.as_ref()),
                 })

@@ -87,7 +87,7 @@ async fn find(
     let limits = asked.limits(&app.inner.limits).map_err(ApiError::Unreadable)?;
     if let Some(start) = asked.upward().map_err(ApiError::Unreadable)? {
         let page = reading(kernel, move |kernel| kernel.upward(start, limits)).await?;
-        return Ok(json_of(upward_text(&page)));
+        return Ok(json_of(upward_text(kernel.id(), &page)));
     }
     let page = reading(kernel, move |kernel| kernel.find(&query, limits)).await?;
     Ok(json_of(page_text(&page)))
@@ -137,12 +137,14 @@ pub(super) fn json_of(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// A page of the log in its own order: of the same form, with the place where the next one begins.
-fn upward_text(page: &Upward) -> String {
+/// A page of the log in its own order: of the same form, with whose it is and the place where the next one begins. Under a
+/// name another kernel may answer than before.
+fn upward_text(kernel_id: &str, page: &Upward) -> String {
+    let kernel_id = json!(kernel_id);
     let Upward { records, next, committed } = page;
     let records = texts(records);
     format!(
-        "{{\"records\":[{records}],\"next_cursor\":null,\"next_index\":{next},\"complete\":true,\"indexed\":{committed},\"committed\":{committed}}}"
+        "{{\"kernel_id\":{kernel_id},\"records\":[{records}],\"next_cursor\":null,\"next_index\":{next},\"complete\":true,\"indexed\":{committed},\"committed\":{committed}}}"
     )
 }
 

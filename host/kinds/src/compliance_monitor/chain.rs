@@ -48,6 +48,7 @@ pub(super) async fn check(peers: &Peers, source: &Source, kept: Option<&Kept>) -
         Err(PeerError::Refused { status: 404, message, .. }) => return Ok(Checked::NotCovered(message)),
         Err(why) => return Err(why.to_string()),
     };
+    is_of(source, &latest)?;
     let Some(kept) = kept else { return Ok(Checked::Holds(latest)) };
     let latest = Kept { key: kept.key.clone(), ..latest };
     let was = format!("the checkpoint seen before is of {} records with the root {}", kept.size, kept.root);
@@ -80,6 +81,19 @@ pub(super) async fn check(peers: &Peers, source: &Source, kept: Option<&Kept>) -
     }
 }
 
+/// Whether a checkpoint is of the ledger that was asked for: a kernel that was replaced by another may have had the very id
+/// that is the name of both.
+fn is_of(source: &Source, seen: &Kept) -> Result<(), String> {
+    let (Origin::Kernel(id), Some(note)) = (&source.origin, &seen.note) else { return Ok(()) };
+    let origin = Note::parse(note).and_then(|parsed| parsed.checkpoint()).map(|checkpoint| checkpoint.origin);
+    let origin = origin.map_err(|why| format!("the checkpoint: {why}"))?;
+    let said = origin.strip_prefix("gavel/").and_then(|rest| rest.rsplit_once('/')).map(|(said, _)| said);
+    if said == Some(id.as_str()) {
+        return Ok(());
+    }
+    Err(format!("the checkpoint is of {origin}: kernel {id} was replaced"))
+}
+
 /// Why a proof proves nothing.
 enum Unproved {
     /// It is not read as one.
@@ -91,6 +105,11 @@ enum Unproved {
 fn verified(source: &Source, kept: &Kept, latest: &Kept, answer: &str) -> Result<Kept, Unproved> {
     let unreadable = |why: &str| Unproved::Unreadable(why.to_owned());
     let value: Value = serde_json::from_str(answer).map_err(|why| Unproved::Unreadable(why.to_string()))?;
+    if let (Origin::Kernel(id), Some(said)) = (&source.origin, value["kernel_id"].as_str())
+        && said != id
+    {
+        return Err(Unproved::Unreadable(format!("kernel {said} answers: kernel {id} was replaced")));
+    }
     if let (Some(note), true) = (&kept.note, value["format"] == "gavel-consistency/1") {
         return file(kept, note, &value, answer);
     }
@@ -165,6 +184,15 @@ mod tests {
         leaves.0.iter().for_each(|leaf| tree.push(*leaf));
         let root = HexHash::of(&tree.root()).as_str().to_owned();
         checkpoint(json!({"size": tree.size(), "root": root}).to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_kernel_is_no_rewritten_history() {
+        let note = leaves(&["a"]).note("k-2");
+        let seen = noted(&note).unwrap();
+        is_of(&Source::kernel("k-2"), &seen).unwrap();
+        let why = is_of(&Source::kernel("k"), &seen).unwrap_err();
+        assert!(why.contains("gavel/k-2/00ff: kernel k was replaced"), "{why}");
     }
 
     #[test]

@@ -35,6 +35,9 @@ const ORDER: Table<u64, &str> = TableDefinition::new("order");
 /// Findings that are still to be sent.
 const OUTBOX: Table<&str, ()> = TableDefinition::new("outbox");
 
+/// The ids of findings that may go when there is no room, by their place: they are resolved, and were sent.
+const SETTLED: Table<u64, &str> = TableDefinition::new("settled");
+
 /// Findings that are looked at for one page of them.
 const LOOKED_AT_MAX: usize = 10_000;
 
@@ -175,6 +178,7 @@ impl Store {
                 return Ok(Err(fault));
             }
             findings.insert(id, serde_json::to_vec(&finding)?.as_slice())?;
+            settle(change.write, &finding)?;
             Ok(Ok(finding))
         })
     }
@@ -193,9 +197,12 @@ impl Store {
     pub(super) fn sent(&self, ids: &[String]) -> Result<()> {
         let mut memory = self.memory();
         self.change(&mut memory, |change, _| {
-            let mut outbox = change.write.open_table(OUTBOX)?;
+            let findings = change.write.open_table(FINDINGS)?;
             for id in ids {
-                outbox.remove(id.as_str())?;
+                change.write.open_table(OUTBOX)?.remove(id.as_str())?;
+                if let Some(finding) = get::<Finding>(&findings, id)? {
+                    settle(change.write, &finding)?;
+                }
             }
             Ok(())
         })
@@ -274,6 +281,7 @@ impl Change<'_> {
             // Somebody may have resolved it before.
             if finding.step(step).is_ok() {
                 findings.insert(id.as_str(), serde_json::to_vec(&finding)?.as_slice())?;
+                settle(self.write, &finding)?;
             }
         }
         Ok(())
@@ -285,7 +293,7 @@ impl Change<'_> {
             return Ok(());
         }
         let mut order = self.write.open_table(ORDER)?;
-        if findings.len()? >= self.store.settings.findings_max && !make_room(&mut findings, &mut order)? {
+        if findings.len()? >= self.store.settings.findings_max && !self.make_room(&mut findings, &mut order)? {
             return self.suppress();
         }
         let mut meta = self.write.open_table(META)?;
@@ -297,6 +305,20 @@ impl Change<'_> {
         order.insert(seq, finding.id.as_str())?;
         self.write.open_table(OUTBOX)?.insert(finding.id.as_str(), ())?;
         Ok(())
+    }
+
+    /// Take away the oldest finding that is resolved and was sent; whether there was one.
+    fn make_room(
+        &self,
+        findings: &mut redb::Table<'_, &str, &[u8]>,
+        order: &mut redb::Table<'_, u64, &str>,
+    ) -> Result<bool> {
+        let mut settled = self.write.open_table(SETTLED)?;
+        let oldest = settled.pop_first()?.map(|(seq, id)| (seq.value(), id.value().to_owned()));
+        let Some((seq, id)) = oldest else { return Ok(false) };
+        order.remove(seq)?;
+        findings.remove(id.as_str())?;
+        Ok(true)
     }
 
     /// There is no room for another finding: that is counted and told.
@@ -400,9 +422,17 @@ fn prepare(database: &Database, controls: &[Control]) -> Result<()> {
         let mut meta = write.open_table(META)?;
         let (mut positions, mut states) = (write.open_table(POSITIONS)?, write.open_table(STATES)?);
         write.open_table(CHAINS)?;
-        write.open_table(FINDINGS)?;
         write.open_table(ORDER)?;
-        write.open_table(OUTBOX)?;
+        write.open_table(SETTLED)?;
+        {
+            let findings = write.open_table(FINDINGS)?;
+            let is_there = |id: &str| findings.get(id).is_ok_and(|found| found.is_some());
+            // One that is not there would be looked for again and again, in place of those that are.
+            write.open_table(OUTBOX)?.retain(|id, ()| is_there(id))?;
+        }
+        if meta.insert("settled", b"true".as_slice())?.is_none() {
+            settle_all(&write)?;
+        }
         if get::<String>(&meta, "controls")?.as_deref() != Some(digest.as_str()) {
             positions.retain(|_, _| false)?;
             states.retain(|_, _| false)?;
@@ -413,21 +443,31 @@ fn prepare(database: &Database, controls: &[Control]) -> Result<()> {
     Ok(())
 }
 
-/// Take away the oldest finding that is resolved; whether there was one.
-fn make_room(findings: &mut redb::Table<'_, &str, &[u8]>, order: &mut redb::Table<'_, u64, &str>) -> Result<bool> {
-    let mut oldest = None;
-    for row in order.iter()? {
+/// From now on this finding may go when there is no room, if it is resolved and was sent.
+fn settle(write: &WriteTransaction, finding: &Finding) -> Result<()> {
+    let id = finding.id.as_str();
+    if finding.state == Standing::Resolved && write.open_table(OUTBOX)?.get(id)?.is_none() {
+        write.open_table(SETTLED)?.insert(finding.seq, id)?;
+    }
+    Ok(())
+}
+
+/// In a file that was written before there was the table of findings that may go, find them, and remove what points at none.
+fn settle_all(write: &WriteTransaction) -> Result<()> {
+    let findings = write.open_table(FINDINGS)?;
+    let mut gone = Vec::new();
+    for row in write.open_table(ORDER)?.iter()? {
         let (seq, id) = row?;
-        let finding: Option<Finding> = get(findings, id.value())?;
-        if finding.is_none_or(|finding| finding.state == Standing::Resolved) {
-            oldest = Some((seq.value(), id.value().to_owned()));
-            break;
+        match get::<Finding>(&findings, id.value())? {
+            Some(finding) => settle(write, &finding)?,
+            None => gone.push(seq.value()),
         }
     }
-    let Some((seq, id)) = oldest else { return Ok(false) };
-    order.remove(seq)?;
-    findings.remove(id.as_str())?;
-    Ok(true)
+    let mut order = write.open_table(ORDER)?;
+    for seq in gone {
+        order.remove(seq)?;
+    }
+    Ok(())
 }
 
 fn get<T: DeserializeOwned>(table: &impl ReadableTable<&'static str, &'static [u8]>, key: &str) -> Result<Option<T>> {

@@ -216,6 +216,29 @@ async fn findings_are_bounded_and_what_is_left_out_is_counted() {
     assert_eq!(monitor.refused(&format!("/findings/{oldest}")).await.0, 404);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finding_that_was_not_sent_does_not_make_room() {
+    let (fleet, folder) = (Fleet::start().await, TempDir::new().unwrap());
+    fleet.set_takes_nothing(true);
+    let deny = |request: &str| fleet.decision("k", request, "a", "DENY", 1);
+    let mut settings = settings(&never_denied());
+    settings["findings_max"] = json!(2);
+    let monitor = fleet.open(&KIND, &folder, settings.clone()).await;
+    let (_, _) = (deny("r-0"), deny("r-1"));
+    let _ = check(&monitor).await;
+    let oldest = monitor.get("/findings").await["findings"][1]["id"].as_str().unwrap().to_owned();
+    let _ = monitor.answer("POST", &format!("/findings/{oldest}/resolve"), &json!({"why": "done"})).await;
+    let _ = deny("r-2");
+    assert_eq!(check(&monitor).await["suppressed"], 1);
+    fleet.set_takes_nothing(false);
+    assert_eq!(check(&monitor).await["undelivered"], Value::Null);
+    let _ = deny("r-3");
+    assert_eq!(check(&monitor).await["suppressed"], 1, "now the one that is resolved has gone");
+    assert_eq!(monitor.refused(&format!("/findings/{oldest}")).await.0, 404);
+    let told: Vec<Value> = fleet.alerts().iter().map(|alert| alert["dedupe_key"].clone()).collect();
+    assert!(told.len() == 3 && told.contains(&json!(oldest)), "{told:?}");
+}
+
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     let control = json!({"id": "c", "title": "t", "severity": "info", "check": {"chain": {}}});

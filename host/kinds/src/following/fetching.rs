@@ -21,14 +21,44 @@ pub(super) struct Fetched {
     pub(super) holds: u64,
 }
 
-/// The ledgers of governance that there are now.
-pub(super) async fn ledgers(peers: &Peers) -> Result<Vec<Source>, String> {
+/// A kernel that was replaced: no route gives its records any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) source: Source,
+    /// Records of its ledger, if that is known.
+    pub(super) records: Option<u64>,
+}
+
+impl Replaced {
+    /// Why not all of it may be there, if it is so; `next` records were read.
+    pub(super) fn behind(&self, next: u64) -> Option<String> {
+        let Self { records, .. } = self;
+        let held = match records {
+            Some(records) if next >= *records => return None,
+            Some(records) => format!("with {records} records"),
+            None => "with a number of records that is not known".to_owned(),
+        };
+        Some(format!(
+            "its kernel was replaced {held}, of which {next} were read: no route gives the others, they are in its folder and \
+             in its archive"
+        ))
+    }
+}
+
+/// The ledgers of governance that there are now, and those of kernels that were replaced.
+pub(super) async fn ledgers(peers: &Peers) -> Result<(Vec<Source>, Vec<Replaced>), String> {
     let answer = peers.get("/kernels").await.map_err(|why| why.to_string())?;
     let kernels = answer["kernels"].as_array().ok_or("/kernels: its answer has no list `kernels`")?;
     if kernels.len() > KERNELS_MAX {
         return Err(format!("/kernels: there are {} kernels, at most {KERNELS_MAX} are followed", kernels.len()));
     }
-    Ok(kernels.iter().filter_map(|kernel| kernel["kernel_id"].as_str().map(Source::kernel)).collect())
+    let named = |kernel: &Value| kernel["kernel_id"].as_str().map(Source::kernel);
+    let before = kernels.iter().filter_map(|kernel| kernel["predecessors"].as_array()).flatten();
+    let replaced = before.filter_map(|kernel| {
+        let source = named(kernel)?;
+        Some(Replaced { source, records: kernel["records"].as_u64() })
+    });
+    Ok((kernels.iter().filter_map(named).collect(), replaced.collect()))
 }
 
 /// The records that follow on `position`.
@@ -40,17 +70,53 @@ pub(super) async fn page(
 ) -> Result<Fetched, String> {
     // The last one that is known comes again, so that it is seen whether it is what it was.
     let known = position.hash.as_ref().map(|_| position.next.saturating_sub(1));
-    let (from, limit) = (known.unwrap_or(position.next), records + usize::from(known.is_some()));
+    let from = known.unwrap_or(position.next);
+    let limit = records + usize::from(known.is_some());
+    let fetched = asked(peers, source, position, (from, limit), known).await?;
+    if !fetched.more || !fetched.page.records.is_empty() || fetched.page.rewritten.is_some() {
+        return Ok(fetched);
+    }
+    // Where a page has room for the known record only, the next one is asked for without it.
+    if known.is_some() {
+        let fetched = asked(peers, source, position, (position.next, records), None).await?;
+        if !fetched.more || !fetched.page.records.is_empty() {
+            return Ok(fetched);
+        }
+    }
+    Err(format!("{}: it has {} records and gives none from {} on", source.name, fetched.holds, position.next))
+}
+
+async fn asked(
+    peers: &Peers,
+    source: &Source,
+    position: &Position,
+    (from, limit): (u64, usize),
+    known: Option<u64>,
+) -> Result<Fetched, String> {
     let path = match &source.origin {
         Origin::Kernel(id) => format!("/kernels/{}/records?from_index={from}&limit={limit}", escaped(id)),
         Origin::Log => format!("/immutable_log/entries?from={from}&limit={limit}"),
     };
     let answer = peers.text(Method::GET, &path, None).await.map_err(|why| why.to_string())?;
     let answer = std::str::from_utf8(&answer).map_err(|why| format!("{path}: its answer is no text: {why}"))?;
-    read(source, position, answer).map_err(|why| format!("{path}: {why}"))
+    read(source, position, known, answer).map_err(|why| format!("{path}: {why}"))
 }
 
-fn read(source: &Source, position: &Position, answer: &str) -> Result<Fetched, String> {
+/// Whether an answer is of the ledger that was asked for: a kernel that was replaced by another may have had the very id
+/// that is the name of both.
+fn is_of(source: &Source, answer: &str) -> Result<(), String> {
+    let Origin::Kernel(id) = &source.origin else { return Ok(()) };
+    let said = member(answer, "kernel_id").and_then(|text| serde_json::from_str::<String>(text).ok());
+    match said {
+        Some(said) if said == *id => Ok(()),
+        Some(said) => Err(format!("kernel {said} answers: kernel {id} was replaced")),
+        None => Err("its answer has no text `kernel_id`".to_owned()),
+    }
+}
+
+/// What an answer says that begins with the record `known`, or after it.
+fn read(source: &Source, position: &Position, known: Option<u64>, answer: &str) -> Result<Fetched, String> {
+    is_of(source, answer)?;
     let list = if source.origin == Origin::Log { "entries" } else { "records" };
     let texts = member(answer, list).and_then(elements).ok_or_else(|| format!("its answer has no list `{list}`"))?;
     let mut records =
@@ -58,7 +124,7 @@ fn read(source: &Source, position: &Position, answer: &str) -> Result<Fetched, S
     let says = |name: &str| member(answer, name).and_then(|text| serde_json::from_str::<Value>(text).ok()?.as_u64());
     let end = records.last().map_or(0, |last| last.index + 1);
     let holds = says("committed").or(says("size")).unwrap_or(end).max(end);
-    if let Some(why) = other_history(source, position, &records, holds) {
+    if let Some(why) = known.and_then(|known| other_history(source, position, known, &records, holds)) {
         let page = Page {
             source: source.name.clone(),
             records: Vec::new(),
@@ -71,13 +137,8 @@ fn read(source: &Source, position: &Position, answer: &str) -> Result<Fetched, S
     if !records.is_sorted_by(|one, other| one.index < other.index) {
         return Err("its records are not in the order of their numbers".to_owned());
     }
-    let more = match &source.origin {
-        Origin::Kernel(_) => says("next_index").ok_or("its answer has no number `next_index`")? < holds,
-        Origin::Log => !records.is_empty(),
-    };
-    if records.is_empty() && more {
-        return Err(format!("it has {holds} records and gives none from {} on", position.next));
-    }
+    let next = if source.origin == Origin::Log { "next" } else { "next_index" };
+    let more = says(next).ok_or_else(|| format!("its answer has no number `{next}`"))? < holds;
     let page = Page {
         source: source.name.clone(),
         position: position_after(source, position, &records),
@@ -88,9 +149,14 @@ fn read(source: &Source, position: &Position, answer: &str) -> Result<Fetched, S
 }
 
 /// How it is known that the history is not the one that was read before.
-fn other_history(source: &Source, position: &Position, records: &[Record], holds: u64) -> Option<String> {
+fn other_history(
+    source: &Source,
+    position: &Position,
+    known: u64,
+    records: &[Record],
+    holds: u64,
+) -> Option<String> {
     let hash = position.hash.as_ref()?;
-    let known = position.next.checked_sub(1)?;
     let first = records.first();
     match (first, &source.origin) {
         (Some(first), _) if first.index == known => (first.hash != *hash).then(|| {
@@ -121,8 +187,12 @@ mod tests {
         format!(r#"{{"index":{index},"kind":"event","meta":{{"note":"{note}"}},"ts_ms":1}}"#)
     }
 
+    fn read(source: &Source, position: &Position, answer: &str) -> Result<Fetched, String> {
+        super::read(source, position, position.hash.as_ref().map(|_| position.next - 1), answer)
+    }
+
     fn answer(records: &[String], next: u64, committed: u64) -> String {
-        format!(r#"{{"records":[{}],"next_index":{next},"committed":{committed}}}"#, records.join(","))
+        format!(r#"{{"kernel_id":"k","records":[{}],"next_index":{next},"committed":{committed}}}"#, records.join(","))
     }
 
     #[test]
@@ -154,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn another_kernel_under_the_same_name_is_no_rewritten_history() {
+        let source = Source::kernel("k");
+        let known = read(&source, &Position::default(), &answer(&[event(0, "a"), event(1, "b")], 2, 2)).unwrap();
+        let other = answer(&[event(1, "x")], 2, 2).replace("\"k\"", "\"k-2\"");
+        let why = read(&source, &known.page.position, &other).unwrap_err();
+        assert!(why.contains("kernel k-2 answers"), "{why}");
+        let replaced = Replaced { source, records: Some(3) };
+        assert!(replaced.behind(2).unwrap().contains("with 3 records, of which 2 were read"));
+        assert_eq!(replaced.behind(3), None);
+        assert!(Replaced { records: None, ..replaced }.behind(3).unwrap().contains("not known"));
+    }
+
+    #[test]
     fn what_is_only_in_an_archive_is_counted() {
         let source = Source::kernel("k");
         let later = read(&source, &Position::default(), &answer(&[event(5, "f")], 6, 6)).unwrap();
@@ -165,10 +248,11 @@ mod tests {
         let source = Source::kernel("k");
         let begin = Position::default();
         for (wrong, told) in [
-            ("{}".to_owned(), "no list `records`"),
-            (answer(&[], 0, 4), "gives none from 0 on"),
+            (r#"{"kernel_id":"k"}"#.to_owned(), "no list `records`"),
+            (answer(&[], 0, 4).replace("\"k\"", "\"k-2\""), "kernel k-2 answers: kernel k was replaced"),
+            (answer(&[], 0, 4).replace("kernel_id", "id"), "no text `kernel_id`"),
             (answer(&[event(1, "b"), event(0, "a")], 2, 2), "not in the order"),
-            (r#"{"records":[]}"#.to_owned(), "no number `next_index`"),
+            (r#"{"kernel_id":"k","records":[]}"#.to_owned(), "no number `next_index`"),
         ] {
             let why = read(&source, &begin, &wrong).unwrap_err();
             assert!(why.contains(told), "{wrong}: {why}");

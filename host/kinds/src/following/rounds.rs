@@ -1,6 +1,7 @@
 //! The task that follows: one round after another, in the background and on demand.
 
-use super::{CaughtUp, Sink, Source, fetching};
+use super::fetching::{self, Replaced};
+use super::{CaughtUp, Sink, Source};
 use crate::kind::Clock;
 use crate::peers::Peers;
 use serde_json::{Value, json};
@@ -141,7 +142,10 @@ impl Task {
         }
         let mut sources = vec![Source::log()];
         match fetching::ledgers(&self.peers).await {
-            Ok(ledgers) => sources.extend(ledgers),
+            Ok((ledgers, replaced)) => {
+                sources.extend(ledgers);
+                self.missing(replaced, &mut behind).await;
+            }
             Err(why) => drop(behind.insert("governance".to_owned(), why)),
         }
         for source in sources {
@@ -159,6 +163,22 @@ impl Task {
             behind.insert("store".to_owned(), why);
         }
         (behind, holds)
+    }
+
+    /// Tell of the records of replaced kernels that were not read while they could be.
+    async fn missing(&self, replaced: Vec<Replaced>, behind: &mut BTreeMap<String, String>) {
+        let sink = Arc::clone(&self.sink);
+        let look = move || {
+            let told = replaced.into_iter().filter_map(|kernel| {
+                let why = kernel.behind(sink.position(&kernel.source.name).next)?;
+                Some((kernel.source.name, why))
+            });
+            Ok(told.collect::<Vec<_>>())
+        };
+        match blocking(look).await {
+            Ok(told) => behind.extend(told),
+            Err(why) => drop(behind.insert("governance".to_owned(), why)),
+        }
     }
 
     /// Read a source to its end; when it was asked for the last time.

@@ -1,6 +1,6 @@
 //! For the tests: a main API with ledgers that can grow, be rewritten and be down, and a notebook of what was sent to it.
 
-use super::Source;
+use super::{CaughtUp, Follower, Pace, Page, Position, Sink, Source};
 use crate::caller::Caller;
 use crate::kind::{Kernel, Kind, Seed};
 use crate::peers::Peers;
@@ -40,6 +40,25 @@ struct Told {
     alerts: Vec<Value>,
     messages: Vec<Value>,
     asked: u64,
+    /// Kernels that were replaced, with the records that each had.
+    replaced: Vec<(String, u64)>,
+}
+
+/// Records of a page, and bytes of one: what governance and the immutable log give at most.
+const PAGE_MAX: (usize, usize) = (1_000, 4 << 20);
+
+/// Some of these texts, within those limits and of at least one text, and where the next page begins.
+fn page_of(texts: &[String], from: usize, limit: usize) -> (Vec<&str>, usize) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for text in texts.iter().skip(from).take(limit.min(PAGE_MAX.0)) {
+        bytes += text.len();
+        if !page.is_empty() && bytes > PAGE_MAX.1 {
+            break;
+        }
+        page.push(text.as_str());
+    }
+    let next = from.min(texts.len()) + page.len();
+    (page, next)
 }
 
 /// The main API of a fleet that is none.
@@ -203,7 +222,12 @@ async fn kernels(State(fleet): State<Fleet>) -> Response {
     if fleet.with(|told| told.governance_down) {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": "governance is down"}))).into_response();
     }
-    let kernels = fleet.with(|told| told.ledgers.keys().map(|id| json!({"kernel_id": id})).collect::<Vec<_>>());
+    let kernels = fleet.with(|told| {
+        let before = told.replaced.iter().map(|(id, records)| json!({"kernel_id": id, "records": records}));
+        let mut before = Some(before.collect::<Vec<_>>());
+        let one = |id| json!({"kernel_id": id, "predecessors": before.take()});
+        told.ledgers.keys().map(one).collect::<Vec<_>>()
+    });
     Json(json!({"kernels": kernels})).into_response()
 }
 
@@ -220,9 +244,8 @@ async fn records(
     fleet.with(|told| {
         told.asked += 1;
         let ledger = &told.ledgers[&id];
-        let page: Vec<&str> = ledger.iter().skip(from).take(limit).map(String::as_str).collect();
-        let (next, committed) = (from + page.len(), ledger.len());
-        format!("{{\"records\":[{}],\"next_index\":{next},\"committed\":{committed}}}", page.join(","))
+        let ((page, next), committed) = (page_of(ledger, from, limit), ledger.len());
+        format!("{{\"kernel_id\":\"{id}\",\"records\":[{}],\"next_index\":{next},\"committed\":{committed}}}", page.join(","))
     })
 }
 
@@ -236,8 +259,8 @@ async fn one(State(fleet): State<Fleet>, Path((id, index)): Path<(String, usize)
 async fn entries(State(fleet): State<Fleet>, Query(asked): Query<HashMap<String, String>>) -> String {
     let (from, limit) = (number(&asked, "from"), number(&asked, "limit"));
     fleet.with(|told| {
-        let page: Vec<&str> = told.log.iter().skip(from).take(limit).map(String::as_str).collect();
-        format!("{{\"entries\":[{}]}}", page.join(","))
+        let ((page, next), size) = (page_of(&told.log, from, limit), told.log.len());
+        format!("{{\"entries\":[{}],\"next\":{next},\"size\":{size}}}", page.join(","))
     })
 }
 
@@ -280,7 +303,7 @@ impl Leaves {
         fleet.with(|told| Self(told.ledgers[id].iter().map(|text| leaf_hash(text.as_bytes())).collect()))
     }
 
-    fn note(&self, id: &str) -> String {
+    pub(crate) fn note(&self, id: &str) -> String {
         let mut tree = Frontier::new();
         self.0.iter().for_each(|leaf| tree.push(*leaf));
         let checkpoint = Checkpoint { origin: format!("gavel/{id}/00ff"), size: tree.size(), root: tree.root() };
@@ -328,32 +351,30 @@ async fn consistent(
     Json(json!({"format": "gavel-consistency/1", "kernel_id": id, "key": vkey, "new": leaves.note(&id), "consistency": hashes, "rotations": []})).into_response()
 }
 
-#[tokio::test]
-async fn a_follower_takes_every_record_once_and_tells_who_is_down() {
-    use super::{CaughtUp, Follower, Pace, Page, Position, Sink};
+type Notes = (BTreeMap<String, Position>, Vec<(String, u64)>);
 
-    type Notes = (BTreeMap<String, Position>, Vec<(String, u64)>);
+#[derive(Default)]
+struct Notebook(Mutex<Notes>);
 
-    #[derive(Default)]
-    struct Notebook(Mutex<Notes>);
-
-    impl Sink for Notebook {
-        fn position(&self, source: &str) -> Position {
-            self.0.lock().unwrap().0.get(source).cloned().unwrap_or_default()
-        }
-
-        fn take(&self, page: &Page) -> anyhow::Result<()> {
-            let mut taken = self.0.lock().unwrap();
-            taken.0.insert(page.source.clone(), page.position.clone());
-            taken.1.extend(page.records.iter().map(|record| (page.source.clone(), record.index)));
-            Ok(())
-        }
-
-        fn settle(&self, _: &CaughtUp) -> anyhow::Result<()> {
-            Ok(())
-        }
+impl Sink for Notebook {
+    fn position(&self, source: &str) -> Position {
+        self.0.lock().unwrap().0.get(source).cloned().unwrap_or_default()
     }
 
+    fn take(&self, page: &Page) -> anyhow::Result<()> {
+        let mut taken = self.0.lock().unwrap();
+        taken.0.insert(page.source.clone(), page.position.clone());
+        taken.1.extend(page.records.iter().map(|record| (page.source.clone(), record.index)));
+        Ok(())
+    }
+
+    fn settle(&self, _: &CaughtUp) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_follower_takes_every_record_once_and_tells_who_is_down() {
     let fleet = Fleet::start().await;
     for number in 0..25 {
         let _ = fleet.decision("k", &format!("r-{number}"), "a", "ALLOW", number);
@@ -380,5 +401,29 @@ async fn a_follower_takes_every_record_once_and_tells_who_is_down() {
     fleet.set_governance_down(false);
     assert_eq!(follower.caught_up(PATIENCE).await.behind(), json!([]));
     assert_eq!(sink.0.lock().unwrap().1, expected(26));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn pages_with_room_for_one_record_hold_up_nobody_and_what_was_replaced_is_told() {
+    let fleet = Fleet::start().await;
+    let large = "x".repeat(PAGE_MAX.1 / 2 + 1);
+    for number in 0..3 {
+        fleet.entry("note", &json!({"number": number, "text": large}));
+    }
+    let _ = fleet.decision("k-2", "r", "a", "ALLOW", 1);
+    let (sink, stop) = (Arc::new(Notebook::default()), CancellationToken::new());
+    // More than is given of a page.
+    let pace = Pace { every: PATIENCE, page_records: PAGE_MAX.0 };
+    let peers = Peers::behind("audit_trail", &fleet.url, "token");
+    let follower = Follower::start(peers, Arc::clone(&sink) as _, pace, Arc::new(|| 7), stop.clone());
+    assert_eq!(follower.caught_up(PATIENCE).await.behind(), json!([]));
+    let mut expected: Vec<_> = (0..3).map(|index| (Source::log().name, index)).collect();
+    expected.push((Source::kernel("k-2").name, 0));
+    assert_eq!(sink.0.lock().unwrap().1, expected);
+    fleet.with(|told| told.replaced = vec![("k".to_owned(), 4), ("k-2".to_owned(), 1)]);
+    let behind = follower.caught_up(PATIENCE).await.behind();
+    assert_eq!((behind.as_array().unwrap().len(), &behind[0]["source"]), (1, &json!("governance.k")));
+    assert!(behind[0]["why"].as_str().unwrap().contains("with 4 records, of which 0 were read"), "{behind}");
     stop.cancel();
 }

@@ -9,6 +9,7 @@
 //!
 //! `key` is absent where none was given. So every tool that verifies a ledger verifies this one.
 
+use crate::caller::Caller;
 use crate::fault::Fault;
 use gavel_kernel::json::{self, canonical};
 use gavel_ledger::{Kind, RecordView, tree::leaf_hash};
@@ -18,6 +19,8 @@ use serde_json::{Value, json};
 
 /// What records of the ledger itself are called in a list; no entry may have such a kind.
 const RESERVED: [&str; 2] = ["opened", "key"];
+/// Kinds by which the fleet says what it did; only its parts append such entries.
+const OF_THE_FLEET: [&str; 2] = ["healing", "given_up"];
 const KIND_BYTES_MAX: usize = 64;
 const KEY_BYTES_MAX: usize = 128;
 
@@ -46,6 +49,17 @@ impl Entry {
         }
         entry.key.as_deref().map_or(Ok(()), check_key)?;
         Ok(entry)
+    }
+
+    /// 403 for an entry of a kind that only parts of the fleet append, from anybody else.
+    pub(super) fn may_be_of(&self, caller: &Caller) -> Result<(), Fault> {
+        if OF_THE_FLEET.contains(&self.kind.as_str()) && !caller.is_of_the_fleet() {
+            let kind = &self.kind;
+            return Err(Fault::forbidden(format!(
+                "kind: only Guardian and the kernels of the fleet append entries of the kind `{kind}`: choose another"
+            )));
+        }
+        Ok(())
     }
 
     /// What the record holds.
@@ -162,6 +176,21 @@ mod tests {
         let told = told(&record);
         assert_eq!(told["data"]["a"].to_string(), "123456789012345678901234567890");
         assert_eq!(told["leaf_hash"], leaf_of(7, 5, &meta));
+    }
+
+    #[test]
+    fn what_the_fleet_did_only_the_fleet_says() {
+        for (kind, name, status) in [
+            ("healing", "guardian", None),
+            ("given_up", "kernel:self_healing_kernel", None),
+            ("healing", "ops", Some(403)),
+            ("given_up", "anyone", Some(403)),
+            ("note", "ops", None),
+        ] {
+            let entry = Entry { kind: kind.to_owned(), data: Value::Null, key: None };
+            let refused = entry.may_be_of(&Caller::trusted(name)).err().map(|fault| fault.status.as_u16());
+            assert_eq!(refused, status, "{kind} of {name}");
+        }
     }
 
     #[test]

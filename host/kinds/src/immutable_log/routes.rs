@@ -30,7 +30,7 @@ pub(super) struct State {
 
 const APPEND: Door = Door {
     roles: &[Role::Agent, Role::Operator],
-    summary: "Append an entry; the answer comes when it is durable. A repetition with the same `key` and content is answered with the first entry, one with other content is a conflict (409)",
+    summary: "Append an entry; the answer comes when it is durable. A repetition with the same `key` and content is answered with the first entry, one with other content is a conflict (409). Entries of the kinds `healing` and `given_up` are appended by Guardian and the kernels of the fleet only (403)",
     query: &[],
     body: r#"{"kind": "healing", "data": {"kernel": "audit_trail", "verified": true}, "key": "heal-17"}"#,
     answer: r#"{"index": 2, "ts_ms": 1760000000000, "by": "kernel:self_healing_kernel", "leaf_hash": "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b", "size": 3, "root": "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35", "repeated": false}"#,
@@ -40,7 +40,7 @@ const ENTRIES: Door = Door {
     summary: "Entries in their order, a page at a time; go on at `next` until it is `size`, also where a page is empty",
     query: &[
         ("from", "the first index, 0 if absent"),
-        ("limit", "entries of the page, 100 if absent"),
+        ("limit", "entries of the page, 100 if absent; more than `page_entries_max` are never given"),
         ("kind", "only entries of this kind; one page looks at `page_scan_max` records at most"),
     ],
     body: "",
@@ -100,7 +100,9 @@ async fn append(
 ) -> Result<Json<Value>, Fault> {
     let appended = async {
         let body = body.map_err(|why| Fault { status: why.status(), message: why.body_text(), retry_after_s: None })?;
-        log.append(caller.sender(), &Entry::read(&body)?).await
+        let entry = Entry::read(&body)?;
+        entry.may_be_of(&caller)?;
+        log.append(caller.sender(), &entry).await
     };
     let appended = appended.await.inspect_err(|_| measures.count("refused"))?;
     measures.count(if appended.repeated { "repeated" } else { "appended" });
@@ -131,9 +133,10 @@ async fn entries(
 ) -> Result<Json<Value>, Fault> {
     let most = log.settings.page_entries_max;
     let limit = limit.unwrap_or(PAGE_ENTRIES.min(most));
-    if limit == 0 || limit > most {
-        return Err(Fault::not_accepted(format!("limit: {limit} is not from 1 to {most}")));
+    if limit == 0 {
+        return Err(Fault::not_accepted(format!("limit: 0 is not from 1 to {most}")));
     }
+    let limit = limit.min(most);
     kind.as_deref().map_or(Ok(()), entry::check_kind)?;
     log.read(move |log| log.page(from, limit, kind.as_deref())).await.map(Json)
 }

@@ -245,7 +245,10 @@ async fn scrape_now(State(aggregator): Shared) -> Result<Json<Value>, Fault> {
     if !aggregator.peers.are_there() {
         return Err(Fault::conflict("this kernel runs alone: there is nobody to ask"));
     }
-    aggregator.scrape().await.map(Json)
+    // Broken off between keeping and remembering, it would count the same growth twice: it goes on when whoever asked for
+    // it has gone.
+    let scrape = tokio::spawn(async move { aggregator.scrape().await });
+    scrape.await.map_err(|why| Fault::broken(format!("the scrape broke off: {why}")))?.map(Json)
 }
 
 /// What is asked for, taken apart: the known names, and labels.
@@ -385,6 +388,13 @@ async fn drop_objective(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Fault> {
+    if !aggregator.objectives().contains_key(&name) {
+        return Err(no_objective(&name));
+    }
+    // Nobody would resolve it later.
+    let state = aggregator.states().get(&name).cloned().unwrap_or_default();
+    let ended = aggregator.tell_the_end(state, "the objective was dropped").await;
+    ended.map_err(|why| Fault::unavailable(format!("nothing was dropped: its alert cannot be resolved: {why}")))?;
     let (this, of) = (Arc::clone(&aggregator), name.clone());
     let was = redb_file::aside("the objective cannot be dropped", move || {
         this.store.set::<()>(STATES, &of, None)?;

@@ -71,7 +71,9 @@ const TELL_AGAIN_MS: u64 = 600_000;
 /// What every fleet shall hold, until somebody says otherwise.
 pub(super) fn usual() -> [(&'static str, Objective); 2] {
     let all = |name: &str| Selector { name: name.to_owned(), ..Selector::default() };
-    let requests = || all("gavel_fleet_requests_total");
+    // What the kernels ask each other says nothing of what clients see.
+    let of_clients = || [("from".to_owned(), "client".to_owned())].into();
+    let requests = || Selector { labels: of_clients(), ..all("gavel_fleet_requests_total") };
     let one = |good, total, target| Objective {
         good,
         total,
@@ -193,13 +195,17 @@ impl Aggregator {
             #[allow(clippy::cast_precision_loss, reason = "compared with a count of events")]
             let enough = long.total >= objective.events_min as f64;
             let burning = enough && too_fast(short) && too_fast(long);
+            // It may have been dropped meanwhile.
+            if !self.objectives().contains_key(&name) {
+                continue;
+            }
             let before = self.states().get(&name).cloned().unwrap_or_default();
             let again = now_ms.saturating_sub(before.told_ms) >= TELL_AGAIN_MS;
             let told = match (before.burning, burning) {
                 (false, false) => continue,
                 (true, true) if !again => continue,
                 (_, true) => self.tell(&name, &objective, short, long, now_ms).await,
-                (true, false) => self.tell_the_end(before).await,
+                (true, false) => self.tell_the_end(before, "the error budget burns no faster than allowed").await,
             };
             match told {
                 Ok(state) => self.set_state(name, state).await?,
@@ -241,9 +247,9 @@ impl Aggregator {
     }
 
     /// Resolve the alert. One that somebody resolved, or that is gone, is over as well.
-    async fn tell_the_end(&self, before: State) -> Result<State, PeerError> {
+    pub(super) async fn tell_the_end(&self, before: State, why: &str) -> Result<State, PeerError> {
         if let Some(alert) = before.alert {
-            let note = json!({"note": "the error budget burns no faster than allowed"});
+            let note = json!({"note": why});
             match self.peers.post(&format!("/alert_service/alerts/{alert}/resolve"), &note).await {
                 Ok(_) => {}
                 Err(PeerError::Refused { status, .. }) if status < 500 && status != 429 => {}

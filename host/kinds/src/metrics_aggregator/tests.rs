@@ -42,8 +42,10 @@ impl Fleet {
 
     fn requests(&self, good: u64, bad: u64) {
         *self.front.lock().unwrap() = format!(
-            "# TYPE gavel_fleet_requests counter\ngavel_fleet_requests_total{{kernel=\"governance\",status=\"200\"}} {good}\n\
-             gavel_fleet_requests_total{{kernel=\"governance\",status=\"503\"}} {bad}\n# EOF\n"
+            "# TYPE gavel_fleet_requests counter\n\
+             gavel_fleet_requests_total{{kernel=\"governance\",status=\"200\",from=\"client\"}} {good}\n\
+             gavel_fleet_requests_total{{kernel=\"governance\",status=\"503\",from=\"client\"}} {bad}\n\
+             gavel_fleet_requests_total{{kernel=\"governance\",status=\"503\",from=\"fleet\"}} {good}\n# EOF\n"
         );
     }
 
@@ -187,8 +189,8 @@ fn series_are_bounded_and_what_finds_no_room_is_told() {
     live(async {
         let trial = fleet.open(folder.path(), json!({"scrape_every_ms": HOUR, "series_max": 5}), &hands).await;
         let series = trial.ask("GET /series", &Value::Null).await;
-        assert_eq!((&series["total"], &series["dropped"]), (&json!(5), &json!(7)));
-        assert_eq!(trial.ask("GET /health", &Value::Null).await["series_dropped"], 7);
+        assert_eq!((&series["total"], &series["dropped"]), (&json!(5), &json!(8)));
+        assert_eq!(trial.ask("GET /health", &Value::Null).await["series_dropped"], 8);
         *fleet.audit.lock().unwrap() = "<html>".to_owned();
         hands.forward(1_000);
         let told = trial.ask("POST /scrape", &Value::Null).await;
@@ -235,6 +237,23 @@ fn a_budget_that_burns_is_told_once_and_its_end_too() {
         let one = trial.ask("GET /objectives/main_api_availability", &Value::Null).await;
         assert_eq!(one["burning"], false);
     });
+}
+
+#[test]
+fn a_burning_objective_that_is_dropped_leaves_no_alert() {
+    let (folder, hands, fleet) = (tempfile::tempdir().unwrap(), Hands::at(NOW), Fleet::default());
+    fleet.requests(1_000, 0);
+    live(async {
+        let trial = fleet.open(folder.path(), seldom(), &hands).await;
+        hands.forward(60_000);
+        fleet.requests(1_900, 100);
+        trial.ask("POST /scrape", &Value::Null).await;
+        trial.ask("DELETE /objectives/main_api_availability", &Value::Null).await;
+    });
+    let heard = fleet.heard.lock().unwrap().clone();
+    let paths: Vec<&str> = heard.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["POST /alert_service/alerts", "POST /alert_service/alerts/a-1/resolve"]);
+    assert_eq!(heard[1].1["note"], "the objective was dropped");
 }
 
 #[test]

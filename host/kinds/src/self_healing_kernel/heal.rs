@@ -5,6 +5,7 @@ use super::store::{Effect, Healing, Ordered, Seen, Status};
 use super::{Healer, own_name};
 use crate::redb_file::aside;
 use crate::{Fault, PeerError};
+use hyper::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -208,6 +209,8 @@ impl Healer {
                         seen.why = Some("it was another process than before".to_owned());
                         in_a_row = 0;
                     }
+                    // Of a process that nobody knows it cannot be said that it is the one of before.
+                    seen.compared = pid.is_some();
                     seen.pid = pid;
                     in_a_row += 1;
                 }
@@ -225,18 +228,34 @@ impl Healer {
         }
     }
 
+    /// How a component says that it is, where Guardian asks it too. Gives the process that the registry knows of it.
     async fn ask_health(&self, component: &str) -> Result<Option<u64>, String> {
         let limit = Duration::from_millis(self.settings.check_timeout_ms);
-        let answer = timeout(limit, self.peers.get(&format!("/{component}/health"))).await;
-        let answer = answer.map_err(|_| format!("no answer within {} ms", limit.as_millis()))?;
-        let answer = answer.map_err(|why| why.to_string())?;
-        match answer["status"].as_str() {
+        let asked = async {
+            let entry = self.peers.get(&format!("/kernel-ports/port/{component}")).await;
+            let entry = entry.map_err(|why| why.to_string())?;
+            let path = entry["health_url"].as_str().and_then(path_of);
+            let path = path.ok_or("the registry does not say where it is asked for its health")?;
+            let answer = self.peers.text(Method::GET, &format!("/{component}{path}"), None).await;
+            Ok::<_, String>((entry["pid"].as_u64(), answer.map_err(|why| why.to_string())?))
+        };
+        let answer = timeout(limit, asked).await;
+        let (pid, answer) = answer.map_err(|_| format!("no answer within {} ms", limit.as_millis()))??;
+        // What is well may say so in any form.
+        let said: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        match said["status"].as_str() {
             Some(status @ ("unhealthy" | "failed" | "stopped" | "starting")) => {
                 Err(format!("it says that it is {status}"))
             }
-            _ => Ok(answer["pid"].as_u64()),
+            _ => Ok(pid),
         }
     }
+}
+
+/// The path of a URL, with its query.
+fn path_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    rest.find('/').map(|at| &rest[at..])
 }
 
 fn whole_ms(begun: Instant) -> u64 {

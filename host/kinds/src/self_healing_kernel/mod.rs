@@ -116,8 +116,8 @@ fn check(value: &Value) -> Result<(), SettingsError> {
         ("answer_within_ms", settings.answer_within_ms, 10, 60_000),
         ("healings_max", settings.healings_max, 10, 1_000_000),
         ("rules_max", wide(settings.rules_max), 1, 1_000),
-        // An answer from another kernel is waited for 10 s.
-        ("watch_wait_ms", settings.watch_wait_ms, 100, 9_000),
+        // An answer from another kernel is waited for 10 s, and that of the bus has to come in that time.
+        ("watch_wait_ms", settings.watch_wait_ms, 100, 8_000),
     ])
 }
 
@@ -139,6 +139,7 @@ fn open(seed: Seed) -> Opened {
             peers: seed.peers,
             active: Mutex::default(),
             counts: Counts::register(&mut metrics),
+            watch_error: Mutex::default(),
             changed: Arc::clone(&changed),
         });
         if healer.peers.are_there() {
@@ -148,7 +149,8 @@ fn open(seed: Seed) -> Opened {
         Ok(Kernel::new(doors().with_state(healer), metrics).with_health(move || {
             let healer = well.upgrade().ok_or("it is stopping")?;
             let active = healer.active.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            Ok(Map::from_iter([("healing".to_owned(), json!(active))]))
+            let watch_error = healer.watch_error();
+            Ok(Map::from_iter([("healing".to_owned(), json!(active)), ("watch_error".to_owned(), json!(watch_error))]))
         }))
     })
 }
@@ -162,6 +164,8 @@ struct Healer {
     /// Components that are being healed.
     active: Mutex<BTreeSet<String>>,
     counts: Counts,
+    /// Why events could not be read, or alerts not handed over, the last time.
+    watch_error: Mutex<Option<String>>,
     /// A rule came or went.
     changed: Arc<Notify>,
 }
@@ -304,21 +308,24 @@ async fn heal_one(
     }
     let by = caller.sender().to_owned();
     let limit = Duration::from_millis(healer.settings.answer_within_ms);
-    let (tell_id, id) = tokio::sync::watch::channel(None);
+    let (tell_id, begun) = tokio::sync::oneshot::channel();
     // It goes on when whoever asked for it has gone.
     let task = tokio::spawn(async move {
         let alone = healer.alone(&order.component).await?;
         let plan = healer.plan(&order.component, order.issue_type.as_deref(), &order.symptoms).await?;
         let healing = healer.begin(order.component, plan, by, order.force).await?;
-        tell_id.send_replace(Some(healing.id));
+        // Who asked may have gone.
+        drop(tell_id.send(healing.id));
         healer.carry_out(healing, alone).await
     });
+    // Before it is on record there is no id to answer with. If it never is, the task has ended and says why.
+    let (id, limit) = begun.await.map_or((None, Duration::MAX), |id| (Some(id), limit));
     match tokio::time::timeout(limit, task).await {
         Ok(Ok(done)) => Ok((StatusCode::OK, Json(json!(done?)))),
         Ok(Err(why)) => Err(Fault::broken(format!("the healing broke off: {why}"))),
         Err(_) => {
-            let id = *id.borrow();
-            Ok((StatusCode::ACCEPTED, Json(json!({"id": id, "status": Status::Running, "see": "/healings/ID"}))))
+            let see = id.map(|id| format!("/healings/{id}"));
+            Ok((StatusCode::ACCEPTED, Json(json!({"id": id, "status": Status::Running, "see": see}))))
         }
     }
 }
@@ -352,9 +359,10 @@ async fn one_healing(State(healer): Shared, Path(id): Path<u64>) -> Result<Json<
 }
 
 async fn all_rules(State(healer): Shared) -> Result<Json<Value>, Fault> {
+    let error = healer.watch_error();
     let read = redb_file::aside("rules cannot be read", move || Ok((healer.store.rules()?, healer.store.offset()?)));
     let (rules, offset) = read.await?;
-    Ok(Json(json!({"rules": rules.into_values().collect::<Vec<Rule>>(), "offset": offset})))
+    Ok(Json(json!({"rules": rules.into_values().collect::<Vec<Rule>>(), "offset": offset, "error": error})))
 }
 
 async fn set_rule(State(healer): Shared, caller: Caller, Body(wanted): Body<Wanted>) -> Result<Json<Value>, Fault> {

@@ -51,7 +51,11 @@ pub(super) struct Seen {
     pub(super) well: bool,
     pub(super) asked: u32,
     pub(super) answered_well: u32,
+    /// Its process, as Guardian's registry knows it.
     pub(super) pid: Option<u64>,
+    /// Whether the process is known: of another one it cannot be said whether it was the same each time.
+    #[serde(default)]
+    pub(super) compared: bool,
     /// Why it was not well when it last was not.
     pub(super) why: Option<String>,
     pub(super) took_ms: u64,

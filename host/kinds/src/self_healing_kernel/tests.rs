@@ -16,12 +16,35 @@ struct Fleet(Arc<Mutex<State>>);
 struct State {
     well: bool,
     pid: u64,
+    pid_unknown: bool,
     /// Whether it is well after this playbook.
     helps: Option<&'static str>,
     advice: Vec<&'static str>,
     orders: Vec<Value>,
     alerts: Vec<Value>,
+    refuses_alerts: bool,
     events: Vec<Value>,
+    /// How long the bus waits for a message, at most.
+    wait_ms_max: usize,
+}
+
+impl State {
+    /// The topic of the message bus, with the limits that it has.
+    fn read(&self, what: &str) -> (u16, Value) {
+        let asked = |name: &str| {
+            let (_, query) = what.split_once('?')?;
+            let found = query.split('&').find_map(|one| one.strip_prefix(name)?.strip_prefix('='))?;
+            Some(found.parse::<usize>().unwrap())
+        };
+        let (from, end) = (asked("from").unwrap_or(0), self.events.len());
+        if asked("wait_ms").unwrap_or(0) > self.wait_ms_max || asked("limit").is_some_and(|limit| limit > 100) {
+            return (400, json!({"error": "more than is given at a time"}));
+        }
+        if from > end {
+            return (422, json!({"error": format!("from={from} is after the end")}));
+        }
+        (200, json!({"messages": self.events[from..], "next": end}))
+    }
 }
 
 impl Fleet {
@@ -38,10 +61,12 @@ impl Fleet {
                 | "GET /network-healer/recommendations/message_bus" => {
                     (200, json!({"recommendations": state.advice, "diagnosis": {"listening": true}}))
                 }
-                "GET /audit_trail/health" | "GET /message_bus/health" if state.well => {
-                    (200, json!({"status": "healthy", "pid": state.pid}))
+                "GET /kernel-ports/port/audit_trail" | "GET /kernel-ports/port/message_bus" => {
+                    let pid = (!state.pid_unknown).then_some(state.pid);
+                    (200, json!({"health_url": "http://127.0.0.1:8115/readyz", "pid": pid}))
                 }
-                "GET /audit_trail/health" | "GET /message_bus/health" => (503, json!({"error": "it does not listen"})),
+                "GET /audit_trail/readyz" | "GET /message_bus/readyz" if state.well => (200, json!("ready")),
+                "GET /audit_trail/readyz" | "GET /message_bus/readyz" => (503, json!({"error": "it does not listen"})),
                 "POST /network-healer/heal" => {
                     state.orders.push(body.clone());
                     if state.helps == body["action"].as_str() {
@@ -50,15 +75,14 @@ impl Fleet {
                     // Whatever came of it, Guardian of this test claims that it helped.
                     (200, json!({"success": true}))
                 }
+                "POST /alert_service/alerts" if state.refuses_alerts => {
+                    (503, json!({"error": "the alert service is down"}))
+                }
                 "POST /alert_service/alerts" => {
                     state.alerts.push(body.clone());
                     (200, json!({"id": "1"}))
                 }
-                what if what.starts_with("GET /message_bus/topics/fleet/messages?from=") => {
-                    let from = what.split(['=', '&']).nth(1).unwrap().parse::<usize>().unwrap();
-                    let events = state.events.get(from..).unwrap_or_default();
-                    (200, json!({"messages": events, "next": state.events.len().max(from)}))
-                }
+                what if what.starts_with("GET /message_bus/topics/fleet/messages") => state.read(what),
                 other => (404, json!({"detail": format!("no {other}")})),
             };
             (status, answer.to_string())
@@ -168,7 +192,7 @@ fn one_healing_at_a_time_and_one_that_was_killed_is_interrupted() {
     live(async {
         let trial = fleet.open(folder.path(), settings.clone(), &hands).await;
         let (status, told) = trial.call("operator", "POST /heal", &heal("process_crashed")).await;
-        assert_eq!((status, &told["status"]), (202, &json!("running")));
+        assert_eq!((status, &told["status"], &told["id"]), (202, &json!("running"), &json!(1)));
         until("the order", || async { (!fleet.orders().is_empty()).then_some(()) }).await;
         assert_eq!(trial.ask("GET /health", &Value::Null).await["healing"], json!(["audit_trail"]));
         let (status, told) = trial.call("operator", "POST /heal", &heal("process_crashed")).await;
@@ -194,7 +218,7 @@ fn another_process_in_between_is_not_well() {
     let crashing: Play = {
         let (play, this) = (fleet.play(), fleet.clone());
         Arc::new(move |what, body| {
-            if what == "GET /audit_trail/health" {
+            if what == "GET /kernel-ports/port/audit_trail" {
                 this.state().pid += 1;
             }
             play(what, body)
@@ -207,6 +231,20 @@ fn another_process_in_between_is_not_well() {
         let told = trial.ask("POST /heal", &heal("process_crashed")).await;
         assert_eq!(told["verified"], false, "{told}");
         assert_eq!(told["before"]["why"], "it was another process than before");
+    });
+}
+
+#[test]
+fn a_process_that_nobody_knows_is_not_said_to_be_the_same() {
+    let (folder, hands, fleet) = (tempfile::tempdir().unwrap(), Hands::at(NOW), Fleet::default());
+    fleet.state().well = true;
+    live(async {
+        let trial = fleet.open(folder.path(), quick(), &hands).await;
+        let told = trial.ask("POST /heal", &heal("process_crashed")).await;
+        assert_eq!((&told["status"], &told["before"]["compared"]), (&json!("needless"), &json!(true)), "{told}");
+        fleet.state().pid_unknown = true;
+        let told = trial.ask("POST /heal", &heal("process_crashed")).await;
+        assert_eq!((&told["status"], &told["before"]["compared"]), (&json!("needless"), &json!(false)), "{told}");
     });
 }
 
@@ -253,4 +291,45 @@ fn rules_tell_over_kills_and_never_heal() {
     });
     assert_eq!(fleet.state().alerts.len(), 1);
     assert!(fleet.orders().is_empty());
+}
+
+#[test]
+fn a_bus_that_begins_anew_is_read_from_its_oldest_event() {
+    let (folder, hands, fleet) = (tempfile::tempdir().unwrap(), Hands::at(NOW), Fleet::default());
+    let fail = |at: u64| {
+        let data = json!({"name": "audit_trail", "status": "failed", "detail": "no answer", "pid": 7});
+        json!({"event": "fleet:status", "sender": "guardian", "ts_ms": NOW + at, "data": data})
+    };
+    fleet.state().events = (0..3).map(fail).collect();
+    // It waits as long as it is asked to.
+    fleet.state().wait_ms_max = 10_000;
+    let rule = json!({"component": "audit_trail", "times": 50, "within_ms": 100_000});
+    let seen = async |trial: &Trial, wanted: Value| {
+        until("the events", || async {
+            let told = trial.ask("GET /watch", &Value::Null).await;
+            (told["rules"][0]["seen_ms"] == wanted).then_some(told)
+        })
+        .await
+    };
+    live(async {
+        let trial = fleet.open(folder.path(), quick(), &hands).await;
+        trial.ask("POST /watch", &rule).await;
+        let told = seen(&trial, json!([NOW, NOW + 1, NOW + 2])).await;
+        assert_eq!((&told["offset"], &told["error"]), (&json!(3), &Value::Null));
+        fleet.state().events = vec![fail(7)];
+        let told = seen(&trial, json!([NOW, NOW + 1, NOW + 2, NOW + 7])).await;
+        assert_eq!(told["offset"], 1);
+        fleet.state().events = vec![json!({"ts_ms": "a text"}); 2];
+        // What it cannot hand over is told.
+        fleet.state().refuses_alerts = true;
+        let urgent = json!({"name": "urgent", "component": "audit_trail", "times": 1, "within_ms": 100_000});
+        trial.ask("POST /watch", &urgent).await;
+        fleet.state().events.push(fail(9));
+        let told = until("the error", || async {
+            let told = trial.ask("GET /health", &Value::Null).await;
+            told["watch_error"].is_string().then_some(told)
+        });
+        assert!(told.await["watch_error"].as_str().unwrap().contains("the alert service is down"));
+        assert!(trial.ask("GET /watch", &Value::Null).await["error"].is_string());
+    });
 }

@@ -10,7 +10,7 @@ use crate::redb_file::aside;
 use crate::{Fault, PeerError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -118,8 +118,6 @@ impl Rule {
     }
 }
 
-/// Events of one read.
-const PAGE: usize = 200;
 /// Between two reads where something is wrong, and where the bus does not wait.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -130,7 +128,9 @@ pub(super) async fn run(healer: Weak<Healer>, changed: Arc<Notify>, stop: Cancel
     loop {
         let reading = async {
             let healer = healer.upgrade()?;
-            Some(healer.read_on(pause).await)
+            let read = healer.read_on(pause).await;
+            healer.set_watch_error(read.as_ref().err().map(ToString::to_string));
+            Some(read)
         };
         let read = tokio::select! {
             () = stop.cancelled() => return,
@@ -145,7 +145,7 @@ pub(super) async fn run(healer: Weak<Healer>, changed: Arc<Notify>, stop: Cancel
             }
             Some(Ok(Next::After(wait))) => Some(wait),
             Some(Err(why)) => {
-                tracing::debug!("events of the fleet cannot be read: {why}");
+                tracing::warn!("events of the fleet cannot be read: {why}");
                 let wait = pause;
                 pause = (pause * 2).min(most);
                 Some(wait)
@@ -173,6 +173,31 @@ enum Next {
 }
 
 impl Healer {
+    /// Why events could not be read, or alerts not handed over, the last time.
+    pub(super) fn watch_error(&self) -> Option<String> {
+        self.watch_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_watch_error(&self, why: Option<String>) {
+        *self.watch_error.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// The events from an offset on, as many as the bus gives at once where no number is asked for.
+    async fn events(&self, offset: u64) -> Result<Value, PeerError> {
+        let topic = "/message_bus/topics/fleet/messages";
+        let wait_ms = self.settings.watch_wait_ms;
+        let mut answer = self.peers.get(&format!("{topic}?from={offset}&wait_ms={wait_ms}")).await;
+        if let Err(PeerError::Refused { status: 400, .. }) = answer {
+            // A bus may be set not to wait for so long (`wait_ms_max`).
+            answer = self.peers.get(&format!("{topic}?from={offset}")).await;
+        }
+        if let Err(PeerError::Refused { status: 422, message, .. }) = &answer {
+            tracing::warn!("the events of the fleet are others than before, and read from the oldest on: {message}");
+            answer = self.peers.get(topic).await;
+        }
+        answer
+    }
+
     async fn read_on(self: &Arc<Self>, pause: Duration) -> Result<Next, Fault> {
         self.deliver_alerts().await?;
         let this = Arc::clone(self);
@@ -182,9 +207,7 @@ impl Healer {
             return Ok(Next::Idle);
         }
         let begun = Instant::now();
-        let wait_ms = self.settings.watch_wait_ms;
-        let path = format!("/message_bus/topics/fleet/messages?from={offset}&limit={PAGE}&wait_ms={wait_ms}");
-        let answer = match self.peers.get(&path).await {
+        let answer = match self.events(offset).await {
             Ok(answer) => answer,
             // Nothing was published on it yet.
             Err(PeerError::Refused { status: 404, .. }) => return Ok(Next::After(pause.max(PAUSES.0 * 5))),
