@@ -9,7 +9,8 @@ use super::settings::Settings;
 use super::shared::Shared;
 use crate::fault::Fault;
 use crate::kind::Clock;
-use crate::writer::{Book, Stop, decoded, encoded};
+use crate::redb_file::begin;
+use crate::writer::{Book, Stop, decoded, encoded, lacks};
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,28 +94,42 @@ impl Desk {
             silences: BTreeMap::new(),
             fresh: true,
         };
-        let write = database.begin_write()?;
-        write.open_table(META)?;
-        write.open_table(ALERTS)?;
-        write.open_table(KEYS)?;
-        write.open_table(PENDING)?;
-        write.open_table(SILENCES)?;
-        write.commit()?;
+        if lacks(database, &[&META, &ALERTS, &KEYS, &PENDING, &SILENCES])? {
+            let write = begin(database)?;
+            write.open_table(META)?;
+            write.open_table(ALERTS)?;
+            write.open_table(KEYS)?;
+            write.open_table(PENDING)?;
+            write.open_table(SILENCES)?;
+            write.commit()?;
+        }
         desk.restore(database)?;
-        if desk.counters.store.is_empty() {
+        desk.prepare(database)?;
+        Ok(desk)
+    }
+
+    /// Write what is missing, if anything is.
+    fn prepare(&mut self, database: &Database) -> Result<(), redb::Error> {
+        let orphans = self.waiting.keys().any(|name| !self.settings.receivers.contains_key(name));
+        if !self.counters.store.is_empty() && !orphans {
+            return Ok(());
+        }
+        if self.counters.store.is_empty() {
             let mut random = [0; 6];
             // Without randomness the clock tells two stores apart.
             if getrandom::fill(&mut random).is_err() {
-                random.copy_from_slice(&(desk.clock)().to_be_bytes()[2..]);
+                random.copy_from_slice(&(self.clock)().to_be_bytes()[2..]);
             }
-            desk.counters.store = hex::encode(random);
+            self.counters.store = hex::encode(random);
         }
-        let write = database.begin_write()?;
-        desk.drop_orphans(&write)?;
-        desk.flush(&write)?;
+        let write = begin(database)?;
+        self.drop_orphans(&write)?;
+        self.flush(&write)?;
         write.commit()?;
-        desk.committed();
-        Ok(desk)
+        // What was fresh before is so still: nobody has seen it.
+        self.fresh = true;
+        self.committed();
+        Ok(())
     }
 
     /// Write an alert, and know it as it is now.

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 const AGENT: &str = "agent-1 agent";
 const OPERATOR: &str = "ops operator";
-const GUARDIAN: &str = "guardian any";
-const KERNEL: &str = "kernel:audit_trail any";
+const GUARDIAN: &str = "guardian fleet";
+const KERNEL: &str = "kernel:audit_trail fleet";
 
 fn something(severity: &str, name: &str) -> Value {
     json!({"severity": severity, "source": "guardian", "name": name, "message": "m", "labels": {"kernel": "x"}})
