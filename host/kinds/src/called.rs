@@ -84,7 +84,7 @@ fn identify(headers: &HeaderMap) -> Caller {
         "auditor" => vec![Role::Auditor],
         _ => Vec::new(),
     };
-    Caller { name: name.to_owned(), actor: None, roles }
+    Caller::with_key(name, None, roles)
 }
 
 /// Every example of a kernel's document is JSON, and every operation says what it is for.

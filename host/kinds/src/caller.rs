@@ -37,19 +37,33 @@ pub struct Caller {
     pub actor: Option<String>,
     /// What it may do.
     pub roles: Vec<Role>,
+    /// Said by nothing but the fleet's token: a name may be anybody's.
+    of_the_fleet: bool,
 }
 
 impl Caller {
     /// Nobody known: it has no role.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { name: "unknown".to_owned(), actor: None, roles: Vec::new() }
+        Self::with_key("unknown", None, Vec::new())
+    }
+
+    /// Somebody who showed a key with these roles. It is no part of the fleet, whatever its name is.
+    #[must_use]
+    pub fn with_key(name: impl Into<String>, actor: Option<String>, roles: Vec<Role>) -> Self {
+        Self { name: name.into(), actor, roles, of_the_fleet: false }
     }
 
     /// Somebody who may do everything.
     #[must_use]
     pub fn trusted(name: impl Into<String>) -> Self {
-        Self { name: name.into(), actor: None, roles: crate::ANY.to_vec() }
+        Self::with_key(name, None, crate::ANY.to_vec())
+    }
+
+    /// A part of the fleet, which showed the fleet's token: it may do everything.
+    #[must_use]
+    pub fn of_the_fleet(name: impl Into<String>) -> Self {
+        Self { of_the_fleet: true, ..Self::trusted(name) }
     }
 
     /// Who a message or a record is from: its actor, or else its name.
@@ -61,7 +75,7 @@ impl Caller {
     /// Whether it is a part of the fleet.
     #[must_use]
     pub fn is_of_the_fleet(&self) -> bool {
-        self.name == "guardian" || self.name.starts_with("kernel:")
+        self.of_the_fleet
     }
 
     /// Check that it has one of these roles.
@@ -78,5 +92,19 @@ impl Caller {
         let wanted: Vec<&str> = roles.iter().map(|role| role.name()).collect();
         let wanted = wanted.join(" or ");
         Err(Fault::forbidden(format!("key '{}' has not the role {wanted} that this needs", self.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_makes_nobody_a_part_of_the_fleet() {
+        for name in ["guardian", "kernel:audit_trail"] {
+            assert!(!Caller::with_key(name, None, crate::ANY.to_vec()).is_of_the_fleet());
+            assert!(!Caller::trusted(name).is_of_the_fleet());
+            assert!(Caller::of_the_fleet(name).is_of_the_fleet());
+        }
     }
 }

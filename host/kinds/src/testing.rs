@@ -89,7 +89,7 @@ pub(crate) async fn let_go(file: &Path) -> redb::Database {
     }
 }
 
-/// The caller in the header `as`: `NAME agent`, `NAME operator`, `NAME auditor`, `NAME any`.
+/// The caller in the header `as`: `NAME agent`, `NAME operator`, `NAME auditor`, or `NAME fleet` for a part of the fleet.
 fn identify(headers: &HeaderMap) -> Caller {
     let text = headers.get("as").and_then(|text| text.to_str().ok()).unwrap_or_default();
     let Some((name, role)) = text.split_once(' ') else { return Caller::unknown() };
@@ -97,9 +97,9 @@ fn identify(headers: &HeaderMap) -> Caller {
         "agent" => vec![Role::Agent],
         "operator" => vec![Role::Operator],
         "auditor" => vec![Role::Auditor],
-        _ => crate::ANY.to_vec(),
+        _ => return Caller::of_the_fleet(name),
     };
-    Caller { name: name.to_owned(), actor: None, roles }
+    Caller::with_key(name, None, roles)
 }
 
 impl Opened {

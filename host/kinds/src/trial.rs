@@ -104,7 +104,7 @@ fn caller(headers: &HeaderMap) -> Caller {
         "auditor" => Role::Auditor,
         _ => Role::Agent,
     };
-    Caller { name: name.to_owned(), actor: None, roles: vec![role] }
+    Caller::with_key(name, None, vec![role])
 }
 
 /// Answers `GET /path?query` and a body with a status and a text.

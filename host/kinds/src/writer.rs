@@ -4,17 +4,21 @@
 //! made one after the other, in the order in which they came; each is answered after the commit that holds it, never
 //! before. If the file fails, none of those that share the commit is made, and the book is read anew.
 //!
+//! Every commit is such that a file whose process was killed opens at once ([`crate::redb_file::begin`]).
+//!
 //! The rule for who writes such a function: refuse first ([`Stop::Refused`]), then change. What a refused change had changed
 //! already would be committed with its neighbours.
 
 use crate::fault::Fault;
-use redb::{Database, WriteTransaction};
+use crate::redb_file::begin;
+use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// So many changes share a commit at most: the first of them waits for the last.
@@ -35,7 +39,7 @@ pub(crate) trait Book: Send + 'static {
     /// The transaction was given up: be again what the file says.
     fn restore(&mut self, database: &Database) -> Result<(), redb::Error>;
 
-    /// Nothing was asked for a while: see whether time alone has made work.
+    /// Some time has passed: see whether that alone has made work.
     fn look(&mut self) {}
 
     /// Whether there is work that nobody asked for.
@@ -91,7 +95,8 @@ pub(crate) struct Queue {
 }
 
 type Answer = Box<dyn FnOnce(Result<(), Fault>) + Send>;
-type Deed<B> = Box<dyn FnOnce(&mut B, &WriteTransaction) -> Result<Answer, redb::Error> + Send>;
+/// Makes a change, or gives it up where there is nothing to make it in; says whom to answer, and whether the file failed.
+type Deed<B> = Box<dyn FnOnce(Option<(&mut B, &WriteTransaction)>) -> (Answer, Result<(), redb::Error>) + Send>;
 
 struct Job<B> {
     deed: Deed<B>,
@@ -117,6 +122,26 @@ pub(crate) struct Writer<B: Book> {
 /// Open the store in this file; make it if there is none.
 pub(crate) fn open_store(file: &Path) -> Result<Database, redb::Error> {
     Ok(redb::Builder::new().set_cache_size(CACHE_BYTES).create(file)?)
+}
+
+/// Whether the file lacks one of these tables. A file that has them all is opened without a write, so that what is in it can
+/// be read while the disk is full.
+pub(crate) fn lacks(database: &Database, tables: &[&dyn Named]) -> Result<bool, redb::Error> {
+    let read = database.begin_read()?;
+    let there: BTreeSet<String> = read.list_tables()?.map(|table| table.name().to_owned()).collect();
+    Ok(tables.iter().any(|table| !there.contains(table.table())))
+}
+
+/// A table of any type.
+pub(crate) trait Named {
+    /// Its name.
+    fn table(&self) -> &str;
+}
+
+impl<T: TableHandle> Named for T {
+    fn table(&self) -> &str {
+        self.name()
+    }
 }
 
 /// A stored record as its type. That it cannot be read means that the file is not what was written.
@@ -164,16 +189,19 @@ impl<B: Book> Writer<B> {
         deed: impl FnOnce(&mut B, &WriteTransaction) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Fault> {
         let (done, told) = oneshot::channel();
-        let deed: Deed<B> = Box::new(move |book, write| {
-            let outcome = match deed(book, write) {
-                Ok(value) => Ok(value),
-                Err(Stop::Refused(fault)) => Err(fault),
-                Err(Stop::Failed(why)) => return Err(why),
+        let deed: Deed<B> = Box::new(move |place| {
+            let (outcome, state) = match place.map(|(book, write)| deed(book, write)) {
+                Some(Ok(value)) => (Ok(value), Ok(())),
+                Some(Err(Stop::Refused(fault))) => (Err(fault), Ok(())),
+                Some(Err(Stop::Failed(why))) => (Err(unmade()), Err(why)),
+                None => (Err(unmade()), Ok(())),
             };
-            Ok(Box::new(move |written| {
-                // Whoever asked may have gone; the change is made all the same.
-                let _ = done.send(outcome.and_then(|value| written.map(|()| value)));
-            }))
+            let answer: Answer = Box::new(move |written| {
+                // Whoever asked may have gone; the change is made all the same. A refusal, too, counts only if the commit
+                // does: it may be for what a neighbour changed.
+                let _ = done.send(written.and_then(|()| outcome));
+            });
+            (answer, state)
         });
         self.enqueue(Job { deed, bytes })?;
         told.await.unwrap_or_else(|_| {
@@ -231,14 +259,39 @@ impl Drop for Ended {
     }
 }
 
+/// When a book looks at the clock again: also while there is always something to write.
+struct Looks {
+    last: Instant,
+}
+
+impl Looks {
+    /// How long nothing needs to be done, as of now.
+    fn patience(&self, now: Instant) -> Duration {
+        LOOK_EVERY.saturating_sub(now.saturating_duration_since(self.last))
+    }
+
+    /// Whether it is time; the next time is counted from now then.
+    fn are_due(&mut self, now: Instant) -> bool {
+        let due = self.patience(now).is_zero();
+        if due {
+            self.last = now;
+        }
+        due
+    }
+}
+
 fn write<B: Book>(database: &Database, mut book: B, jobs: &Receiver<Job<B>>, state: &State) {
-    let mut batch = Vec::new();
+    let mut looks = Looks { last: Instant::now() };
     loop {
-        let patience = if book.has_work() { Duration::ZERO } else { LOOK_EVERY };
+        let mut batch = Vec::new();
+        let patience = if book.has_work() { Duration::ZERO } else { looks.patience(Instant::now()) };
         match jobs.recv_timeout(patience) {
             Ok(job) => batch.push(job),
-            Err(RecvTimeoutError::Timeout) => book.look(),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if looks.are_due(Instant::now()) {
+            book.look();
         }
         while batch.len() < TOGETHER_MAX
             && let Ok(job) = jobs.try_recv()
@@ -249,7 +302,7 @@ fn write<B: Book>(database: &Database, mut book: B, jobs: &Receiver<Job<B>>, sta
             continue;
         }
         let bytes: usize = batch.iter().map(|job| job.bytes).sum();
-        let outcome = commit(database, &mut book, batch.drain(..));
+        let outcome = commit(database, &mut book, batch);
         state.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         if !settle(database, &mut book, outcome, state) {
             return;
@@ -257,37 +310,49 @@ fn write<B: Book>(database: &Database, mut book: B, jobs: &Receiver<Job<B>>, sta
     }
 }
 
-/// What came of a batch: those to answer, and why its commit failed, if it did.
-type Outcome = Result<(Vec<Answer>, Result<(), redb::Error>), redb::Error>;
+/// What came of a batch: all who asked, and why its commit failed, if it did.
+type Outcome = (Vec<Answer>, Result<(), redb::Error>);
 
-fn commit<B: Book>(database: &Database, book: &mut B, batch: impl Iterator<Item = Job<B>>) -> Outcome {
-    let write = database.begin_write().map_err(redb::Error::from)?;
-    let mut answers = Vec::new();
+fn commit<B: Book>(database: &Database, book: &mut B, batch: Vec<Job<B>>) -> Outcome {
+    let (write, mut state) = match begin(database) {
+        Ok(write) => (Some(write), Ok(())),
+        Err(why) => (None, Err(why)),
+    };
+    let mut answers = Vec::with_capacity(batch.len());
     for job in batch {
-        answers.push((job.deed)(book, &write)?);
+        // After the first that failed, none of the others is made; they are answered as it is.
+        let place = write.as_ref().filter(|_| state.is_ok()).map(|write| (&mut *book, write));
+        let (answer, made) = (job.deed)(place);
+        answers.push(answer);
+        state = state.and(made);
     }
+    (answers, state.and_then(|()| write.map_or(Ok(()), |write| finish(book, write))))
+}
+
+fn finish<B: Book>(book: &mut B, write: WriteTransaction) -> Result<(), redb::Error> {
     if book.has_work() {
         book.work(&write)?;
     }
     book.flush(&write)?;
-    Ok((answers, write.commit().map_err(redb::Error::from)))
+    Ok(write.commit()?)
+}
+
+fn unmade() -> Fault {
+    Fault::broken("the change was not made: another that shared its commit failed")
 }
 
 /// Tell everybody; whether it can go on.
 fn settle<B: Book>(database: &Database, book: &mut B, outcome: Outcome, state: &State) -> bool {
     let set = |why: Option<String>| *state.broken.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    let (answers, why) = match outcome {
-        Ok((answers, Ok(()))) => {
-            state.commits.fetch_add(1, Ordering::Relaxed);
-            set(None);
-            book.committed();
-            for answer in answers {
-                answer(Ok(()));
-            }
-            return true;
+    let (answers, written) = outcome;
+    let Err(why) = written else {
+        state.commits.fetch_add(1, Ordering::Relaxed);
+        set(None);
+        book.committed();
+        for answer in answers {
+            answer(Ok(()));
         }
-        Ok((answers, Err(why))) => (answers, why),
-        Err(why) => (Vec::new(), why),
+        return true;
     };
     tracing::error!(%why, "the store cannot be written");
     set(Some(format!("the store cannot be written: {why}")));
@@ -309,7 +374,7 @@ fn settle<B: Book>(database: &Database, book: &mut B, outcome: Outcome, state: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redb::{ReadableDatabase, TableDefinition};
+    use redb::TableDefinition;
 
     const NUMBERS: TableDefinition<'_, u64, u64> = TableDefinition::new("numbers");
 
@@ -376,10 +441,10 @@ mod tests {
         assert!(numbers.get(12).unwrap().is_some() && numbers.get(13).unwrap().is_none());
     }
 
-    /// Memory that fails when it is told to, as a full disk does.
-    #[derive(Debug, Default)]
+    /// Memory that outlives whoever has it open, and does not grow when it is told so, as a full disk.
+    #[derive(Debug, Default, Clone)]
     struct Disk {
-        memory: redb::backends::InMemoryBackend,
+        memory: Arc<redb::backends::InMemoryBackend>,
         full: Arc<std::sync::atomic::AtomicBool>,
     }
 
@@ -407,29 +472,82 @@ mod tests {
         }
 
         fn sync_data(&self) -> std::io::Result<()> {
-            self.check()?;
             self.memory.sync_data()
         }
 
         fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-            self.check()?;
             self.memory.write(offset, data)
         }
     }
 
+    const TEXTS: TableDefinition<'_, u64, &str> = TableDefinition::new("texts");
+
+    /// More than a small file has room for.
+    fn put_much(number: u64) -> impl FnOnce(&mut Tally, &WriteTransaction) -> Result<(), Stop> {
+        move |_, write| {
+            write.open_table(TEXTS)?.insert(number, "x".repeat(8 << 20).as_str())?;
+            Ok(())
+        }
+    }
+
+    fn on(disk: &Disk) -> (Arc<Database>, Writer<Tally>) {
+        let database = Arc::new(Database::builder().create_with_backend(disk.clone()).unwrap());
+        let queue = Queue { changes_max: 64, bytes_max: 1 << 20 };
+        let writer = Writer::start("numbers", Arc::clone(&database), Tally::default(), queue).unwrap();
+        (database, writer)
+    }
+
     #[tokio::test]
-    async fn a_full_disk_acknowledges_nothing_and_health_says_so() {
+    async fn a_full_disk_acknowledges_nothing_and_what_opens_again_reads_and_writes_once_there_is_space() {
         let disk = Disk::default();
-        let full = Arc::clone(&disk.full);
-        let database = Arc::new(Database::builder().create_with_backend(disk).unwrap());
-        let queue = Queue { changes_max: 4, bytes_max: 100 };
-        let writer = Writer::start("numbers", database, Tally::default(), queue).unwrap();
+        let (database, writer) = on(&disk);
+        assert!(lacks(&database, &[&NUMBERS]).unwrap());
         assert_eq!(writer.change(1, put(1)).await, Ok(1));
         assert_eq!(writer.broken(), None);
-        full.store(true, Ordering::SeqCst);
-        assert!(writer.change(1, put(2)).await.unwrap_err().status.is_server_error());
+        disk.full.store(true, Ordering::SeqCst);
+        assert!(writer.change(1, put_much(0)).await.unwrap_err().status.is_server_error());
         assert!(writer.broken().unwrap().contains("store cannot be"), "{:?}", writer.broken());
         assert!(writer.change(1, put(3)).await.unwrap_err().status.is_server_error());
+        drop((database, writer));
+        let (database, writer) = on(&disk);
+        assert!(!lacks(&database, &[&NUMBERS]).unwrap(), "it need not be written to be opened");
+        let numbers = || database.begin_read().unwrap().open_table(NUMBERS).unwrap();
+        assert!(numbers().get(1).unwrap().is_some() && numbers().get(3).unwrap().is_none());
+        disk.full.store(false, Ordering::SeqCst);
+        writer.change(1, put_much(0)).await.unwrap();
+        assert_eq!(writer.change(1, put(3)).await, Ok(3));
+        assert!(numbers().get(3).unwrap().is_some() && writer.broken().is_none());
+    }
+
+    #[tokio::test]
+    async fn all_who_share_a_commit_that_fails_are_told_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_database, writer) = started(folder.path(), Queue { changes_max: 64, bytes_max: 1 << 20 });
+        let (go, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let first = writer.change(1, move |_, _| {
+            let _ = held.recv();
+            Ok(())
+        });
+        let before = writer.change(1, put(1));
+        let fails = writer.change(1, |_, _| Err::<(), _>(redb::Error::Corrupted("a page".to_owned()).into()));
+        let after = writer.change(1, put(2));
+        let release = async { go.send(()).unwrap() };
+        let (_, before, failed, after, ()) = tokio::join!(first, before, fails, after, release);
+        for told in [before.unwrap_err(), failed.unwrap_err(), after.unwrap_err()] {
+            assert!(told.message.contains("a page"), "{told}");
+        }
+        assert!(writer.broken().is_some_and(|why| why.contains("a page")));
+        assert_eq!(writer.change(1, put(4)).await, Ok(4));
+    }
+
+    #[test]
+    fn a_look_is_due_though_there_is_always_something_to_write() {
+        let begun = Instant::now();
+        let mut looks = Looks { last: begun };
+        let due: Vec<bool> = (1..=25).map(|second| looks.are_due(begun + Duration::from_secs(second))).collect();
+        assert_eq!(due.iter().filter(|due| **due).count(), 2);
+        assert!(due[9] && due[19]);
+        assert_eq!(looks.patience(begun + Duration::from_secs(25)), Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -127,12 +127,12 @@ fn identify(file: &File, token: Option<&str>) -> Identify {
 pub(crate) fn caller(shown: &Shown) -> Caller {
     match shown {
         Shown::Unknown => Caller::unknown(),
-        Shown::Anyone | Shown::Fleet(_) => Caller::trusted(shown.name()),
-        Shown::Key(_) => Caller {
-            name: shown.name().to_owned(),
-            actor: shown.actor().map(str::to_owned),
-            roles: shown.roles().iter().map(|role| of_kinds(*role)).collect(),
-        },
+        Shown::Anyone => Caller::trusted(shown.name()),
+        Shown::Fleet(name) => Caller::of_the_fleet(name),
+        Shown::Key(_) => {
+            let roles = shown.roles().iter().map(|role| of_kinds(*role)).collect();
+            Caller::with_key(shown.name(), shown.actor().map(str::to_owned), roles)
+        }
     }
 }
 

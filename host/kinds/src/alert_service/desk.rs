@@ -9,7 +9,8 @@ use super::settings::Settings;
 use super::shared::Shared;
 use crate::fault::Fault;
 use crate::kind::Clock;
-use crate::writer::{Book, Stop, decoded, encoded};
+use crate::redb_file::begin;
+use crate::writer::{Book, Stop, decoded, encoded, lacks};
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,28 +94,42 @@ impl Desk {
             silences: BTreeMap::new(),
             fresh: true,
         };
-        let write = database.begin_write()?;
-        write.open_table(META)?;
-        write.open_table(ALERTS)?;
-        write.open_table(KEYS)?;
-        write.open_table(PENDING)?;
-        write.open_table(SILENCES)?;
-        write.commit()?;
+        if lacks(database, &[&META, &ALERTS, &KEYS, &PENDING, &SILENCES])? {
+            let write = begin(database)?;
+            write.open_table(META)?;
+            write.open_table(ALERTS)?;
+            write.open_table(KEYS)?;
+            write.open_table(PENDING)?;
+            write.open_table(SILENCES)?;
+            write.commit()?;
+        }
         desk.restore(database)?;
-        if desk.counters.store.is_empty() {
+        desk.prepare(database)?;
+        Ok(desk)
+    }
+
+    /// Write what is missing, if anything is.
+    fn prepare(&mut self, database: &Database) -> Result<(), redb::Error> {
+        let orphans = self.waiting.keys().any(|name| !self.settings.receivers.contains_key(name));
+        if !self.counters.store.is_empty() && !orphans {
+            return Ok(());
+        }
+        if self.counters.store.is_empty() {
             let mut random = [0; 6];
             // Without randomness the clock tells two stores apart.
             if getrandom::fill(&mut random).is_err() {
-                random.copy_from_slice(&(desk.clock)().to_be_bytes()[2..]);
+                random.copy_from_slice(&(self.clock)().to_be_bytes()[2..]);
             }
-            desk.counters.store = hex::encode(random);
+            self.counters.store = hex::encode(random);
         }
-        let write = database.begin_write()?;
-        desk.drop_orphans(&write)?;
-        desk.flush(&write)?;
+        let write = begin(database)?;
+        self.drop_orphans(&write)?;
+        self.flush(&write)?;
         write.commit()?;
-        desk.committed();
-        Ok(desk)
+        // What was fresh before is so still: nobody has seen it.
+        self.fresh = true;
+        self.committed();
+        Ok(())
     }
 
     /// Write an alert, and know it as it is now.
@@ -151,7 +166,8 @@ impl Desk {
         }
     }
 
-    /// Raise an alert; or count it, if it is one that is known. Gives it, and whether it was known.
+    /// Raise an alert; or count it, if it is one that is not resolved; or open it again, if it was resolved a moment ago.
+    /// Gives it, and whether it was only counted.
     pub(super) fn raise(&mut self, write: &WriteTransaction, raised: Raised) -> Result<(Alert, bool), Stop> {
         let digest = raised.digest();
         let now_ms = (self.clock)();
@@ -160,8 +176,12 @@ impl Desk {
             && let Some(mut alert) = find(write, number)?
             && self.is_the_same(&alert, &raised, now_ms)
         {
+            let known = alert.resolved.is_none();
+            if !known {
+                self.check_room(&raised)?;
+            }
             self.again(write, number, &mut alert, raised, now_ms)?;
-            return Ok((alert, true));
+            return Ok((alert, known));
         }
         self.check_room(&raised)?;
         let number = self.counters.alert;
@@ -202,11 +222,11 @@ impl Desk {
     /// Whether what is raised is this alert once more.
     fn is_the_same(&self, alert: &Alert, raised: &Raised, now_ms: u64) -> bool {
         let Some(resolved) = &alert.resolved else { return true };
-        // What is worse than what was resolved must be told.
+        // What is worse than what was resolved is something else.
         raised.severity <= alert.severity && now_ms < resolved.at_ms.saturating_add(self.settings.dedupe_window_ms)
     }
 
-    /// Count a known alert. One that is worse than before begins its way anew.
+    /// Count a known alert. One that is worse than before, or was resolved, begins its way anew.
     fn again(
         &mut self,
         write: &WriteTransaction,
@@ -218,29 +238,35 @@ impl Desk {
         alert.count += 1;
         alert.last_ms = now_ms.max(alert.last_ms);
         alert.message = raised.message;
-        if raised.severity > alert.severity {
+        let reopened = alert.resolved.take().is_some();
+        if reopened {
+            // Who was told that it is over is told of its end only if told of it again.
+            alert.told.clear();
+        }
+        if reopened || raised.severity > alert.severity {
             alert.severity = raised.severity;
             alert.status = Status::Open;
             alert.acknowledged = None;
             (alert.route, alert.steps) = self.route(alert);
-            (alert.step, alert.reason) = (0, Reason::Raised);
+            (alert.step, alert.reason) = (0, if reopened { Reason::Reopened } else { Reason::Raised });
             self.advance(write, number, alert, now_ms)?;
         }
         self.put(write, number, alert)
     }
 
     fn check_room(&self, raised: &Raised) -> Result<(), Fault> {
-        let (open, most) = (self.open.len(), self.settings.open_max);
-        if open >= most {
-            return Err(Fault::unavailable(format!(
-                "the alert is not taken: {open} are not resolved, at most {most} may be (open_max); resolve some"
-            )));
-        }
         let (its, most) = (self.senders.get(&raised.by).copied().unwrap_or(0), self.settings.open_per_sender_max);
         if its >= most && !raised.of_the_fleet {
             return Err(Fault::too_many(format!(
                 "the alert is not taken: {its} of '{}' are not resolved, at most {most} may be (open_per_sender_max)",
                 raised.by
+            )));
+        }
+        let (open, most) = (self.open.len(), self.settings.open_for(raised.of_the_fleet));
+        if open >= most {
+            return Err(Fault::unavailable(format!(
+                "the alert is not taken: {open} are not resolved, at most {most} may be (open_max, less the tenth that \
+                 is the fleet's); resolve some"
             )));
         }
         Ok(())

@@ -96,6 +96,8 @@ pub(super) enum Reason {
     Opened,
     Raised,
     Escalated,
+    /// It was resolved, and came again.
+    Reopened,
     Resolved,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Settings {
     pub(super) routes: Vec<Route>,
     /// Whom to tell of what no route matches.
     pub(super) default_route: Vec<Step>,
-    /// So long after an alert was resolved, the same again is still that one.
+    /// So long after an alert was resolved, the same again opens that one again; later it is a new one.
     pub(super) dedupe_window_ms: u64,
     /// Alerts that are kept, the resolved ones included.
     pub(super) alerts_max: usize,
@@ -146,6 +146,14 @@ impl Settings {
             check_steps(&route.steps, |name| self.receivers.contains_key(name)).map_err(|why| format!("{at}.{why}"))?;
         }
         Ok(())
+    }
+
+    /// Alerts that may be unresolved before somebody's is refused: the last tenth is for the fleet's own, so that nobody's
+    /// flood keeps Guardian from telling people.
+    pub(super) fn open_for(&self, of_the_fleet: bool) -> usize {
+        let most = self.open_max;
+        let kept = if of_the_fleet { 0 } else { most.div_ceil(10).min(most - 1) };
+        most - kept
     }
 
     /// The pause after so many tries.

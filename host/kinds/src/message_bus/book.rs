@@ -4,13 +4,15 @@
 //! the message; what retention removes leaves that record as it is.
 
 use super::record::{
-    Counters, DEAD, GROUPS, Group, KEY_ORDER, KEYS, MESSAGES, META, Message, PENDING, REMOVED, Receipt, TOPICS, Topic,
+    COPIES, Counters, DEAD, GROUPS, Group, KEY_ORDER, KEYS, MESSAGES, META, Message, PENDING, REMOVED, Receipt, TOPICS,
+    Topic,
 };
 use super::settings::{Retention, Settings};
 use super::shared::Shared;
 use crate::fault::Fault;
 use crate::kind::Clock;
-use crate::writer::{Book, Stop, decoded, encoded};
+use crate::redb_file::begin;
+use crate::writer::{Book, Named, Stop, decoded, encoded, lacks};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -80,24 +82,16 @@ impl Desk {
             bytes: 0,
             untidy: false,
         };
-        let write = database.begin_write()?;
-        write.open_table(META)?;
-        write.open_table(TOPICS)?;
-        write.open_table(MESSAGES)?;
-        write.open_table(KEYS)?;
-        write.open_table(KEY_ORDER)?;
-        write.open_table(GROUPS)?;
-        write.open_table(PENDING)?;
-        write.open_table(DEAD)?;
-        write.open_table(REMOVED)?;
-        write.commit()?;
+        make_tables(database)?;
         desk.restore(database)?;
         desk.prepare(database)?;
         desk.look();
         Ok(desk)
     }
 
+    /// Write what is missing, if anything is.
     fn prepare(&mut self, database: &Database) -> Result<(), redb::Error> {
+        let new = self.counters.store.is_empty();
         if self.counters.store.is_empty() {
             let mut random = [0; 6];
             // Without randomness the clock tells two stores apart.
@@ -111,7 +105,10 @@ impl Desk {
                 self.make(&name, "settings", retention);
             }
         }
-        let write = database.begin_write()?;
+        if !new && self.dirty.is_empty() {
+            return Ok(());
+        }
+        let write = begin(database)?;
         self.flush(&write)?;
         write.commit()?;
         self.committed();
@@ -126,6 +123,8 @@ impl Desk {
             first: self.counters.floor,
             next: self.counters.floor,
             bytes: 0,
+            dead_bytes: 0,
+            dead_oldest_ms: 0,
             keys: 0,
             oldest_ms: 0,
             last_ms: 0,
@@ -165,7 +164,7 @@ impl Desk {
     pub(super) fn remove(&mut self, write: &WriteTransaction, name: &str) -> Result<u64, Stop> {
         let (id, next, messages, bytes) = {
             let topic = self.topic(name)?;
-            (topic.id, topic.next, topic.messages(), topic.bytes)
+            (topic.id, topic.next, topic.messages(), topic.all_bytes())
         };
         write.open_table(REMOVED)?.insert(id, ())?;
         self.removed.insert(id);
@@ -174,6 +173,25 @@ impl Desk {
         self.topics.remove(name);
         self.dirty.insert(name.to_owned());
         Ok(messages)
+    }
+
+    /// How many bytes the dead letters of a group may have, which has so many now: what the store has room for.
+    pub(super) fn room_for_letters(&self, its: u64) -> u64 {
+        (self.settings.bytes_for(false) + its).saturating_sub(self.bytes)
+    }
+
+    /// The dead letters of a group had so many bytes, and have so many now; the latest that was added came then.
+    pub(super) fn count_letters(&mut self, topic: &str, before: u64, now: u64, added_ms: Option<u64>) {
+        self.bytes = (self.bytes + now).saturating_sub(before);
+        let Some(known) = self.topics.get_mut(topic) else { return };
+        if before == now && added_ms.is_none() {
+            return;
+        }
+        known.dead_bytes = (known.dead_bytes + now).saturating_sub(before);
+        if let Some(added_ms) = added_ms.filter(|_| known.dead_oldest_ms == 0) {
+            known.dead_oldest_ms = added_ms;
+        }
+        self.dirty.insert(topic.to_owned());
     }
 
     /// Publish a message, or tell what was told the first time that its key came.
@@ -298,6 +316,27 @@ impl Desk {
     }
 }
 
+/// The tables, in a file that lacks some.
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let all: [&dyn Named; 10] =
+        [&META, &TOPICS, &MESSAGES, &KEYS, &KEY_ORDER, &GROUPS, &PENDING, &COPIES, &DEAD, &REMOVED];
+    if !lacks(database, &all)? {
+        return Ok(());
+    }
+    let write = begin(database)?;
+    write.open_table(META)?;
+    write.open_table(TOPICS)?;
+    write.open_table(MESSAGES)?;
+    write.open_table(KEYS)?;
+    write.open_table(KEY_ORDER)?;
+    write.open_table(GROUPS)?;
+    write.open_table(PENDING)?;
+    write.open_table(COPIES)?;
+    write.open_table(DEAD)?;
+    write.open_table(REMOVED)?;
+    Ok(write.commit()?)
+}
+
 /// The name of a topic's first group.
 fn first_group(
     groups: &Table<'_, (u64, &'static str), &'static str>,
@@ -320,6 +359,7 @@ pub(super) fn drop_group(
     let group: Group = decoded("group", &text)?;
     let all = (group.id, 0)..=(group.id, u64::MAX);
     write.open_table(PENDING)?.retain_in(all.clone(), |_, _| false)?;
+    write.open_table(COPIES)?.retain_in(all.clone(), |_, _| false)?;
     write.open_table(DEAD)?.retain_in(all, |_, _| false)?;
     Ok(true)
 }
@@ -391,7 +431,7 @@ impl Book for Desk {
             let (name, text) = row?;
             topics.insert(name.value().to_owned(), decoded::<Topic>("topic", text.value())?);
         }
-        self.bytes = topics.values().map(|topic| topic.bytes).sum();
+        self.bytes = topics.values().map(Topic::all_bytes).sum();
         // Readers are told of all: also of those that were there before and are no more.
         self.dirty = self.topics.keys().chain(topics.keys()).cloned().collect();
         self.topics = topics;
@@ -407,7 +447,9 @@ impl Book for Desk {
 
     fn look(&mut self) {
         let now_ms = (self.clock)();
-        self.untidy = self.topics.values().any(|topic| topic.is_over(&self.settings, now_ms));
+        let settings = &self.settings;
+        let is_untidy = |topic: &Topic| topic.is_over(settings, now_ms) || topic.has_old_letters(settings, now_ms);
+        self.untidy = self.topics.values().any(is_untidy);
     }
 
     fn has_work(&self) -> bool {
@@ -427,6 +469,13 @@ impl Book for Desk {
         if let Some(name) = over.map(|(name, _)| name.clone()) {
             self.tidy(write, &name, now_ms)?;
             // There may be others.
+            self.untidy = true;
+            return Ok(());
+        }
+        let old = self.topics.iter().find(|(_, topic)| topic.has_old_letters(&self.settings, now_ms));
+        if let Some(name) = old.map(|(name, _)| name.clone()) {
+            self.age_letters(write, &name, PIECE)?;
+            self.dirty.insert(name);
             self.untidy = true;
         }
         Ok(())

@@ -19,6 +19,7 @@
 mod book;
 mod groups;
 mod read;
+mod readers;
 mod record;
 mod routes;
 mod settings;
@@ -34,12 +35,12 @@ use anyhow::Context;
 use book::Desk;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use readers::Readers;
 use redb::Database;
 use serde_json::{Map, json};
 use settings::Settings;
 use shared::Shared;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// The kind.
@@ -58,7 +59,7 @@ struct Station {
     shared: Arc<Shared>,
     writer: Writer<Desk>,
     database: Arc<Database>,
-    readers: Arc<Semaphore>,
+    readers: Arc<Readers>,
     stop: CancellationToken,
     counts: Counts,
 }
@@ -107,7 +108,7 @@ async fn open(seed: Seed) -> anyhow::Result<Kernel> {
     let writer = Writer::start("topics", Arc::clone(&database), desk, queue)?;
     let counts = Counts::default();
     counts.register(&mut metrics);
-    let readers = Arc::new(Semaphore::new(settings.readers_max));
+    let readers = Arc::new(Readers::default());
     let station = Arc::new(Station { settings, clock, shared, writer, database, readers, stop, counts });
     let watched = Arc::clone(&station);
     Ok(Kernel::new(routes::doors(station), metrics).with_health(move || watched.health()))
@@ -119,22 +120,13 @@ impl Station {
             return Err(why);
         }
         let (topics, messages, bytes) = self.shared.totals();
-        let readers = self.settings.readers_max - self.readers.available_permits();
         Ok(Map::from_iter([
             ("topics".to_owned(), json!(topics)),
             ("messages".to_owned(), json!(messages)),
             ("bytes".to_owned(), json!(bytes)),
-            ("readers".to_owned(), json!(readers)),
+            ("readers".to_owned(), json!(self.readers.count())),
             ("commits".to_owned(), json!(self.writer.commits())),
         ]))
-    }
-
-    /// A place among those who wait or listen.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        Arc::clone(&self.readers).try_acquire_owned().map_err(|_| {
-            let most = self.settings.readers_max;
-            Fault::unavailable(format!("{most} streams and waiting reads are open already (readers_max)"))
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading from an offset on, at once or when there is something.
 
 use super::Station;
+use super::readers::Reader;
 use super::record::{MESSAGES, Message};
 use crate::fault::Fault;
 use crate::writer::{decoded, reading};
@@ -28,6 +29,16 @@ pub(super) struct Page {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// What somebody wants to read.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) limit: usize,
+    /// Bytes; a single message may be more.
+    pub(super) bytes_max: usize,
+    /// None means everything.
+    pub(super) events: Arc<Vec<Pattern>>,
 }
 
 /// Where to begin.
@@ -80,9 +91,8 @@ impl Station {
         &self,
         name: &str,
         from: u64,
-        limit: usize,
-        wanted: &Arc<Vec<Pattern>>,
-        wait: Duration,
+        wanted: &Wanted,
+        (wait, reader): (Duration, &Reader),
     ) -> Result<Page, Fault> {
         let until = Instant::now() + wait;
         let mut place = None;
@@ -90,7 +100,7 @@ impl Station {
         let mut missed = 0;
         loop {
             let (topic, mut bell) = self.shared.listen(name).ok_or_else(|| super::no_topic(name))?;
-            let page = self.page((topic.id, topic.first, topic.next), next, limit, Arc::clone(wanted)).await?;
+            let page = self.page((topic.id, topic.first, topic.next), next, wanted.clone()).await?;
             missed += page.missed;
             let page = Page { missed, ..page };
             if !page.messages.is_empty() || wait.is_zero() {
@@ -101,7 +111,7 @@ impl Station {
                 continue;
             }
             if place.is_none() {
-                place = Some(self.place()?);
+                place = Some(self.readers.place(reader, &self.settings)?);
             }
             tokio::select! {
                 // It is closed when the topic is removed; the next look says so.
@@ -113,18 +123,12 @@ impl Station {
     }
 
     /// What is there now, of the topic with this id, first and next offset.
-    async fn page(
-        &self,
-        (topic, first, end): (u64, u64, u64),
-        from: u64,
-        limit: usize,
-        wanted: Arc<Vec<Pattern>>,
-    ) -> Result<Page, Fault> {
+    async fn page(&self, (topic, first, end): (u64, u64, u64), from: u64, wanted: Wanted) -> Result<Page, Fault> {
         if from >= end {
             return Ok(Page { messages: Vec::new(), next: from, missed: 0 });
         }
         let database = Arc::clone(&self.database);
-        let bytes_max = self.settings.page_bytes_max;
+        let Wanted { limit, bytes_max, events } = wanted;
         reading(move || {
             let messages = database.begin_read()?.open_table(MESSAGES)?;
             let start = from.max(first);
@@ -141,7 +145,7 @@ impl Station {
                 page.next = offset + 1;
                 let text = value.value().1;
                 let message: Message = decoded("message", text)?;
-                if wanted.is_empty() || any_pattern(&wanted, &message.event) {
+                if events.is_empty() || any_pattern(&events, &message.event) {
                     bytes += text.len();
                     page.messages.push(message);
                 }

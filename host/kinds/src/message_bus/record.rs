@@ -19,8 +19,11 @@ pub(super) const KEY_ORDER: TableDefinition<'_, (u64, u64), &str> = TableDefinit
 pub(super) const GROUPS: TableDefinition<'_, (u64, &str), &str> = TableDefinition::new("groups");
 /// What a group has leased and not acknowledged, by group and offset.
 pub(super) const PENDING: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("pending");
-/// What a group gave up, by group and offset.
-pub(super) const DEAD: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("dead");
+/// Of what a group has leased, the messages that the topic may no longer have, by group and offset: apart, so that who looks
+/// through what is pending need not read them.
+pub(super) const COPIES: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("copies");
+/// What a group gave up, by group and offset, each with when.
+pub(super) const DEAD: TableDefinition<'_, (u64, u64), (u64, &str)> = TableDefinition::new("dead_letters");
 /// Topics whose messages are still to be removed.
 pub(super) const REMOVED: TableDefinition<'_, u64, ()> = TableDefinition::new("removed");
 
@@ -57,6 +60,12 @@ pub(super) struct Topic {
     /// The next message.
     pub(super) next: u64,
     pub(super) bytes: u64,
+    /// Of the dead letters of its groups, and of those that were given to them once more.
+    #[serde(default)]
+    pub(super) dead_bytes: u64,
+    /// No dead letter of its groups is older; nothing if there is none.
+    #[serde(default)]
+    pub(super) dead_oldest_ms: u64,
     /// Idempotency keys.
     pub(super) keys: u64,
     /// When the oldest message was published; nothing if there is none.
@@ -80,6 +89,17 @@ impl Topic {
             || (age_ms > 0 && self.messages() > 0 && self.oldest_ms.saturating_add(age_ms) < now_ms)
     }
 
+    /// Whether some dead letter is to go.
+    pub(super) fn has_old_letters(&self, settings: &Settings, now_ms: u64) -> bool {
+        let age_ms = settings.dead_letters_age_ms;
+        age_ms > 0 && self.dead_oldest_ms > 0 && self.dead_oldest_ms.saturating_add(age_ms) < now_ms
+    }
+
+    /// Everything that it has in the store.
+    pub(super) fn all_bytes(&self) -> u64 {
+        self.bytes + self.dead_bytes
+    }
+
     /// As it is told.
     pub(super) fn shown(&self, name: &str, settings: &Settings) -> Value {
         let kept = &self.retention;
@@ -89,6 +109,7 @@ impl Topic {
             "next": self.next,
             "messages": self.messages(),
             "bytes": self.bytes,
+            "dead_bytes": self.dead_bytes,
             "keys": self.keys,
             "by": self.by,
             "created_ms": self.created_ms,
@@ -137,6 +158,9 @@ pub(super) struct Group {
     pub(super) leases: u64,
     pub(super) pending: u64,
     pub(super) dead: u64,
+    /// Bytes of its dead letters, and of those that were given to it once more.
+    #[serde(default)]
+    pub(super) dead_bytes: u64,
     pub(super) acked: u64,
     /// Messages that retention removed before they were acknowledged.
     pub(super) missed: u64,
@@ -155,9 +179,6 @@ pub(super) struct Pending {
     /// Why it was given back, or that its time was up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
-    /// The message itself, where the topic may no longer have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) copy: Option<Message>,
 }
 
 /// A message that a group gave up.

@@ -3,7 +3,8 @@
 use super::Station;
 use super::book::Draft;
 use super::groups::{Settled, Wish, anything};
-use super::read::{From, patterns};
+use super::read::{From, Wanted as Selected, patterns};
+use super::readers::Reader;
 use super::record::{DEAD, GROUPS, Group, KEY_BYTES_MAX, Letter, event_problem, name_problem, topic_problem};
 use super::settings::Retention;
 use super::{groups, no_group, no_topic, stream};
@@ -240,12 +241,18 @@ struct Read {
     events: Option<String>,
 }
 
-async fn messages(State(station): App, Path(name): Path<String>, Params(asked): Params<Read>) -> Answer {
+async fn messages(
+    State(station): App,
+    caller: Caller,
+    Path(name): Path<String>,
+    Params(asked): Params<Read>,
+) -> Answer {
     let limit = station.limit(asked.limit)?;
     let wait = station.wait(asked.wait_ms)?;
-    let wanted = Arc::new(patterns(asked.events.as_deref())?);
+    let events = Arc::new(patterns(asked.events.as_deref())?);
+    let wanted = Selected { limit, bytes_max: station.settings.page_bytes_max, events };
     let from = station.begin(&name, From::read(asked.from.as_deref())?)?;
-    told(&station.read(&name, from, limit, &wanted, wait).await?)
+    told(&station.read(&name, from, &wanted, (wait, &Reader::from(&caller))).await?)
 }
 
 #[derive(Deserialize)]
@@ -257,11 +264,12 @@ struct Listened {
 
 async fn streamed(
     State(station): App,
+    caller: Caller,
     Path(name): Path<String>,
     Params(asked): Params<Listened>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let wanted = Arc::new(patterns(asked.events.as_deref())?);
+    let wanted = patterns(asked.events.as_deref())?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     let from = match last.map(str::parse::<u64>) {
         None => From::read(asked.from.as_deref())?,
@@ -269,7 +277,7 @@ async fn streamed(
         Some(Err(_)) => return Err(Fault::unreadable("the header Last-Event-ID is not an offset")),
     };
     let from = station.begin(&name, from)?;
-    stream::answer(station, name, from, wanted)
+    stream::answer(station, name, from, wanted, Reader::from(&caller))
 }
 
 async fn groups_of(State(station): App, Path(name): Path<String>) -> Answer {
@@ -291,6 +299,7 @@ async fn groups_of(State(station): App, Path(name): Path<String>) -> Answer {
                 "waiting": topic.next.saturating_sub(group.next.max(topic.first)),
                 "pending": group.pending,
                 "dead": group.dead,
+                "dead_bytes": group.dead_bytes,
                 "acked": group.acked,
                 "missed": group.missed,
                 "created_ms": group.created_ms,
@@ -343,7 +352,7 @@ async fn lease(
             return Ok(Json(json!({"lease": null, "until_ms": null, "messages": []})));
         }
         if place.is_none() {
-            place = Some(station.place()?);
+            place = Some(station.readers.place(&Reader::from(&caller), &station.settings)?);
         }
         tokio::select! {
             _ = bell.changed() => {}
@@ -429,18 +438,24 @@ async fn dead(State(station): App, Path((topic, name)): Path<(String, String)>, 
     };
     let seen = station.shared.topic(&topic).ok_or_else(|| no_topic(&topic))?;
     let database = Arc::clone(&station.database);
-    let key = name.clone();
+    let (key, bytes_max) = (name.clone(), station.settings.page_bytes_max);
     let found = reading(move || {
         let read = database.begin_read()?;
         let Some(group) = groups::read_group(&read.open_table(GROUPS)?, seen.id, &key)? else { return Ok(None) };
-        let mut letters = Vec::new();
-        for row in read.open_table(DEAD)?.range((group.id, from)..=(group.id, u64::MAX))?.take(limit) {
-            letters.push(decoded::<Letter>("dead letter", row?.1.value())?);
+        let (mut letters, mut bytes, mut next) = (Vec::new(), 0, None);
+        for row in read.open_table(DEAD)?.range((group.id, from)..=(group.id, u64::MAX))? {
+            let (place, row) = row?;
+            if letters.len() >= limit || bytes >= bytes_max {
+                next = Some(place.value().1);
+                break;
+            }
+            bytes += row.value().1.len();
+            letters.push(decoded::<Letter>("dead letter", row.value().1)?);
         }
-        Ok(Some((letters, group.dead)))
+        Ok(Some((letters, next, group.dead)))
     });
-    let (letters, total) = found.await?.ok_or_else(|| no_group(&topic, &name))?;
-    Ok(Json(json!({"dead": letters, "total": total})))
+    let (letters, next, total) = found.await?.ok_or_else(|| no_group(&topic, &name))?;
+    Ok(Json(json!({"dead": letters, "next": next, "total": total})))
 }
 
 async fn retry(

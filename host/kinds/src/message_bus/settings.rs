@@ -38,7 +38,12 @@ pub(super) struct Settings {
     /// How long a lease is, where none says.
     pub(super) lease_ms: u64,
     pub(super) lease_ms_max: u64,
+    /// Dead letters of one group; of more, the oldest go.
     pub(super) dead_letters_max: u64,
+    /// Bytes of these.
+    pub(super) dead_letters_bytes_max: u64,
+    /// How long one is kept; 0: for ever.
+    pub(super) dead_letters_age_ms: u64,
     /// Messages in one answer.
     pub(super) page_messages_max: usize,
     /// Bytes in one answer; a single message may be more.
@@ -46,6 +51,10 @@ pub(super) struct Settings {
     pub(super) wait_ms_max: u64,
     /// Streams and waiting reads at the same time.
     pub(super) readers_max: usize,
+    /// Of these, those of one sender that is no part of the fleet.
+    pub(super) readers_per_sender_max: usize,
+    /// Bytes in one piece of a stream; a single message may be more.
+    pub(super) stream_bytes_max: usize,
     /// How long a stream waits for a listener that takes nothing.
     pub(super) stream_stall_ms: u64,
     /// Changes that wait to be written.
@@ -74,10 +83,14 @@ impl Default for Settings {
             lease_ms: 30_000,
             lease_ms_max: 3_600_000,
             dead_letters_max: 1_000,
+            dead_letters_bytes_max: 16 << 20,
+            dead_letters_age_ms: 30 * 24 * 3_600_000,
             page_messages_max: 1_000,
             page_bytes_max: 4 << 20,
             wait_ms_max: 10_000,
             readers_max: 256,
+            readers_per_sender_max: 64,
+            stream_bytes_max: 256 << 10,
             stream_stall_ms: 30_000,
             queue_max: 1_024,
             queue_bytes_max: 32 << 20,
@@ -130,10 +143,14 @@ impl Settings {
             ("lease_ms", self.lease_ms, 1, self.lease_ms_max),
             ("lease_ms_max", self.lease_ms_max, 1, MS_TOP),
             ("dead_letters_max", self.dead_letters_max, 1, 100_000),
+            ("dead_letters_bytes_max", self.dead_letters_bytes_max, message, BYTES_TOP),
+            ("dead_letters_age_ms", self.dead_letters_age_ms, 0, MS_TOP),
             ("page_messages_max", self.page_messages_max as u64, 1, 10_000),
             ("page_bytes_max", self.page_bytes_max as u64, 1 << 10, 64 << 20),
             ("wait_ms_max", self.wait_ms_max, 0, 60_000),
             ("readers_max", self.readers_max as u64, 1, 10_000),
+            ("readers_per_sender_max", self.readers_per_sender_max as u64, 1, 10_000),
+            ("stream_bytes_max", self.stream_bytes_max as u64, 1 << 10, 64 << 20),
             ("stream_stall_ms", self.stream_stall_ms, 1, 600_000),
             ("queue_max", self.queue_max as u64, 1, 100_000),
             ("queue_bytes_max", self.queue_bytes_max as u64, message, 1 << 30),
@@ -154,6 +171,12 @@ impl Settings {
     /// others have filled the bus.
     pub(super) fn bytes_for(&self, of_the_fleet: bool) -> u64 {
         let most = self.store_bytes_max;
+        if of_the_fleet { most } else { most - most / 10 }
+    }
+
+    /// Streams and waiting reads that may be open before somebody's is refused: a tenth is the fleet's alone.
+    pub(super) fn readers_for(&self, of_the_fleet: bool) -> usize {
+        let most = self.readers_max;
         if of_the_fleet { most } else { most - most / 10 }
     }
 

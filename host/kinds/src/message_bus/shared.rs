@@ -71,7 +71,7 @@ impl Shared {
     pub(super) fn totals(&self) -> (usize, u64, u64) {
         self.read(|topics| {
             let messages = topics.values().map(|seen| seen.topic.messages()).sum();
-            (topics.len(), messages, topics.values().map(|seen| seen.topic.bytes).sum())
+            (topics.len(), messages, topics.values().map(|seen| seen.topic.all_bytes()).sum())
         })
     }
 

@@ -2,6 +2,8 @@
 //! `Last-Event-ID` where it was, and misses nothing that is still kept.
 
 use super::Station;
+use super::read::Wanted;
+use super::readers::Reader;
 use crate::fault::Fault;
 use axum::body::{Body, Bytes};
 use axum::http::header;
@@ -23,12 +25,15 @@ pub(super) fn answer(
     station: Arc<Station>,
     topic: String,
     from: u64,
-    wanted: Arc<Vec<Pattern>>,
+    events: Vec<Pattern>,
+    reader: Reader,
 ) -> Result<Response, Fault> {
-    let place = station.place()?;
+    let place = station.readers.place(&reader, &station.settings)?;
+    let bytes_max = station.settings.stream_bytes_max;
+    let wanted = Wanted { limit: TOGETHER_MAX, bytes_max, events: Arc::new(events) };
     let (pieces, taken) = mpsc::channel(1);
     tokio::spawn(async move {
-        tell(&station, &topic, from, wanted, pieces).await;
+        tell(&station, (&topic, from), (&wanted, &reader), pieces).await;
         drop(place);
     });
     let pieces = futures_util::stream::unfold(taken, |mut taken| async move {
@@ -40,13 +45,13 @@ pub(super) fn answer(
 
 /// Tell a listener all it is to hear, until it goes away, the kernel ends, or it takes nothing for so long that somebody
 /// else may have its place.
-async fn tell(station: &Station, topic: &str, mut from: u64, wanted: Arc<Vec<Pattern>>, pieces: mpsc::Sender<Bytes>) {
+async fn tell(station: &Station, (topic, mut from): (&str, u64), who: (&Wanted, &Reader), pieces: mpsc::Sender<Bytes>) {
     let stall = Duration::from_millis(station.settings.stream_stall_ms);
     // So that who asks knows that it listens from now on.
     let mut piece = ": listening\n\n".to_owned();
     while let Ok(Ok(())) = tokio::time::timeout(stall, pieces.send(Bytes::from(piece))).await {
         let (told, next) = tokio::select! {
-            next = next(station, topic, from, &wanted) => next,
+            next = next(station, topic, from, who) => next,
             () = pieces.closed() => return,
         };
         let Some(next) = next else {
@@ -60,7 +65,12 @@ async fn tell(station: &Station, topic: &str, mut from: u64, wanted: Arc<Vec<Pat
 }
 
 /// What the stream says next, and where it goes on; nowhere, if it ends.
-async fn next(station: &Station, topic: &str, mut from: u64, wanted: &Arc<Vec<Pattern>>) -> (String, Option<u64>) {
+async fn next(
+    station: &Station,
+    topic: &str,
+    mut from: u64,
+    (wanted, reader): (&Wanted, &Reader),
+) -> (String, Option<u64>) {
     let mut missed = 0;
     let quiet = tokio::time::sleep(SIGN_OF_LIFE);
     tokio::pin!(quiet);
@@ -69,7 +79,7 @@ async fn next(station: &Station, topic: &str, mut from: u64, wanted: &Arc<Vec<Pa
             return ("event: gone\ndata: {}\n\n".to_owned(), None);
         };
         // Without waiting: this waits itself, and has a place already.
-        let page = match station.read(topic, from, TOGETHER_MAX, wanted, Duration::ZERO).await {
+        let page = match station.read(topic, from, wanted, (Duration::ZERO, reader)).await {
             Ok(page) => page,
             Err(why) => {
                 let why = serde_json::json!({"error": why.message});

@@ -5,10 +5,12 @@
 
 use super::book::{Deployed, Reason};
 use super::engine::{Engine, named};
+use super::load::aside;
 use axum::http::{HeaderValue, StatusCode};
 use gavel_kinds::{Caller, Fault, PeerError, Peers};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The kernel of the fleet that decides.
 const GOVERNANCE: &str = "governance";
@@ -38,10 +40,13 @@ impl Engine {
         let reason = self.reason(&by, &wish.why)?;
         let live = self.find(name)?;
         let version = live.book.version(wish.version.unwrap_or(live.book.active))?.clone();
-        let catalogue = self.admission.catalogue();
         let lost = |why: anyhow::Error| Fault::broken(format!("policy {name} version {}: {why:#}", version.number));
-        let set = catalogue.set(&version.digest).map_err(lost)?;
-        let package = catalogue.component(&version.component).map_err(lost)?;
+        let (admission, wanted) = (Arc::clone(&self.admission), version.clone());
+        let kept = aside(name, move || {
+            let catalogue = admission.catalogue();
+            Ok((catalogue.set(&wanted.digest)?, catalogue.component(&wanted.component)?))
+        });
+        let (set, package) = kept.await?.map_err(lost)?;
         let config = set.policies.first().map(|member| (member.config.clone(), member.limits.clone()));
         let (config, limits) = config.ok_or_else(|| lost(anyhow::anyhow!("its document is empty")))?;
         let edit = json!({"name": name, "component": version.component, "config": config, "limits": limits});

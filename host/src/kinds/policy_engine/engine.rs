@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 const WHY_CHARS_MAX: usize = 1_000;
 /// Components that may be on their way in at the same time, each as large as `limits.max_component_bytes`.
 const UPLOADS_MAX: usize = 2;
+/// Versions that are compiled at the same time for those who only ask.
+const LOADS_MAX: usize = 1;
 
 /// What an engine is made of.
 pub(super) struct Parts {
@@ -34,7 +36,7 @@ pub(super) struct Parts {
 
 /// Named policies with versions.
 pub(super) struct Engine {
-    pub(super) admission: Admission,
+    pub(super) admission: Arc<Admission>,
     pub(super) settings: Settings,
     pub(super) peers: Peers,
     clock: Clock,
@@ -43,8 +45,10 @@ pub(super) struct Engine {
     live: ArcSwap<BTreeMap<String, Arc<Live>>>,
     /// Compiled and not active, the longest unused first.
     pub(super) warm: Mutex<VecDeque<Arc<Ready>>>,
-    /// One component after the other is compiled.
+    /// One component after the other is compiled for a change.
     pub(super) admitting: tokio::sync::Mutex<()>,
+    /// Those who ask for a version that is not at hand: apart from changes, and so few that a change finds a free core.
+    pub(super) loading: Semaphore,
     /// One change after the other.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) uploads: Semaphore,
@@ -107,7 +111,7 @@ impl Engine {
         let help = "Changes of policies, by policy and action";
         metrics.register("gavel_policy_engine_changes", help, counts.changes.clone());
         let engine = Self {
-            admission,
+            admission: Arc::new(admission),
             settings,
             peers,
             clock,
@@ -115,6 +119,7 @@ impl Engine {
             live: ArcSwap::default(),
             warm: Mutex::default(),
             admitting: tokio::sync::Mutex::default(),
+            loading: Semaphore::new(LOADS_MAX),
             changing: tokio::sync::Mutex::default(),
             uploads: Semaphore::new(UPLOADS_MAX),
             counts,

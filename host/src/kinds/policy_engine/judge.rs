@@ -3,7 +3,7 @@
 //! A kernel stops at the first policy that does not let a request pass; here all are asked, and what the kernel would make
 //! of it is said beside.
 
-use super::engine::{Engine, Ready, find_in};
+use super::engine::{Engine, Live, Ready, find_in};
 use crate::policies::cases::Answer;
 use crate::record::guest_request;
 use futures_util::{StreamExt, stream};
@@ -70,7 +70,7 @@ impl Engine {
     /// What policies say to one request.
     pub(super) async fn evaluate(&self, question: Question, caller: &Caller) -> Result<Value, Fault> {
         let Question { policy, policies, version, now_ms, request } = question;
-        let chosen = self.choose(policy.as_deref(), &policies, version).await?;
+        let chosen = self.choose((policy.as_deref(), &policies), version, caller).await?;
         let request = self.read(&request, now_ms, caller)?;
         Ok(self.ask_all(&chosen, &request, &self.counters()).await)
     }
@@ -79,7 +79,7 @@ impl Engine {
     pub(super) async fn evaluate_batch(&self, batch: Batch, caller: &Caller) -> Result<Value, Fault> {
         let Batch { policy, policies, version, now_ms, requests, shared_counters } = batch;
         let requests = self.read_all(requests, now_ms, caller)?;
-        let chosen = &self.choose(policy.as_deref(), &policies, version).await?;
+        let chosen = &self.choose((policy.as_deref(), &policies), version, caller).await?;
         let shared = shared_counters.then(|| self.counters());
         let at_once = if shared_counters { 1 } else { self.settings.concurrent_max };
         let asked = requests.into_iter().map(|request| {
@@ -119,9 +119,9 @@ impl Engine {
     /// The versions that judge, all as they are at one moment.
     async fn choose(
         &self,
-        policy: Option<&str>,
-        policies: &[String],
+        (policy, policies): (Option<&str>, &[String]),
         version: Option<u32>,
+        caller: &Caller,
     ) -> Result<Vec<Arc<Ready>>, Fault> {
         let live = self.live();
         let most = self.admission.max_policies();
@@ -138,7 +138,9 @@ impl Engine {
         }
         let mut chosen = Vec::with_capacity(policies.len().max(1));
         for name in policy.into_iter().chain(policies.iter().map(String::as_str)) {
-            chosen.push(self.asked(&*find_in(&live, name)?, version).await?);
+            let live = find_in(&live, name)?;
+            may_ask(&live, version, caller)?;
+            chosen.push(self.asked(&live, version).await?);
         }
         Ok(chosen)
     }
@@ -162,7 +164,7 @@ impl Engine {
             .map_err(|why| Fault::not_accepted(format!("the request: {why}")))?;
         let request =
             Request::from_value(request, now_ms).map_err(|why| Fault::not_accepted(format!("the request: {why}")))?;
-        let sees_all = caller.roles.iter().any(|role| matches!(role, Role::Operator | Role::Auditor));
+        let sees_all = sees_all(caller);
         if let Some(actor) = caller.actor.as_deref().filter(|actor| !sees_all && *actor != request.actor()) {
             return Err(Fault::forbidden(format!(
                 "key '{}' speaks for actor '{actor}', and the request is of '{}'",
@@ -226,6 +228,21 @@ impl Engine {
     }
 }
 
+fn sees_all(caller: &Caller) -> bool {
+    caller.roles.iter().any(|role| matches!(role, Role::Operator | Role::Auditor))
+}
+
+/// Agents ask what judges. What else there is is not theirs to try, and each version that is not at hand costs a compilation.
+fn may_ask(live: &Live, version: Option<u32>, caller: &Caller) -> Result<(), Fault> {
+    match version.filter(|version| *version != live.book.active && !sees_all(caller)) {
+        Some(version) => Err(Fault::forbidden(format!(
+            "key '{}' may ask policy {} by its active version only, and {version} is another: leave `version` out",
+            caller.name, live.book.policy
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn passes(told: &Value) -> bool {
     matches!(told["verdict"].as_str(), Some("allow" | "abstain"))
 }
@@ -261,4 +278,26 @@ fn difference(index: usize, id: &str, from: &Value, to: &Value) -> Option<Value>
 
 fn micros(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::policy_engine::book::Book;
+
+    #[test]
+    fn agents_ask_active_versions_only() {
+        let mut book = Book::new("p");
+        book.active = 2;
+        let live = Live { book, ready: Err("not compiled".to_owned()) };
+        let caller = |role| Caller::with_key("ann", None, vec![role]);
+        for version in [None, Some(2)] {
+            assert_eq!(may_ask(&live, version, &caller(Role::Agent)), Ok(()));
+        }
+        let refused = may_ask(&live, Some(1), &caller(Role::Agent)).unwrap_err();
+        assert!(refused.status == 403 && refused.message.contains("active version only"), "{refused}");
+        for role in [Role::Operator, Role::Auditor] {
+            assert_eq!(may_ask(&live, Some(1), &caller(role)), Ok(()));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::policies::document::{Member, SetDocument};
 use crate::policies::keep_component;
 use crate::policies::package::Package;
 use gavel_kinds::{Caller, Fault};
-use gavel_runtime::{Isolation, Limits};
+use gavel_runtime::{Isolation, Limits, Policy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::{Arc, PoisonError};
@@ -35,7 +35,8 @@ impl Engine {
         let reason = self.reason(&by, &upload.why)?;
         let (member, package) = self.admit(name, upload).await?;
         let set = SetDocument { policies: vec![member] };
-        let kept = self.admission.catalogue().put_set(&set);
+        let engine = Arc::clone(&self);
+        let kept = aside(name, move || engine.admission.catalogue().put_set(&set)).await?;
         let digest = kept.map_err(|why| Fault::unavailable(format!("policy {name}: it cannot be kept: {why:#}")))?;
         let _changing = self.changing.lock().await;
         let live = self.live();
@@ -75,7 +76,7 @@ impl Engine {
     async fn admit(self: &Arc<Self>, name: &str, upload: Upload) -> Result<(Member, Package), Fault> {
         let _one = self.admitting.lock().await;
         let (engine, owned) = (Arc::clone(self), name.to_owned());
-        let kept = tokio::task::spawn_blocking(move || {
+        let kept = aside(name, move || {
             let package = match &upload.bytes {
                 Some(bytes) => engine.admission.keep(&format!("policy {owned}"), bytes),
                 None => keep_named(&engine, &owned, &upload.component),
@@ -85,10 +86,16 @@ impl Engine {
                 (Member { config: upload.config, limits: upload.limits, ..member }, package)
             })
         });
-        let kept = kept.await.map_err(|why| Fault::broken(format!("policy {name}: it broke off: {why}")))?;
-        let (member, package) = kept.map_err(|why| Fault::not_accepted(format!("{why:#}")))?;
-        self.admission.load(&member).await.map_err(|why| Fault::not_accepted(format!("{why:#}")))?;
+        let (member, package) = kept.await?.map_err(|why| Fault::not_accepted(format!("{why:#}")))?;
+        self.compile(member.clone()).await?.map_err(|why| Fault::not_accepted(format!("{why:#}")))?;
         Ok((member, package))
+    }
+
+    /// A member that is kept here, admitted again and compiled. It reads the catalogue, and tests what is not tested yet.
+    async fn compile(&self, member: Member) -> Result<anyhow::Result<Policy>, Fault> {
+        let (admission, runtime) = (Arc::clone(&self.admission), tokio::runtime::Handle::current());
+        let name = member.name.clone();
+        aside(&name, move || runtime.block_on(admission.load(&member))).await
     }
 
     fn room_for(&self, known: Option<&Live>, policies: usize) -> Result<(), Fault> {
@@ -124,20 +131,26 @@ impl Engine {
     /// # Errors
     /// Why it is not admitted now; the configuration's rules may have changed since it came.
     pub(super) async fn ready(&self, book: &Book, number: u32) -> Result<Arc<Ready>, Fault> {
-        let version = book.version(number)?;
         if let Some(warm) = self.warm_one(&book.policy, number) {
             return Ok(warm);
         }
         let _one = self.admitting.lock().await;
-        if let Some(warm) = self.warm_one(&book.policy, number) {
-            return Ok(warm);
+        match self.warm_one(&book.policy, number) {
+            Some(warm) => Ok(warm),
+            None => self.load(book, number).await,
         }
+    }
+
+    /// A version of a policy, compiled from the catalogue.
+    async fn load(&self, book: &Book, number: u32) -> Result<Arc<Ready>, Fault> {
+        let version = book.version(number)?;
         let refused = |why: anyhow::Error| {
             Fault::conflict(format!("policy {} version {number} cannot judge: {why:#}", book.policy))
         };
-        let set = self.admission.catalogue().set(&version.digest).map_err(refused)?;
+        let (admission, digest) = (Arc::clone(&self.admission), version.digest.clone());
+        let set = aside(&book.policy, move || admission.catalogue().set(&digest)).await?.map_err(refused)?;
         let member = set.policies.first().ok_or_else(|| refused(anyhow::anyhow!("its document is empty")))?;
-        let policy = self.admission.load(member).await.map_err(refused)?;
+        let policy = self.compile(member.clone()).await?.map_err(refused)?;
         Ok(Arc::new(Ready { policy, version: number, digest: version.digest.clone() }))
     }
 
@@ -145,7 +158,17 @@ impl Engine {
     pub(super) async fn asked(&self, live: &Live, number: Option<u32>) -> Result<Arc<Ready>, Fault> {
         match number.filter(|number| *number != live.book.active) {
             Some(number) => {
-                let ready = self.ready(&live.book, number).await?;
+                let name = &live.book.policy;
+                if let Some(warm) = self.warm_one(name, number) {
+                    return Ok(warm);
+                }
+                // Not the lock that changes take: whoever asks keeps nobody from swapping.
+                let Ok(_room) = self.loading.try_acquire() else {
+                    return Err(Fault::too_many(format!(
+                        "policy {name} version {number} is not at hand, and another is on its way already: ask again"
+                    )));
+                };
+                let ready = self.load(&live.book, number).await?;
                 self.keep_warm(Arc::clone(&ready));
                 Ok(ready)
             }
@@ -167,6 +190,15 @@ impl Engine {
             warm.pop_front();
         }
     }
+}
+
+/// Do work with the disk, away from the threads that answer.
+pub(super) async fn aside<T: Send + 'static>(
+    policy: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|why| Fault::broken(format!("policy {policy}: it broke off: {why}")))
 }
 
 fn is(ready: &Ready, policy: &str, number: u32) -> bool {

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 const AGENT: &str = "agent-1 agent";
 const OPERATOR: &str = "ops operator";
-const GUARDIAN: &str = "guardian any";
-const KERNEL: &str = "kernel:audit_trail any";
+const GUARDIAN: &str = "guardian fleet";
+const KERNEL: &str = "kernel:audit_trail fleet";
 
 fn something(severity: &str, name: &str) -> Value {
     json!({"severity": severity, "source": "guardian", "name": name, "message": "m", "labels": {"kernel": "x"}})
@@ -56,8 +56,13 @@ async fn the_same_alert_is_counted_while_it_is_open_and_a_while_after() {
     assert_eq!(alerts.post(OPERATOR, "/alerts/a0/resolve", json!({"note": "done"})).await.1["status"], "resolved");
     hands.advance(999);
     let late = raise(&alerts, GUARDIAN, something("warning", "n")).await;
-    assert_eq!((&late["status"], &late["alert_status"]), (&json!("deduplicated"), &json!("resolved")));
-    hands.advance(1);
+    assert_eq!((&late["id"], &late["status"], &late["count"]), (&json!("a0"), &json!("open"), &json!(4)), "reopened");
+    let (_, alert) = alerts.get(OPERATOR, "/alerts/a0").await;
+    assert_eq!((&alert["status"], &alert["resolved"]), (&json!("open"), &Value::Null));
+    assert_eq!(told(&alert), pairs(&[("log", "opened"), ("log", "resolved"), ("log", "reopened")]));
+    assert_eq!(raise(&alerts, GUARDIAN, something("warning", "n")).await["status"], "deduplicated");
+    alerts.post(OPERATOR, "/alerts/a0/resolve", json!({})).await;
+    hands.advance(1_000);
     assert_eq!(raise(&alerts, GUARDIAN, something("warning", "n")).await["id"], "a2");
     let keyed =
         |name: &str| json!({"severity": "info", "source": "s", "name": name, "message": "m", "dedupe_key": "k"});
@@ -109,6 +114,7 @@ async fn who_may_not_is_told_so() {
         (AGENT, something("info", "a"), 200),
         (AGENT, something("info", "b"), 200),
         (AGENT, something("info", "c"), 429),
+        ("agent-2 agent", something("info", "c"), 503),
         (GUARDIAN, something("info", "c"), 200),
         (GUARDIAN, something("info", "d"), 503),
     ] {

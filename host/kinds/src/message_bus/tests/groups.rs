@@ -130,3 +130,48 @@ async fn a_member_waits_for_a_message_and_has_no_more_in_hand_than_it_may() {
     let (status, _) = bus.post(AGENT, "/topics/t/groups/second/lease", json!({})).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
 }
+
+/// The dead letters of the group after `count` more messages have had their one delivery.
+async fn buried(bus: &Opened, hands: &Hands, count: usize) -> Value {
+    for _ in 0..count {
+        publish(bus, AGENT, "t", "job", json!("x".repeat(600))).await;
+    }
+    assert_eq!(lease(bus, AGENT, count).await["messages"].as_array().unwrap().len(), count);
+    hands.advance(1_000);
+    assert!(offsets(&lease(bus, AGENT, count).await).is_empty());
+    bus.get(AGENT, &format!("{GROUP}/dead")).await.1
+}
+
+fn buried_offsets(dead: &Value) -> Vec<u64> {
+    dead["dead"].as_array().unwrap().iter().map(|letter| letter["message"]["offset"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn dead_letters_are_bounded_in_bytes_counted_and_aged() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = json!({"deliveries_max": 1, "message_bytes_max": 1_000, "dead_letters_bytes_max": 2_000,
+        "dead_letters_age_ms": 5_000, "page_bytes_max": 1_024});
+    let hands = Hands::at(1_000);
+    let bus = open(KIND, folder.path(), &settings, &hands).await;
+    publish(&bus, AGENT, "t", "job", json!("x".repeat(600))).await;
+    lease(&bus, AGENT, 1).await;
+    bus.post(AGENT, &format!("{GROUP}/ack"), json!({"offsets": [0]})).await;
+    assert_eq!(buried_offsets(&buried(&bus, &hands, 1).await), [1]);
+    assert_eq!(buried_offsets(&buried(&bus, &hands, 1).await), [1, 2]);
+    assert_eq!(buried_offsets(&buried(&bus, &hands, 1).await), [2, 3], "the oldest is dropped");
+    let (_, topic) = bus.get(AGENT, "/topics/t").await;
+    let dead_bytes = topic["dead_bytes"].as_u64().unwrap();
+    assert!((1_200..=2_000).contains(&dead_bytes), "{topic}");
+    assert_eq!(bus.get("", "/health").await.1["bytes"], topic["bytes"].as_u64().unwrap() + dead_bytes);
+    let (_, page) = bus.get(AGENT, &format!("{GROUP}/dead?limit=1")).await;
+    assert_eq!((buried_offsets(&page), &page["next"]), (vec![2], &json!(3)));
+    bus.post(OPERATOR, &format!("{GROUP}/dead/retry"), json!({"offsets": [3]})).await;
+    assert_eq!(offsets(&lease(&bus, AGENT, 1).await), [3]);
+    ack(&bus, AGENT, json!({"offsets": [3]})).await;
+    hands.advance(10_000);
+    bus.kill();
+    let bus = open(KIND, folder.path(), &settings, &hands).await;
+    let topic = bus.until(AGENT, "/topics/t", |topic| topic["dead_bytes"] == 0).await;
+    assert_eq!(bus.get("", "/health").await.1["bytes"], topic["bytes"]);
+    assert_eq!(bus.get(AGENT, &format!("{GROUP}/dead")).await.1["total"], 0, "the last was too old");
+}

@@ -59,7 +59,7 @@ async fn who_may_not_is_told_so() {
         (AUDITOR, messages("jobs"), good.clone(), 403),
         (AGENT, messages("fleet"), good.clone(), 403),
         (OPERATOR, messages("fleet"), good.clone(), 403),
-        ("kernel:x any", messages("fleet"), good.clone(), 200),
+        ("kernel:x fleet", messages("fleet"), good.clone(), 200),
         (AGENT, messages("-jobs"), good.clone(), 422),
         (AGENT, messages("a%2Fb"), good.clone(), 422),
         (AGENT, messages("jobs"), json!({"event": "a b"}), 422),
@@ -186,7 +186,7 @@ async fn bytes_are_bounded_for_a_topic_and_for_all() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer["error"].as_str().unwrap().contains("store_bytes_max"), "{answer}");
     assert_eq!(bus.get(AGENT, "/topics/c").await.0, StatusCode::NOT_FOUND, "nothing was made");
-    publish(&bus, "guardian any", "fleet", "fleet:healed", json!("x".repeat(800))).await;
+    publish(&bus, "guardian fleet", "fleet", "fleet:healed", json!("x".repeat(800))).await;
 }
 
 #[tokio::test]
