@@ -153,8 +153,22 @@ async fn what_crashes_at_every_start_is_given_up() {
     stage.until("a", |entry| entry.status == Status::Failed).await;
     let entry = stage.fleet.entry("a").unwrap();
     assert!(entry.detail.contains("given up after 3 restarts"), "{entry:?}");
-    let order = Order { issue: Issue::ProcessCrashed, severity: "low".into(), by: "me".into(), action: None };
+    assert!(stage.fleet.heal_all("me").await.is_empty(), "nobody starts it but an operator who means it");
+    let order = Order {
+        issue: Issue::ProcessCrashed,
+        severity: "low".into(),
+        by: "kernel:x".into(),
+        by_operator: false,
+        action: None,
+    };
+    let refused = stage.fleet.heal("a", order.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("was given up"), "{refused}");
+    let look = Order { action: Some(Playbook::DiagnoseNetwork), ..order.clone() };
+    assert!(stage.fleet.heal("a", look).await.is_ok());
+    let order = Order { by_operator: true, ..order };
     assert!(!stage.fleet.heal("a", order).await.unwrap().overall_success);
+    // With a new budget: the operator's start, and three more.
+    stage.until("a", |entry| entry.status == Status::Failed && entry.restarts == 7).await;
     stage.fleet.stop().await;
 }
 
@@ -189,7 +203,8 @@ async fn no_request_falls_between_two_lives_of_a_component() {
         let restarted = stage.fleet.restart_one("a").await.unwrap();
         assert!(restarted.iter().all(|step| step.ok && !step.detail.contains("no answer")), "{restarted:?}");
         let issue = Issue::PortConflict;
-        let order = Order { issue, severity: "low".into(), by: "me".into(), action: Some(Playbook::RebindPort) };
+        let action = Some(Playbook::RebindPort);
+        let order = Order { issue, severity: "low".into(), by: "me".into(), by_operator: true, action };
         let moved = stage.fleet.heal("a", order).await.unwrap();
         assert!(moved.overall_success && !format!("{moved:?}").contains("no answer"), "{moved:?}");
         ports.push(stage.fleet.entry("a").unwrap().port);
@@ -201,4 +216,57 @@ async fn no_request_falls_between_two_lives_of_a_component() {
     assert!(ports.windows(2).all(|pair| pair[0] != pair[1]), "{ports:?}");
     drop(streams);
     stage.fleet.stop().await;
+}
+
+/// A component of this name at this address, which nobody here starts.
+fn elsewhere(name: &str, port: u16) -> Component {
+    Component { place: Place::Elsewhere(format!("http://127.0.0.1:{port}")), ..component(name, port, &[]) }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn the_boot_goes_by_tiers_and_waits_for_nothing_elsewhere() {
+    let tiered = |name: &str, tier, needs: &[&str]| Component { tier, ..component(name, 0, needs) };
+    let healer = Component { after: vec!["far".into()], ..tiered("z_core", Tier::Core, &[]) };
+    let components = vec![
+        elsewhere("far", free_port()),
+        tiered("waits", Tier::Core, &["far"]),
+        healer,
+        tiered("b_agentic", Tier::Agentic, &[]),
+        tiered("a_services", Tier::Services, &[]),
+    ];
+    let stage = boot(components, 0, SERVER).await;
+    assert_ne!(stage.fleet.entry("waits").unwrap().status, Status::Healthy);
+    let kept = stage.kept.0.lock().unwrap().clone();
+    let started: Vec<String> = kept
+        .into_iter()
+        .filter_map(|news| match news {
+            News::Status(entry) if entry.status == Status::Starting => Some(entry.name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(started, ["z_core", "b_agentic", "a_services"]);
+    stage.fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_waits_while_a_component_elsewhere_is_replaced() {
+    let port = free_port();
+    let stage = boot(vec![elsewhere("far", port)], 0, SERVER).await;
+    let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    let body = http_body_util::Full::from("said").map_err(|never| match never {}).boxed_unsync();
+    let sent = hyper::Request::builder().method("POST").body(body).unwrap();
+    let asked = tokio::spawn(async move { proxy.forward("far", "/", sent).await });
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"said") {
+        assert_ne!(tokio::io::AsyncReadExt::read_buf(&mut client, &mut read).await.unwrap(), 0);
+    }
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut client, answer).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap().status(), 204);
 }
