@@ -256,10 +256,16 @@ async fn the_boot_goes_by_tiers_and_waits_for_nothing_elsewhere() {
 async fn a_request_waits_while_a_component_elsewhere_is_replaced() {
     let port = free_port();
     let stage = boot(vec![elsewhere("far", port)], 0, SERVER).await;
+    // The next check is a minute away, so who connects below is the request.
+    stage.until("far", |entry| entry.failures == 1).await;
     let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
     let body = http_body_util::Full::from("said").map_err(|never| match never {}).boxed_unsync();
     let sent = hyper::Request::builder().method("POST").body(body).unwrap();
     let asked = tokio::spawn(async move { proxy.forward("far", "/", sent).await });
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!asked.is_finished(), "it is refused now, and tried again");
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let (mut client, _) = listener.accept().await.unwrap();
     let mut read = Vec::new();
