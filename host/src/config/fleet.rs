@@ -70,7 +70,8 @@ pub struct FleetKernelFile {
     pub health_path: Option<String>,
     /// Kernels that must be healthy before it starts. Default: those that its kind needs.
     pub needs: Option<Vec<String>>,
-    /// Whether the fleet is down without it. Default: for message_bus, immutable_log and governance.
+    /// Whether the fleet is down without it. Default: for `message_bus`, `immutable_log` and
+    /// `governance`.
     pub required: Option<bool>,
     /// What its kind wants to know.
     pub settings: Value,

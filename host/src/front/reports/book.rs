@@ -67,8 +67,8 @@ impl Book {
         let next = numbers.last().map_or(0, |last| last + 1);
         let waiting = numbers.into_iter().map(|number| (number, places.clone())).collect();
         let state = Mutex::new(State { waiting, next });
-        let (folder, writing, news) = (folder.to_owned(), Mutex::default(), watch::Sender::new(()));
-        Ok(Self { folder, reports_max, places, state, writing, news })
+        let news = watch::Sender::new(());
+        Ok(Self { folder: folder.to_owned(), reports_max, places, state, writing: Mutex::default(), news })
     }
 
     /// Where reports are to go.
