@@ -116,6 +116,14 @@ fn lost_and_found(how: &[&str], address: SocketAddr) {
         connection.request("GET", "/status", &[("authorization", &shown)], None).unwrap().status
     };
     assert_eq!((status(SECRET), status("another")), (200, 401));
+    // So do kernels that ask each other through the main API.
+    let through = |secret: &str| {
+        let shown = format!("Bearer {secret}");
+        server
+            .send("GET", "/governance/status", &[("authorization", &shown), ("gavel-kernel", "scheduler")], None)
+            .status
+    };
+    assert_eq!((through(SECRET), through("another")), (200, 401));
 
     there.kill();
     server.wait_for("/health", |health| governance(health)["status"] == "unhealthy" && checks_failed(health) >= 3);

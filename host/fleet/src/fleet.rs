@@ -6,7 +6,7 @@ use crate::holder::Identity;
 use crate::ours::{Ours, Owned};
 use crate::plan::{Component, Place, Plan};
 use crate::probe::{Health, Probe};
-use crate::process::{Lines, Process, Program, end_stale};
+use crate::process::{Lines, Process, Program};
 use crate::registry::{Entry, Status};
 use crate::unit::{Route, Unit};
 use futures_util::future::BoxFuture;
@@ -122,18 +122,6 @@ impl Fleet {
         &self.inner.plan
     }
 
-    /// End what an earlier fleet on this data left running, then start every component as soon as what it needs is
-    /// healthy. Gives each that is to run with whether it is healthy.
-    pub async fn boot(&self) -> Vec<(String, Status)> {
-        self.end_leftovers().await;
-        let starting = self.inner.units.values().filter(|unit| unit.component.place != Place::NotStarted);
-        let started = starting.map(|unit| async move {
-            self.start_when_ready(unit).await;
-            (unit.component.name.clone(), unit.status())
-        });
-        futures_util::future::join_all(started).await
-    }
-
     /// Heal nothing and start nothing from now on: the fleet is about to be stopped by [`Self::stop`], which must follow.
     pub fn quiesce(&self) {
         self.inner.stopping.send_replace(true);
@@ -176,7 +164,7 @@ impl Fleet {
         Ok(vec![self.stop_unit(unit, Status::Stopped, "an operator stopped it").await])
     }
 
-    /// Start one component, unless its process runs. Not counted against its budget.
+    /// Start one component, unless its process runs. Not counted against its budget; one that was given up has a new one.
     ///
     /// # Errors
     /// [`HealError`].
@@ -187,19 +175,26 @@ impl Fleet {
             let pid = process.identity().pid;
             return Ok(vec![step("start", Instant::now(), true, format!("it runs already: process {pid}"))]);
         }
+        if unit.status() == Status::Failed {
+            unit.reset();
+        }
         Ok(self.start_unit(unit, unit.entry().port).await)
     }
 
-    /// Stop one component if it runs, and start it. Not counted against its budget.
+    /// Stop one component if it runs, and start it. Not counted against its budget; one that was given up has a new one.
     ///
     /// # Errors
     /// [`HealError`].
     pub async fn restart_one(&self, name: &str) -> Result<Vec<Step>, HealError> {
         let unit = self.own_unit(name)?;
         let _busy = self.alone(unit).await?;
+        let gave_up = unit.status() == Status::Failed;
         let mut steps = vec![self.stop_unit(unit, Status::Starting, "it is being started again").await];
         if !steps[0].ok {
             return Ok(steps);
+        }
+        if gave_up {
+            unit.reset();
         }
         steps.extend(self.start_unit(unit, unit.entry().port).await);
         Ok(steps)
@@ -256,67 +251,11 @@ impl Fleet {
         }
     }
 
-    /// Processes of an earlier fleet on this data, which was killed.
-    async fn end_leftovers(&self) {
-        for (name, owned) in self.inner.ours.left() {
-            let pid = owned.identity.pid;
-            tracing::warn!(kernel = name, pid, "an earlier fleet left this process: it is ended");
-            if let Err(why) = end_stale(owned.identity, self.inner.plan.limits.stop_grace).await {
-                tracing::error!(kernel = name, pid, "it cannot be ended: {why}");
-            }
-        }
-    }
-
-    async fn start_when_ready(&self, unit: &Arc<Unit>) {
-        for name in &unit.component.after {
-            let Some(before) = self.inner.units.get(name) else { continue };
-            before.until(|status| !matches!(status, Status::Stopped | Status::Starting)).await;
-        }
-        for need in &unit.component.needs {
-            let Some(needed) = self.inner.units.get(need) else { continue };
-            let reached = needed.until(|status| matches!(status, Status::Healthy | Status::Failed)).await;
-            if reached != Status::Healthy {
-                let detail = format!("it needs `{need}`, which is {reached}");
-                unit.lead(Route::Down(detail.clone()));
-                self.tell_status(unit, Status::Failed, detail).await;
-                let (fleet, unit) = (self.clone(), Arc::clone(unit));
-                tokio::spawn(async move { fleet.start_when_needs_come(&unit).await });
-                return;
-            }
-        }
-        self.start_first(unit).await;
-    }
-
-    /// What it needs had failed; once an operator has mended that, it is started too, unless somebody was faster.
-    async fn start_when_needs_come(&self, unit: &Arc<Unit>) {
-        for need in &unit.component.needs {
-            let Some(needed) = self.inner.units.get(need) else { continue };
-            needed.until(|status| *status == Status::Healthy).await;
-        }
-        if !self.is_stopping() && unit.status() == Status::Failed && !unit.wanted() {
-            self.start_first(unit).await;
-        }
-    }
-
-    async fn start_first(&self, unit: &Arc<Unit>) {
-        match unit.component.place {
-            Place::NotStarted => {}
-            Place::Elsewhere(_) => self.check(unit).await,
-            Place::Process => {
-                let _busy = unit.busy.lock().await;
-                let steps = self.start_unit(unit, unit.component.port).await;
-                if let Some(failed) = steps.iter().find(|step| !step.ok) {
-                    tracing::error!(kernel = unit.component.name, step = failed.step, "{}", failed.detail);
-                }
-            }
-        }
-    }
-
     /// Start a component on this port, and wait until it is well. Its steps; it is well if all are.
     pub(crate) async fn start_unit(&self, unit: &Arc<Unit>, port: u16) -> Vec<Step> {
         unit.want(true);
         let begun = Instant::now();
-        let listener = match unit.bind(port) {
+        let listener = match unit.bind(port).await {
             Ok(listener) => listener,
             Err(why) => {
                 self.tell_status(unit, Status::Unhealthy, why.to_string()).await;

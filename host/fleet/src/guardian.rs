@@ -55,13 +55,25 @@ pub struct Order {
     pub severity: String,
     /// Who asks.
     pub by: String,
+    /// Whether that is an operator, who may have started again what was given up; a part of the fleet may not.
+    pub by_operator: bool,
     /// This playbook, and no other.
     pub action: Option<Playbook>,
 }
 
 impl Order {
     fn of_guardian(issue: Issue) -> Self {
-        Self { issue, severity: "high".to_owned(), by: "guardian".to_owned(), action: None }
+        Self { issue, severity: "high".to_owned(), by: "guardian".to_owned(), by_operator: false, action: None }
+    }
+
+    /// What is tried, in order.
+    fn playbooks(&self) -> Vec<Playbook> {
+        self.action.map_or_else(|| self.issue.playbooks().to_vec(), |only| vec![only])
+    }
+
+    /// Whether it changes anything.
+    fn acts(&self) -> bool {
+        self.playbooks().iter().any(|playbook| *playbook != Playbook::DiagnoseNetwork)
     }
 }
 
@@ -204,24 +216,29 @@ impl Fleet {
     }
 
     /// Heal a component: the playbooks of its issue, in order, until one is seen to have helped. The healing is on record
-    /// when this returns.
+    /// when this returns. One that was given up is healed for an operator only, and has a new budget then; it may always be
+    /// looked at.
     ///
     /// # Errors
     /// [`HealError`]: nothing was done then.
     pub async fn heal(&self, name: &str, order: Order) -> Result<Arc<Healing>, HealError> {
         let unit = Arc::clone(self.unit(name)?);
         let _busy = self.alone(&unit).await?;
+        if unit.status() == Status::Failed && order.acts() {
+            if !order.by_operator {
+                return Err(HealError::GivenUp(name.to_owned()));
+            }
+            unit.reset();
+        }
         Ok(self.heal_alone(&unit, order).await)
     }
 
     /// The same for a component whose lock the caller holds.
     async fn heal_alone(&self, unit: &Arc<Unit>, order: Order) -> Arc<Healing> {
         let (began_at, port) = (Timestamp::now(), unit.entry().port);
-        let only = order.action.map(|action| [action]);
-        let playbooks = only.as_ref().map_or(order.issue.playbooks(), |only| only.as_slice());
         let mut results: Vec<Outcome> = Vec::new();
-        for playbook in playbooks {
-            let outcome = self.play(unit, *playbook).await;
+        for playbook in order.playbooks() {
+            let outcome = self.play(unit, playbook).await;
             let helped = outcome.success;
             results.push(outcome);
             if helped {
@@ -246,12 +263,13 @@ impl Fleet {
         healing
     }
 
-    /// Heal every component that is to run and does not answer. Gives each with what came of it.
+    /// Heal every component that is to run and does not answer. Gives each with what came of it. Those that were given up
+    /// wait for an operator who means them.
     pub async fn heal_all(&self, by: &str) -> Vec<(Entry, Result<Arc<Healing>, HealError>)> {
         let mut healed = Vec::new();
         for entry in self.entries() {
             let Ok(unit) = self.unit(&entry.name) else { continue };
-            if unit.component.place != Place::Process || entry.status == Status::Stopped {
+            if unit.component.place != Place::Process || matches!(entry.status, Status::Stopped | Status::Failed) {
                 continue;
             }
             let patience = self.inner.plan.limits.check_timeout;
@@ -259,7 +277,8 @@ impl Fleet {
                 continue;
             }
             let issue = if unit.process().is_none() { Issue::ProcessCrashed } else { Issue::ConnectionTimeout };
-            let order = Order { issue, severity: "medium".to_owned(), by: by.to_owned(), action: None };
+            let (severity, by) = ("medium".to_owned(), by.to_owned());
+            let order = Order { issue, severity, by, by_operator: false, action: None };
             let result = self.heal(&entry.name, order).await;
             healed.push((unit.entry(), result));
         }

@@ -219,6 +219,9 @@ pub enum HealError {
     /// It is being healed, started or stopped.
     #[error("component '{0}' is being healed, started or stopped already")]
     Busy(String),
+    /// It was given up: only an operator has it started again.
+    #[error("component '{0}' was given up: mend its cause, then reset-failures, or heal or start it as an operator")]
+    GivenUp(String),
     /// It is not a process of this fleet, so it is not started or stopped from here.
     #[error("component '{name}' {why}")]
     NotOurs {

@@ -1,9 +1,10 @@
 //! Who listens on a port of this machine. Read from `/proc`; nothing is signalled or changed.
 
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A process, as it can be told from another that got its number later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -68,6 +69,33 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// Only one look at `/proc` at a time: one reads the files of every process of this machine.
+static LOOKS: Semaphore = Semaphore::const_new(1);
+/// Of those who ask from outside one at a time gets in line, so that Guardian waits for one of them at most.
+static CALLERS: Semaphore = Semaphore::const_new(1);
+
+/// Look at something in `/proc`, away from the threads that serve requests. What cannot be looked at is as if it were not there.
+pub(crate) async fn look<T: Default + Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    let alone = LOOKS.acquire().await;
+    let looked = tokio::task::spawn_blocking(move || {
+        // Held to the end of the look, also if nobody waits for it any more.
+        let _alone = alone;
+        what()
+    });
+    looked.await.unwrap_or_default()
+}
+
+/// The turn of somebody who asks from outside.
+pub(crate) async fn turn() -> Option<SemaphorePermit<'static>> {
+    CALLERS.acquire().await.ok()
+}
+
+/// The same look for somebody who asks from outside: however many ask, Guardian's own looks wait for one of theirs at most.
+pub async fn look_asked<T: Default + Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    let _turn = turn().await;
+    look(what).await
+}
+
 /// Characters of a command line that are told.
 const COMMAND_CHARS_MAX: usize = 200;
 
@@ -80,27 +108,28 @@ pub fn of_port(port: u16) -> Vec<Holder> {
     }
     let holders: Vec<Holder> = processes().filter(|pid| holds(*pid, &sockets)).map(described).collect();
     if holders.is_empty() {
-        let name = "a process whose files cannot be read".to_owned();
+        let uids: Vec<&str> = sockets.values().map(String::as_str).collect();
+        let name = format!("a process of user {} whose files cannot be read", uids.join(" and "));
         return vec![Holder { pid: None, name, command: String::new() }];
     }
     holders
 }
 
-/// The sockets that listen on a port, by the numbers of their inodes.
-fn listening(port: u16) -> BTreeSet<String> {
+/// The sockets that listen on a port, by the numbers of their inodes, with the users (their numbers) that they are of.
+fn listening(port: u16) -> BTreeMap<String, String> {
     /// `TCP_LISTEN`.
     const LISTEN: &str = "0A";
     let suffix = format!(":{port:04X}");
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::new();
     // Below `self`, where they also are for a service that sees processes only (`ProcSubset=pid`).
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            if let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..]
+            if let [_, local, _, state, _, _, _, uid, _, inode, ..] = fields[..]
                 && state == LISTEN
                 && local.ends_with(&suffix)
             {
-                found.insert(format!("socket:[{inode}]"));
+                found.insert(format!("socket:[{inode}]"), uid.to_owned());
             }
         }
     }
@@ -112,11 +141,11 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn holds(pid: u32, sockets: &BTreeSet<String>) -> bool {
+fn holds(pid: u32, sockets: &BTreeMap<String, String>) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     files
         .filter_map(|file| fs::read_link(file.path()).ok())
-        .any(|target| target.to_str().is_some_and(|target| sockets.contains(target)))
+        .any(|target| target.to_str().is_some_and(|target| sockets.contains_key(target)))
 }
 
 fn described(pid: u32) -> Holder {

@@ -14,6 +14,7 @@
 //!
 //! It knows nothing of what the components do.
 
+mod boot;
 mod fleet;
 mod guardian;
 mod healing;
@@ -32,7 +33,7 @@ mod unit;
 pub use fleet::{Fleet, News, Parts, Programs, Witness};
 pub use guardian::{Guardian, Order};
 pub use healing::{Diagnosis, HealError, Healing, Issue, Outcome, Playbook, Step};
-pub use holder::{Holder, Identity, of_port};
+pub use holder::{Holder, Identity, look_asked, of_port};
 pub use ours::recorded;
 pub use plan::{Component, HEALTH, Limits, Place, Plan, PlanError, port_at};
 pub use playbook::{Usage, usage};

@@ -87,7 +87,7 @@ pub struct Limits {
     pub restarts_max: u32,
     /// The time in which restarts are counted. Default 10 min.
     pub restarts_window: Duration,
-    /// The wait before the second restart in a row; doubled with each that follows, with jitter. Default 250 ms.
+    /// The wait before the second restart within the window; doubled with each that follows within it, with jitter. Default 250 ms.
     pub backoff_first: Duration,
     /// The longest such wait. Default 30 s.
     pub backoff_max: Duration,

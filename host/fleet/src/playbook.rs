@@ -74,7 +74,8 @@ impl Fleet {
     async fn clear_holders(&self, unit: &Unit, port: u16) -> Vec<Step> {
         let begun = Instant::now();
         let own = unit.process().map(|process| process.identity().pid);
-        let holders: Vec<Holder> = holder::of_port(port)
+        let holders: Vec<Holder> = holder::look(move || holder::of_port(port))
+            .await
             .into_iter()
             // The fleet itself has the socket of every component.
             .filter(|holder| holder.pid != Some(std::process::id()) && (own.is_none() || holder.pid != own))
@@ -107,13 +108,16 @@ impl Fleet {
         let current = unit.entry().port;
         let mut refused = Vec::new();
         let spare = self.inner.plan.spare_ports(unit.component.tier).filter(|port| *port != current);
-        let bound = spare.map(Unit::bind_anew).find_map(|bound| match bound {
-            Ok(listener) => Some(listener),
-            Err(why) => {
-                refused.push(why);
-                None
+        let mut bound = None;
+        for port in spare {
+            match Unit::bind_anew(port).await {
+                Ok(listener) => {
+                    bound = Some(listener);
+                    break;
+                }
+                Err(why) => refused.push(why),
             }
-        });
+        }
         let Some(listener) = bound else {
             let why: Vec<String> = refused.iter().map(BindError::to_string).collect();
             let tier = unit.component.tier;
@@ -137,31 +141,48 @@ impl Fleet {
     /// If there is none of this name.
     pub async fn diagnose(&self, name: &str) -> Result<Diagnosis, crate::healing::HealError> {
         let unit = Arc::clone(self.unit(name)?);
-        Ok(self.diagnose_unit(&unit).await)
+        let health = self.health_now(&unit).await;
+        let _turn = holder::turn().await;
+        Ok(self.diagnosis(&unit, &health).await)
     }
 
     async fn diagnose_unit(&self, unit: &Unit) -> Diagnosis {
-        let entry = unit.entry();
-        let health = match entry.health_url.as_str() {
+        let health = self.health_now(unit).await;
+        self.diagnosis(unit, &health).await
+    }
+
+    async fn health_now(&self, unit: &Unit) -> Health {
+        match unit.entry().health_url.as_str() {
             // It has no port yet.
             "" => Health::Silent(Silence::Refused),
             url => self.inner.probe.ask(url, self.inner.plan.limits.check_timeout).await,
-        };
-        let pid = entry.pid;
+        }
+    }
+
+    async fn diagnosis(&self, unit: &Unit, health: &Health) -> Diagnosis {
+        let entry = unit.entry();
+        let (pid, port) = (entry.pid, entry.port);
         // Who holds a port of another machine cannot be seen from here.
         let is_here = !matches!(unit.component.place, Place::Elsewhere(_));
-        let mut diagnosis = Diagnosis {
-            holders: if is_here { holder::of_port(entry.port) } else { Vec::new() },
-            listening: false,
-            health: health.to_string(),
-            pid,
+        let seen = holder::look(move || Seen {
+            holders: if is_here { holder::of_port(port) } else { Vec::new() },
             open_files: pid.and_then(open_files),
             memory_bytes: pid.and_then(usage).map(|used| used.memory_bytes),
             interfaces: interfaces(),
+        });
+        let Seen { holders, open_files, memory_bytes, interfaces } = seen.await;
+        let mut diagnosis = Diagnosis {
+            holders,
+            listening: false,
+            health: health.to_string(),
+            pid,
+            open_files,
+            memory_bytes,
+            interfaces,
             recommendations: Vec::new(),
         };
         diagnosis.listening = !diagnosis.holders.is_empty() || matches!(health, Health::Well | Health::Unwell(_));
-        diagnosis.recommendations = self.advice(unit, &health, &diagnosis);
+        diagnosis.recommendations = self.advice(unit, health, &diagnosis);
         diagnosis
     }
 
@@ -202,6 +223,15 @@ impl Fleet {
         }
         advice
     }
+}
+
+/// What one look at the system finds.
+#[derive(Default)]
+struct Seen {
+    holders: Vec<Holder>,
+    open_files: Option<usize>,
+    memory_bytes: Option<u64>,
+    interfaces: Vec<String>,
 }
 
 fn open_files(pid: u32) -> Option<usize> {

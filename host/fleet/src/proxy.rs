@@ -2,7 +2,8 @@
 //!
 //! While a component is being started, moved or healed, requests wait for it within their deadline. Bodies stream both ways.
 //! A request that may have reached a process which then died is not sent again, unless it has no body and its method changes
-//! nothing; and then once only, for it may be what the process died of.
+//! nothing; and then once only, for it may be what the process died of. What runs elsewhere and refuses the connection
+//! was sent nothing, and is tried again for a short while.
 
 use crate::fleet::Fleet;
 use crate::passage::Passage;
@@ -10,14 +11,16 @@ use crate::plan::Place;
 use crate::unit::{Route, Target, Unit};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::TokioExecutor;
 use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -149,6 +152,7 @@ impl Proxy {
         let (limit, most) = (limits.proxy_timeout, limits.proxy_in_flight_max);
         let until = Instant::now() + limit;
         let broke_off = |why: String| ProxyError::BrokeOff { kernel: kernel.to_owned(), why };
+        let down = |why: String| ProxyError::Down { kernel: kernel.to_owned(), why };
         let unit = self.fleet.inner.units.get(kernel).ok_or_else(|| ProxyError::Unknown(kernel.to_owned()))?;
         let full = || ProxyError::Full { kernel: kernel.to_owned(), most };
         let _place = unit.at_the_door.one_of(most).ok_or_else(full)?;
@@ -156,13 +160,17 @@ impl Proxy {
         strip(&mut head.headers);
         let mut repeatable = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
             && hyper::body::Body::is_end_stream(&body);
-        let mut body = Some(body);
+        let is_elsewhere = unit.component.place != Place::Process;
+        // Nobody here holds the port of what runs elsewhere, so it refuses connections while it is replaced there.
+        let patient_until = until.min(Instant::now() + REFUSED_MAX);
+        let mut refused: Option<String> = None;
+        let body = Lent::new(body);
         loop {
             let (target, passage) = admitted(unit, until).await?;
             let uri: Uri = format!("{}{path}", target.base)
                 .parse()
                 .map_err(|why| broke_off(format!("`{path}` is no path: {why}")))?;
-            let mut sent = Request::new(body.take().unwrap_or_else(nothing));
+            let mut sent = Request::new(body.lend());
             *sent.method_mut() = head.method.clone();
             *sent.uri_mut() = uri;
             *sent.headers_mut() = head.headers.clone();
@@ -170,10 +178,16 @@ impl Proxy {
             let answered = timeout_at(until, connections.send(sent)).await;
             drop(passage);
             match answered {
+                // Nothing was ever sent.
+                Err(_) if refused.is_some() => return Err(down(refused.unwrap_or_default())),
                 Err(_) => return Err(ProxyError::Late { kernel: kernel.to_owned(), seconds: limit.as_secs_f64() }),
                 Ok(Ok(response)) => return Ok(answer(response)),
-                Ok(Err(why)) if why.is_connect() && unit.component.place != Place::Process => {
-                    return Err(ProxyError::Down { kernel: kernel.to_owned(), why: told(&why) });
+                Ok(Err(why)) if why.is_connect() && is_elsewhere => {
+                    if Instant::now() + REFUSED_PAUSE >= patient_until {
+                        return Err(down(told(&why)));
+                    }
+                    refused = Some(told(&why));
+                    tokio::time::sleep(REFUSED_PAUSE).await;
                 }
                 Ok(Err(why)) => {
                     let again = repeatable
@@ -183,6 +197,7 @@ impl Proxy {
                     }
                     // Once: what ends one process after the other must not be handed to the next, and the next.
                     repeatable = false;
+                    refused = None;
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
@@ -224,8 +239,45 @@ async fn has_ended(unit: &Unit, target: &Target) -> bool {
     left.is_ok()
 }
 
-fn nothing() -> Body {
-    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+/// How long a component elsewhere that refuses connections is tried again, and how often.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+
+/// A request's body for one try after another: nothing is taken of it before there is a connection.
+struct Lent(Arc<Mutex<Body>>);
+
+impl Lent {
+    fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    fn lend(&self) -> Body {
+        Self(Arc::clone(&self.0)).boxed_unsync()
+    }
+
+    fn body(&self) -> MutexGuard<'_, Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl hyper::body::Body for Lent {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut *self.body()).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body().size_hint()
+    }
 }
 
 fn answer(response: Response<hyper::body::Incoming>) -> Response<Body> {

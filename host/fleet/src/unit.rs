@@ -48,6 +48,8 @@ pub(crate) struct Unit {
     state: Mutex<State>,
     route: watch::Sender<Route>,
     status: watch::Sender<Status>,
+    /// Whether it had its turn when the fleet was started.
+    launched: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,7 @@ impl Unit {
             state: Mutex::new(state),
             route: watch::Sender::new(route),
             status: watch::Sender::new(status),
+            launched: watch::Sender::new(false),
             component,
         };
         unit.at(&base.unwrap_or_else(|| local(unit.component.port)), unit.component.port);
@@ -142,6 +145,17 @@ impl Unit {
         reached.unwrap_or(Status::Failed)
     }
 
+    /// It has its turn, or there is none for it: those after it need not wait.
+    pub(crate) fn launch(&self) {
+        self.launched.send_replace(true);
+    }
+
+    /// Completes when it had its turn.
+    pub(crate) async fn is_launched(&self) {
+        // The sender is this unit's own, so it is there.
+        drop(self.launched.subscribe().wait_for(|launched| *launched).await);
+    }
+
     /// Where its requests go, and where they will.
     pub(crate) fn route(&self) -> watch::Receiver<Route> {
         self.route.subscribe()
@@ -160,21 +174,24 @@ impl Unit {
     }
 
     /// Have the socket of this port; the one that it has, if it is that.
-    pub(crate) fn bind(&self, port: u16) -> Result<Arc<TcpListener>, BindError> {
+    pub(crate) async fn bind(&self, port: u16) -> Result<Arc<TcpListener>, BindError> {
         if let Some(listener) = self.listener()
             && (port == 0 || listener.local_addr().is_ok_and(|address| address.port() == port))
         {
             return Ok(listener);
         }
-        Self::bind_anew(port)
+        Self::bind_anew(port).await
     }
 
     /// Have a socket of this port; 0 takes any free one, which is another than it has.
-    pub(crate) fn bind_anew(port: u16) -> Result<Arc<TcpListener>, BindError> {
-        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|why| match why.kind() {
-            io::ErrorKind::AddrInUse => BindError::Taken(port, holder::of_port(port)),
-            _ => BindError::Failed(port, why),
-        })?;
+    pub(crate) async fn bind_anew(port: u16) -> Result<Arc<TcpListener>, BindError> {
+        let bound = match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(bound) => bound,
+            Err(why) if why.kind() == io::ErrorKind::AddrInUse => {
+                return Err(BindError::Taken(port, holder::look(move || holder::of_port(port)).await));
+            }
+            Err(why) => return Err(BindError::Failed(port, why)),
+        };
         bound.set_nonblocking(true).map_err(|why| BindError::Failed(port, why))?;
         Ok(Arc::new(bound))
     }

@@ -5,8 +5,8 @@
 use futures_util::future::BoxFuture;
 use gavel_fleet::table::Tier;
 use gavel_fleet::{
-    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, ProxyError, Status,
-    Witness,
+    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, ProxyError,
+    Status, Witness,
 };
 use http_body_util::BodyExt;
 use std::collections::BTreeMap;
@@ -97,7 +97,12 @@ fn component(name: &str, port: u16, needs: &[&str]) -> Component {
 async fn boot(components: Vec<Component>, first_port: u16, script: &'static str) -> Stage {
     let folder = tempfile::tempdir().unwrap();
     let kept = Arc::new(Kept::default());
-    let limits = Limits { backoff_first: Duration::from_millis(1), restarts_max: 3, proxy_in_flight_max: 16, ..Limits::default() };
+    let limits = Limits {
+        backoff_first: Duration::from_millis(1),
+        restarts_max: 3,
+        proxy_in_flight_max: 16,
+        ..Limits::default()
+    };
     let program = move |_: &Component| Program {
         path: "python3".into(),
         args: vec!["-c".to_owned(), script.to_owned()],
@@ -173,8 +178,22 @@ async fn what_crashes_at_every_start_is_given_up() {
     stage.until("a", |entry| entry.status == Status::Failed).await;
     let entry = stage.fleet.entry("a").unwrap();
     assert!(entry.detail.contains("given up after 3 restarts"), "{entry:?}");
-    let order = Order { issue: Issue::ProcessCrashed, severity: "low".into(), by: "me".into(), action: None };
+    assert!(stage.fleet.heal_all("me").await.is_empty(), "nobody starts it but an operator who means it");
+    let order = Order {
+        issue: Issue::ProcessCrashed,
+        severity: "low".into(),
+        by: "kernel:x".into(),
+        by_operator: false,
+        action: None,
+    };
+    let refused = stage.fleet.heal("a", order.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("was given up"), "{refused}");
+    let look = Order { action: Some(Playbook::DiagnoseNetwork), ..order.clone() };
+    assert!(stage.fleet.heal("a", look).await.is_ok());
+    let order = Order { by_operator: true, ..order };
     assert!(!stage.fleet.heal("a", order).await.unwrap().overall_success);
+    // With a new budget: the operator's start, and three more.
+    stage.until("a", |entry| entry.status == Status::Failed && entry.restarts == 7).await;
     stage.fleet.stop().await;
 }
 
@@ -209,7 +228,8 @@ async fn no_request_falls_between_two_lives_of_a_component() {
         let restarted = stage.fleet.restart_one("a").await.unwrap();
         assert!(restarted.iter().all(|step| step.ok && !step.detail.contains("no answer")), "{restarted:?}");
         let issue = Issue::PortConflict;
-        let order = Order { issue, severity: "low".into(), by: "me".into(), action: Some(Playbook::RebindPort) };
+        let action = Some(Playbook::RebindPort);
+        let order = Order { issue, severity: "low".into(), by: "me".into(), by_operator: true, action };
         let moved = stage.fleet.heal("a", order).await.unwrap();
         assert!(moved.overall_success && !format!("{moved:?}").contains("no answer"), "{moved:?}");
         ports.push(stage.fleet.entry("a").unwrap().port);
@@ -277,6 +297,40 @@ async fn a_component_that_does_not_answer_keeps_no_more_requests_waiting_than_ma
     stage.fleet.stop().await;
 }
 
+/// A component of this name at this address, which nobody here starts.
+fn elsewhere(name: &str, port: u16) -> Component {
+    Component { place: Place::Elsewhere(format!("http://127.0.0.1:{port}")), ..component(name, port, &[]) }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn the_boot_goes_by_tiers_and_waits_for_nothing_elsewhere() {
+    let tiered = |name: &str, tier, needs: &[&str]| Component { tier, ..component(name, 0, needs) };
+    let healer = Component { after: vec!["far".into()], ..tiered("z_core", Tier::Core, &[]) };
+    let components = vec![
+        elsewhere("far", free_port()),
+        tiered("waits", Tier::Core, &["far"]),
+        healer,
+        tiered("b_agentic", Tier::Agentic, &[]),
+        tiered("a_services", Tier::Services, &[]),
+    ];
+    let stage = boot(components, 0, SERVER).await;
+    assert_ne!(stage.fleet.entry("waits").unwrap().status, Status::Healthy);
+    let kept = stage.kept.0.lock().unwrap().clone();
+    let started: Vec<String> = kept
+        .into_iter()
+        .filter_map(|news| match news {
+            News::Status(entry) if entry.status == Status::Starting => Some(entry.name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(started, ["z_core", "b_agentic", "a_services"]);
+    stage.fleet.stop().await;
+}
+
 #[tokio::test]
 async fn a_fleet_that_is_about_to_stop_heals_nothing_and_stops() {
     let stage = boot(vec![component("a", 0, &[]), component("b", 0, &["a"])], 0, SERVER).await;
@@ -293,4 +347,29 @@ async fn a_fleet_that_is_about_to_stop_heals_nothing_and_stops() {
     assert!(gavel_fleet::Identity::of(other.pid.unwrap()).is_none_or(|one| !one.lives()));
     let healed = stage.kept.0.lock().unwrap().iter().any(|news| matches!(news, News::Healed(_)));
     assert!(!healed);
+}
+
+#[tokio::test]
+async fn a_request_waits_while_a_component_elsewhere_is_replaced() {
+    let port = free_port();
+    let stage = boot(vec![elsewhere("far", port)], 0, SERVER).await;
+    // The next check is a minute away, so who connects below is the request.
+    stage.until("far", |entry| entry.failures == 1).await;
+    let proxy = Proxy::new(stage.fleet.clone(), Duration::from_secs(5));
+    let body = http_body_util::Full::from("said").map_err(|never| match never {}).boxed_unsync();
+    let sent = hyper::Request::builder().method("POST").body(body).unwrap();
+    let asked = tokio::spawn(async move { proxy.forward("far", "/", sent).await });
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!asked.is_finished(), "it is refused now, and tried again");
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"said") {
+        assert_ne!(tokio::io::AsyncReadExt::read_buf(&mut client, &mut read).await.unwrap(), 0);
+    }
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut client, answer).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap().status(), 204);
 }

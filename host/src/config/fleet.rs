@@ -35,7 +35,7 @@ pub struct FleetFile {
     pub restarts_max: u32,
     /// The time in which restarts are counted, in milliseconds. Default 600,000.
     pub restarts_window_ms: u64,
-    /// The wait before the second restart in a row, doubled with each that follows, in milliseconds. Default 250.
+    /// The wait before the second restart within the window, doubled with each that follows within it, in milliseconds. Default 250.
     pub backoff_first_ms: u64,
     /// The longest such wait, in milliseconds. Default 30,000.
     pub backoff_max_ms: u64,
@@ -72,7 +72,8 @@ pub struct FleetKernelFile {
     pub health_path: Option<String>,
     /// Kernels that must be healthy before it starts. Default: those that its kind needs.
     pub needs: Option<Vec<String>>,
-    /// Whether the fleet is down without it. Default: for message_bus, immutable_log and governance.
+    /// Whether the fleet is down without it. Default: for `message_bus`, `immutable_log` and
+    /// `governance`.
     pub required: Option<bool>,
     /// What its kind wants to know.
     pub settings: Value,
@@ -267,6 +268,7 @@ impl FleetFile {
         }
         for (name, kernel) in &self.kernels {
             super::check_id(name).map_err(|why| format!("fleet.kernels: {why}"))?;
+            shadows_nothing(name)?;
             kernel.validate(name)?;
         }
         self.plan().map(drop)
@@ -284,6 +286,27 @@ impl FleetFile {
             }
         }
     }
+}
+
+/// What the main API itself answers, by the first part of the path.
+const OWN_PATHS: [&str; 8] =
+    ["fleet", "health", "livez", "readyz", "metrics", "openapi.json", "kernel-ports", "network-healer"];
+
+/// Paths of a kernel begin with its name, with or without `_kernel` or `_service`: neither may be one that leads elsewhere.
+fn shadows_nothing(name: &str) -> Result<(), String> {
+    let short = ["_kernel", "_service"].into_iter().find_map(|ending| name.strip_suffix(ending));
+    let of_governance = |path: &str| crate::http::ROUTES.iter().any(|(_, route)| route.split('/').nth(1) == Some(path));
+    for path in [Some(name), short].into_iter().flatten() {
+        let whose = if OWN_PATHS.contains(&path) {
+            "the main API"
+        } else if of_governance(path) {
+            "governance"
+        } else {
+            continue;
+        };
+        return Err(format!("fleet.kernels.{name}: `/{path}` is a path of {whose}: give it another name"));
+    }
+    Ok(())
 }
 
 /// The port of `http://HOST:PORT`.
@@ -305,6 +328,11 @@ impl FleetKernelFile {
                     "{at} has a url, so it runs elsewhere: `kind`, `port` and `settings` mean nothing"
                 ));
             }
+        }
+        if self.required == Some(true) && self.enabled == Some(false) {
+            return Err(format!(
+                "{at} is required and not enabled, so the fleet would never be well: take one of them out"
+            ));
         }
         let path = self.health_path.as_deref();
         if path.is_some_and(|path| !path.starts_with('/')) {
@@ -346,6 +374,13 @@ mod tests {
         assert!(kind.contains("there is no kind `mine`; there are: "), "{kind}");
         assert!(refused("kernels: {mine: {kind: governance}}").contains("`tier` must be given"));
         assert!(refused("kernels: {librarian_kernel: {url: 'https://a'}}").contains("http://HOST:PORT"));
+        for (name, whose) in [("fleet", "the main API"), ("policy_service", "governance"), ("records", "governance")] {
+            let told = refused(&format!("kernels: {{{name}: {{kind: governance, tier: governance}}}}"));
+            assert!(told.contains(&format!("is a path of {whose}")), "{told}");
+        }
+        assert!(
+            refused("kernels: {crypto_kernel: {required: true, enabled: false}}").contains("required and not enabled")
+        );
         assert!(refused("failures_max: 0").contains("fleet.failures_max is 0"));
         assert!(refused("proxy_in_flight_max: 0").contains("fleet.proxy_in_flight_max is 0"));
         assert!(refused("first_port: 65530").contains("first_port"));

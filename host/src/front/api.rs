@@ -13,7 +13,6 @@ use axum::routing::get;
 use gavel_kinds::{Caller, Doors, Fault};
 
 /// All of it.
-#[must_use]
 pub fn router(front: Front) -> Router {
     let doors = doors().with_state(front.clone());
     let (own, paths) = doors.into_parts();

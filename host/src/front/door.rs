@@ -52,8 +52,13 @@ pub(super) async fn forward(State(front): State<Front>, request: Request) -> Res
     let version = std::mem::take(&mut head.version);
     tracing::trace!(?version, kernel, path, "passed on");
     let of_the_fleet = head.extensions.get::<Caller>().is_some_and(Caller::is_of_the_fleet);
-    let ours = inner.fleet.plan().find(&kernel).is_some_and(|component| component.place == Place::Process);
-    sign(&mut head.headers, peer, of_the_fleet, ours.then_some(inner.token.as_str()));
+    let knows_us = inner.fleet.plan().find(&kernel).is_some_and(|component| match component.place {
+        Place::Process => true,
+        // It has the file that names the token, as this one does.
+        Place::Elsewhere(_) => inner.token_is_shared,
+        Place::NotStarted => false,
+    });
+    sign(&mut head.headers, peer, of_the_fleet, knows_us.then_some(inner.token.as_str()));
     let body = body.map_err(Into::into).boxed_unsync();
     let response = match inner.proxy.forward(&kernel, &path, Request::from_parts(head, body)).await {
         Ok(response) => response.map(axum::body::Body::new).into_response(),
@@ -63,8 +68,9 @@ pub(super) async fn forward(State(front): State<Front>, request: Request) -> Res
     response
 }
 
-/// Say who passes this on and for whom, where the kernel is one of our processes (`token`). What a client says about that
-/// is taken out; and what runs elsewhere is not shown the fleet's token, by which one can do everything here.
+/// Say who passes this on and for whom, where the kernel knows the fleet's `token`: one of our processes, or one elsewhere with
+/// which the token is shared by a file. What a client says about that is taken out; and a token that was made up here, by
+/// which one can do everything here, is shown to nothing that runs elsewhere.
 fn sign(headers: &mut HeaderMap, peer: Option<IpAddr>, of_the_fleet: bool, token: Option<&str>) {
     headers.remove(FRONT_HEADER);
     headers.remove(PEER_HEADER);

@@ -97,10 +97,11 @@ async fn heal(State(front): State<Front>, caller: Caller, body: Bytes) -> Respon
         && port != entry.port
     {
         let why = format!("component '{name}' is on port {}, not on {port}: look again before you heal it", entry.port);
-        return told(StatusCode::CONFLICT, &why);
+        return told(StatusCode::UNPROCESSABLE_ENTITY, &why);
     }
     let severity = asked.severity.chars().take(SEVERITY_CHARS_MAX).collect();
-    let order = Order { issue: Issue::named(&asked.issue_type), severity, by: caller.name, action };
+    let (issue, by_operator) = (Issue::named(&asked.issue_type), !caller.is_of_the_fleet());
+    let order = Order { issue, severity, by: caller.name, by_operator, action };
     match front.heal(&name, order).await {
         Ok(healing) => Json(answer(&healing)).into_response(),
         Err(why) => refused(&why),

@@ -50,6 +50,8 @@ struct Inner {
     keys: Keys,
     /// What its parts show each other.
     token: String,
+    /// Whether kernels on other machines have it too.
+    token_is_shared: bool,
     logs: Arc<Logs>,
     reports: Arc<Reports>,
     counts: Counts,
@@ -88,9 +90,9 @@ impl Front {
         let folder = data.join("fleet");
         std::fs::create_dir_all(&folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let lock = lock(&folder)?;
-        let token = match file.fleet.token().map_err(anyhow::Error::msg)? {
-            Some(shared) => shared,
-            None => random_token()?,
+        let (token, token_is_shared) = match file.fleet.token().map_err(anyhow::Error::msg)? {
+            Some(shared) => (shared, true),
+            None => (random_token()?, false),
         };
         let door = format!("http://{}", inner_door.address);
         let logs = Arc::new(Logs::open(&folder.join("logs"), file.fleet.log_bytes_max)?);
@@ -118,6 +120,7 @@ impl Front {
             proxy,
             keys,
             token,
+            token_is_shared,
             logs,
             reports,
             counts,

@@ -9,10 +9,11 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
-use gavel_fleet::{HealError, Step};
+use gavel_fleet::{HealError, Step, Usage};
 use gavel_kinds::{ANY, Door, Doors, Fault, OPERATING, Params, SEEING};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -43,17 +44,22 @@ pub(super) fn doors(doors: Doors<Front>) -> Doors<Front> {
 async fn usage(State(front): State<Front>) -> Json<Value> {
     let entries = front.fleet().entries();
     let plan = front.fleet().plan();
+    let pids: Vec<u32> = entries.iter().filter_map(|entry| entry.pid).chain([std::process::id()]).collect();
+    let usages: BTreeMap<u32, Usage> = gavel_fleet::look_asked(move || {
+        pids.into_iter().filter_map(|pid| Some((pid, gavel_fleet::usage(pid)?))).collect()
+    })
+    .await;
     let kernels: Vec<Value> = entries
         .iter()
         .map(|entry| {
             let mut told = json!(entry);
             told["place"] = json!(plan.find(&entry.name).map(|component| component.place.name()));
-            used(&mut told, entry.pid);
+            used(&mut told, entry.pid.and_then(|pid| usages.get(&pid)));
             told
         })
         .collect();
     let mut main = json!({"pid": std::process::id()});
-    used(&mut main, Some(std::process::id()));
+    used(&mut main, usages.get(&std::process::id()));
     Json(json!({
         "status": super::health::overall(&entries),
         "version": env!("CARGO_PKG_VERSION"),
@@ -67,8 +73,7 @@ async fn usage(State(front): State<Front>) -> Json<Value> {
 }
 
 /// What a process uses, if there is one.
-fn used(told: &mut Value, pid: Option<u32>) {
-    let used = pid.and_then(gavel_fleet::usage);
+fn used(told: &mut Value, used: Option<&Usage>) {
     told["memory_bytes"] = json!(used.map(|used| used.memory_bytes));
     told["cpu_seconds"] = json!(used.map(|used| used.cpu_seconds));
 }

@@ -45,7 +45,7 @@ pub(super) fn told(status: StatusCode, message: &str) -> Response {
 pub(super) fn refused(why: &HealError) -> Response {
     let status = match why {
         HealError::Unknown(_) => StatusCode::NOT_FOUND,
-        HealError::Busy(_) | HealError::NotOurs { .. } => StatusCode::CONFLICT,
+        HealError::Busy(_) | HealError::GivenUp(_) | HealError::NotOurs { .. } => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     told(status, &why.to_string())

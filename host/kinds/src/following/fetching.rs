@@ -149,13 +149,7 @@ fn read(source: &Source, position: &Position, known: Option<u64>, answer: &str) 
 }
 
 /// How it is known that the history is not the one that was read before.
-fn other_history(
-    source: &Source,
-    position: &Position,
-    known: u64,
-    records: &[Record],
-    holds: u64,
-) -> Option<String> {
+fn other_history(source: &Source, position: &Position, known: u64, records: &[Record], holds: u64) -> Option<String> {
     let hash = position.hash.as_ref()?;
     let first = records.first();
     match (first, &source.origin) {

@@ -245,7 +245,10 @@ async fn records(
         told.asked += 1;
         let ledger = &told.ledgers[&id];
         let ((page, next), committed) = (page_of(ledger, from, limit), ledger.len());
-        format!("{{\"kernel_id\":\"{id}\",\"records\":[{}],\"next_index\":{next},\"committed\":{committed}}}", page.join(","))
+        format!(
+            "{{\"kernel_id\":\"{id}\",\"records\":[{}],\"next_index\":{next},\"committed\":{committed}}}",
+            page.join(",")
+        )
     })
 }
 
