@@ -5,8 +5,8 @@
 use futures_util::future::BoxFuture;
 use gavel_fleet::table::Tier;
 use gavel_fleet::{
-    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, ProxyError, Status,
-    Witness,
+    Body, Component, Fleet, Issue, Limits, News, Order, Parts, Place, Plan, Playbook, Program, Proxy, ProxyError,
+    Status, Witness,
 };
 use http_body_util::BodyExt;
 use std::collections::BTreeMap;
@@ -97,7 +97,12 @@ fn component(name: &str, port: u16, needs: &[&str]) -> Component {
 async fn boot(components: Vec<Component>, first_port: u16, script: &'static str) -> Stage {
     let folder = tempfile::tempdir().unwrap();
     let kept = Arc::new(Kept::default());
-    let limits = Limits { backoff_first: Duration::from_millis(1), restarts_max: 3, proxy_in_flight_max: 16, ..Limits::default() };
+    let limits = Limits {
+        backoff_first: Duration::from_millis(1),
+        restarts_max: 3,
+        proxy_in_flight_max: 16,
+        ..Limits::default()
+    };
     let program = move |_: &Component| Program {
         path: "python3".into(),
         args: vec!["-c".to_owned(), script.to_owned()],

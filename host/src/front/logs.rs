@@ -172,7 +172,10 @@ impl Sink for Files {
     }
 
     fn missing(&mut self, lines: u64) {
-        tracing::warn!(lines, "lines of kernels are missing in their logs: they came faster than they could be written");
+        tracing::warn!(
+            lines,
+            "lines of kernels are missing in their logs: they came faster than they could be written"
+        );
     }
 
     fn sync(&mut self) {
@@ -261,7 +264,8 @@ impl Logs {
 
     /// Wait until what was taken is written and synced, within limits: what nobody reads must not keep the fleet from ending.
     pub(super) fn flush(&self) {
-        let (files, output) = (self.files.settle(Task::Sync, END_PATIENCE), self.output.settle(Task::Sync, END_PATIENCE));
+        let (files, output) =
+            (self.files.settle(Task::Sync, END_PATIENCE), self.output.settle(Task::Sync, END_PATIENCE));
         if !files {
             tracing::warn!("the last lines of the kernels' logs could not be written in time");
         }

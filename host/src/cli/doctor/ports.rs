@@ -36,7 +36,8 @@ pub(super) fn processes(data: Option<&Path>, fleet: Option<&Holder>, findings: &
         Ok(known) => known,
         // It can be read, and does not hold what a fleet writes.
         Err(why) if why.kind() == std::io::ErrorKind::Other => {
-            let advice = "the next `gavel fleet up` sets it aside, and ends nothing of what it named: see that no kernel runs";
+            let advice =
+                "the next `gavel fleet up` sets it aside, and ends nothing of what it named: see that no kernel runs";
             findings.warning(AREA, format!("{}: {why}", file.display()), advice);
             return ours;
         }
