@@ -72,7 +72,8 @@ fn site(there: SocketAddr, key: &Key) -> Site {
 }
 
 fn up(site: &Site) -> Server {
-    let args = ["fleet", "up", "--config", path(&site.config()), "--data", path(&site.data())];
+    let (config, data) = (site.config(), site.data());
+    let args = ["fleet", "up", "--config", path(&config), "--data", path(&data)];
     Server::spawn(Gavel::new(args), site.clone())
 }
 
