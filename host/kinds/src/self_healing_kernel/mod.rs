@@ -315,7 +315,7 @@ async fn heal_one(
         let plan = healer.plan(&order.component, order.issue_type.as_deref(), &order.symptoms).await?;
         let healing = healer.begin(order.component, plan, by, order.force).await?;
         // Who asked may have gone.
-        drop(tell_id.send(healing.id));
+        let _ = tell_id.send(healing.id);
         healer.carry_out(healing, alone).await
     });
     // Before it is on record there is no id to answer with. If it never is, the task has ended and says why.
