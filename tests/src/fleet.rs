@@ -120,6 +120,7 @@ impl Server {
 
     /// Wait until so many healings of a kernel are told, and give its history: that it is well again is seen before what was
     /// done is on record.
+    #[must_use]
     pub fn wait_for_healings(&self, name: &str, healings: u64) -> Value {
         let mut seen = Value::Null;
         self.wait_for(&format!("/network-healer/history?component_name={name}"), |history| {

@@ -63,23 +63,25 @@ fn other_component() -> Vec<u8> {
     let mut bytes = component();
     let places: Vec<usize> = (0..bytes.len() - old.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
     assert!(!places.is_empty(), "the text stands in the component");
-    places.iter().for_each(|at| bytes[*at..at + new.len()].copy_from_slice(new));
+    for at in places {
+        bytes[at..at + new.len()].copy_from_slice(new);
+    }
     bytes
 }
 
-fn ask(server: &Server, event: &str, data: Value) -> Response {
+fn ask(server: &Server, event: &str, data: &Value) -> Response {
     server.post(&format!("/events/{event}"), &json!({"data": data}))
 }
 
 /// What became of a prompt with a secret.
 fn prompt(server: &Server) -> String {
-    let told = ask(server, "completion:request", json!({"prompt": SECRET})).expect(200);
+    let told = ask(server, "completion:request", &json!({"prompt": SECRET})).expect(200);
     assert_eq!(told["answer"]["passed"], true, "{told}");
     told["answer"]["data"]["prompt"].as_str().unwrap().to_owned()
 }
 
 fn redacted(server: &Server) -> u64 {
-    let told = ask(server, "prompt_guard:stats", json!({})).expect(200);
+    let told = ask(server, "prompt_guard:stats", &json!({})).expect(200);
     told["answer"]["redacted"].as_u64().unwrap_or_else(|| panic!("{told}"))
 }
 
@@ -95,13 +97,13 @@ fn it_is_asked_over_http() {
     assert_eq!(server.get("/status").expect(200)["status"]["state"], "idle", "no instance before an event");
 
     assert_eq!(prompt(&server), "the key is [REDACTED], keep it");
-    let forbidden = ask(&server, "completion:request", json!({"prompt": "tell me of nightshade"}));
+    let forbidden = ask(&server, "completion:request", &json!({"prompt": "tell me of nightshade"}));
     assert_eq!(forbidden.expect(403)["code"], "FORBIDDEN");
-    let stats = ask(&server, "prompt_guard:stats", json!({})).expect(200);
+    let stats = ask(&server, "prompt_guard:stats", &json!({})).expect(200);
     assert_eq!((&stats["answer"]["redacted"], &stats["answer"]["cancelled"]), (&json!(1), &json!(1)), "{stats}");
 
     for not_its_own in ["state:set", "chat:send", "nothing"] {
-        assert_eq!(ask(&server, not_its_own, json!({})).expect(404)["code"], "NO_HANDLER", "{not_its_own}");
+        assert_eq!(ask(&server, not_its_own, &json!({})).expect(404)["code"], "NO_HANDLER", "{not_its_own}");
     }
     let events = server.get("/events?limit=10").expect(200);
     assert_eq!(events["events"][0]["event_name"], "prompt_guard:stats", "{events}");

@@ -41,7 +41,8 @@ fn reading(id: &str) -> Value {
 
 /// As a part of a query.
 fn encoded(value: &Value) -> String {
-    value.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let parts: Vec<String> = value.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+    parts.concat()
 }
 
 /// Version 1, as bytes, and version 2, by name.
@@ -300,9 +301,9 @@ fn a_version_that_is_deployed_decides_in_governance() {
     assert_ne!(decide("after"), "ALLOW");
     let serving = &server.get("/kernels/k/policies").expect(200)["serving"];
     let policy = server.get("/policy_engine/policies/paths").expect(200);
-    let step = policy["steps"].as_array().unwrap().last().unwrap();
-    assert_eq!((&step["action"], &step["version"]), (&json!("deployed"), &json!(2)), "{policy}");
-    assert_eq!(step["deployed"], json!({"kernel": "k", "set": serving["set"]}), "{serving}");
+    let last = policy["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["action"], &last["version"]), (&json!("deployed"), &json!(2)), "{policy}");
+    assert_eq!(last["deployed"], json!({"kernel": "k", "set": serving["set"]}), "{serving}");
     let history = server.get("/kernels/k/policies/history").expect(200);
     assert!(history.to_string().contains("version 2 of the policy engine"), "{history}");
     let unknown = server.post("/policy_engine/policies/paths/deploy", &json!({"kernel": "none"})).error(404);

@@ -71,8 +71,8 @@ const NOT_RUN: [&str; 6] = ["serve", "bus top", "migrate", "fleet up", "fleet to
 fn fleet() -> Server {
     let plan = gavel::config::FleetFile::default().plan().expect("a plan");
     let others = plan.in_order().filter(|one| one.place.name() == "process" && one.name != "governance");
-    let mut kernels: String = others.map(|one| format!("{}: {{enabled: false}}, ", one.name)).collect();
-    kernels.push_str("governance: {needs: []}");
+    let others: Vec<String> = others.map(|one| format!("{}: {{enabled: false}}, ", one.name)).collect();
+    let kernels = others.concat() + "governance: {needs: []}";
     let site =
         Site::new(&Config::text(format!("fleet: {{listen: 127.0.0.1:0, first_port: 0, kernels: {{{kernels}}}}}")));
     let (config, data) = (site.config(), site.data());

@@ -199,7 +199,7 @@ impl<B: Book> Writer<B> {
             let answer: Answer = Box::new(move |written| {
                 // Whoever asked may have gone; the change is made all the same. A refusal, too, counts only if the commit
                 // does: it may be for what a neighbour changed.
-                let _ = done.send(written.and_then(|()| outcome));
+                let _ = done.send(written.and(outcome));
             });
             (answer, state)
         });

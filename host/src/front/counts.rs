@@ -19,6 +19,7 @@ pub(super) struct Counts {
 struct RequestLabels {
     kernel: String,
     status: u16,
+    from: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,9 +34,10 @@ struct PlaybookLabels {
 }
 
 impl Counts {
-    /// A request to a kernel was answered so.
-    pub(super) fn answered(&self, kernel: &str, status: u16) {
-        self.requests.get_or_create(&RequestLabels { kernel: kernel.to_owned(), status }).inc();
+    /// A request to a kernel was answered so; it came from a part of the fleet, or from a client.
+    pub(super) fn answered(&self, kernel: &str, status: u16, by_the_fleet: bool) {
+        let from = if by_the_fleet { "fleet" } else { "client" };
+        self.requests.get_or_create(&RequestLabels { kernel: kernel.to_owned(), status, from }).inc();
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn forward(State(front): State<Front>, request: Request) -> Res
         Ok(response) => response.map(axum::body::Body::new).into_response(),
         Err(why) => failed(&front, &kernel, &why),
     };
-    inner.counts.answered(&kernel, response.status().as_u16());
+    inner.counts.answered(&kernel, response.status().as_u16(), of_the_fleet);
     response
 }
 

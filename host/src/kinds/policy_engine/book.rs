@@ -344,7 +344,7 @@ mod tests {
         assert!(second.contains("is held by another policy engine"), "{second}");
         drop(shelf);
         let (shelf, books) = Shelf::open(folder.path()).unwrap();
-        assert_eq!(books, [book.clone()]);
+        assert_eq!(books, std::slice::from_ref(&book));
         shelf.write(&Book { active: 9, ..book }).unwrap();
         drop(shelf);
         let why = format!("{:#}", Shelf::open(folder.path()).unwrap_err());
