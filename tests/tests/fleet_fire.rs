@@ -412,7 +412,9 @@ fn a_full_disk_of_the_fleet_is_told_and_stops_no_kernel() {
         Ok(volume) => volume,
         Err(why) => return eprintln!("NOT TESTED: a full disk, because this machine gives no such file system: {why}"),
     };
-    let site = alone(json!({"restarts_max": 10, "backoff_first_ms": 1}));
+    // Somebody must be there who would take what is recorded, else nothing is.
+    let kernels = json!({"governance": governance(), "alert_service": {"url": "http://127.0.0.1:1"}});
+    let site = Site::new(&config(kernels, json!({"restarts_max": 10, "backoff_first_ms": 1})));
     std::fs::create_dir_all(site.data()).unwrap();
     std::os::unix::fs::symlink(volume.path(), site.data().join("fleet")).unwrap();
     let server = site.fleet();

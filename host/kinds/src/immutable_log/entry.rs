@@ -180,16 +180,17 @@ mod tests {
 
     #[test]
     fn what_the_fleet_did_only_the_fleet_says() {
-        for (kind, name, status) in [
-            ("healing", "guardian", None),
-            ("given_up", "kernel:self_healing_kernel", None),
-            ("healing", "ops", Some(403)),
-            ("given_up", "anyone", Some(403)),
-            ("note", "ops", None),
+        for (kind, caller, status) in [
+            ("healing", Caller::of_the_fleet("guardian"), None),
+            ("given_up", Caller::of_the_fleet("kernel:self_healing_kernel"), None),
+            // A name is no proof.
+            ("healing", Caller::trusted("guardian"), Some(403)),
+            ("given_up", Caller::trusted("anyone"), Some(403)),
+            ("note", Caller::trusted("ops"), None),
         ] {
             let entry = Entry { kind: kind.to_owned(), data: Value::Null, key: None };
-            let refused = entry.may_be_of(&Caller::trusted(name)).err().map(|fault| fault.status.as_u16());
-            assert_eq!(refused, status, "{kind} of {name}");
+            let refused = entry.may_be_of(&caller).err().map(|fault| fault.status.as_u16());
+            assert_eq!(refused, status, "{kind} of {}", caller.name);
         }
     }
 

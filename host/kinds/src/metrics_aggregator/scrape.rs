@@ -103,8 +103,10 @@ impl Aggregator {
         let harvest = self.harvest(found, &mut before, &mut asked, row_ms);
         let told = json!({"at_ms": now_ms, "targets": asked});
         self.counts.after_scrape(&asked, self.catalogue().len());
+        let kept = self.keep(harvest, &mut before).await;
+        // Told as scraped only when it is on disk.
         *self.targets() = asked;
-        self.keep(harvest, &mut before).await?;
+        kept?;
         drop(before);
         self.watch_objectives(now_ms).await?;
         Ok(told)

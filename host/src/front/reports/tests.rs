@@ -1,3 +1,5 @@
+//! What reports promise: each at each of its places, in order, whatever else is down, and never twice anew.
+
 use super::*;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
