@@ -49,8 +49,7 @@ pub(super) async fn forward(State(front): State<Front>, request: Request) -> Res
     let (kernel, path) = destination(inner.fleet.plan(), request.uri());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let (mut head, body) = request.into_parts();
-    let version = std::mem::take(&mut head.version);
-    tracing::trace!(?version, kernel, path, "passed on");
+    tracing::trace!(kernel, path, "passed on");
     let of_the_fleet = head.extensions.get::<Caller>().is_some_and(Caller::is_of_the_fleet);
     let knows_us = inner.fleet.plan().find(&kernel).is_some_and(|component| match component.place {
         Place::Process => true,
