@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+/// A life that takes longer waits for what never comes.
+const LIFE_MAX: Duration = Duration::from_mins(5);
+
 /// Run this in a runtime of its own, and end all that it began, as a kill does.
 pub(crate) fn live<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(work)
+    runtime.block_on(async { tokio::time::timeout(LIFE_MAX, work).await.expect("it waits for what never comes") })
 }
 
 /// A clock that a test moves.
