@@ -7,7 +7,7 @@
 //!   of x and y, or of dy and dx, and, where the seed computes, of its weights times alpha (times dy's greatest), for its
 //!   biases are added too. So small values and large ones are judged alike, and where a sum cancels it is judged by what
 //!   it is the sum of;
-//! - of gradients: likewise in one seed's weights;
+//! - of gradients: likewise in one seed's weights, where what is added up are the gradients of the rows;
 //! - of telemetry: each statistic against the same statistic, in f64, of the very y that the backend gave, so that this
 //!   does not count the error of y again. Mean, minimum and maximum are relative to the greatest magnitude in the chunk,
 //!   variance to itself; the shares, the correlation and the drift, being of order 1, are taken as they are.
@@ -17,7 +17,7 @@ mod harness;
 use crate::backend::{Backend, Changed, View};
 use crate::blueprint::{Blueprint, Function};
 use crate::chunks::Chunks;
-use crate::reference;
+use crate::reference::{self, Backward};
 use crate::state::{Lifecycle, SeedState};
 use crate::telemetry::{SeedTelemetry, Telemetry};
 pub use harness::{Hard, agrees, changes_agree, hard};
@@ -287,11 +287,11 @@ impl Sample {
         if let Some(at) = (0..y.len()).find(|&at| y[at].to_bits() != plain[at].to_bits()) {
             return Err(format!("y[{at}] is {:e} with telemetry and {:e} without", y[at], plain[at]));
         }
-        let (right_dx, right_gradients) = reference::backward(&self.view(), &self.x, self.rows, &self.dy);
+        let right = reference::backward(&self.view(), &self.x, self.rows, &self.dy);
         Ok(Errors {
             y: self.off(&y, &reference::forward(&self.view(), &self.x, self.rows)),
-            dx: self.off_beside(&dx, &right_dx, &self.dy, true),
-            gradients: gradients_off(&gradients, &right_gradients)?,
+            dx: self.off_beside(&dx, &right.dx, &self.dy, true),
+            gradients: gradients_off(&gradients, &right)?,
             telemetry: self.telemetry_off(&y, &telemetry)?,
         })
     }
@@ -379,16 +379,17 @@ fn seed_off(right: &SeedTelemetry, found: &SeedTelemetry) -> f64 {
     )
 }
 
-fn gradients_off(found: &[Vec<f32>], right: &[Vec<f64>]) -> Result<f64, String> {
-    if found.len() != right.len() {
-        return Err(format!("gradients of {} seeds where the layer has {}", found.len(), right.len()));
+fn gradients_off(found: &[Vec<f32>], right: &Backward) -> Result<f64, String> {
+    if found.len() != right.gradients.len() {
+        return Err(format!("gradients of {} seeds where the layer has {}", found.len(), right.gradients.len()));
     }
     let mut worst = 0.0;
-    for (seed, (found, right)) in found.iter().zip(right).enumerate() {
+    for (seed, (found, magnitudes)) in found.iter().zip(&right.magnitudes).enumerate() {
+        let right = &right.gradients[seed];
         if found.len() != right.len() {
             return Err(format!("seed {seed} has {} gradients where {} are due", found.len(), right.len()));
         }
-        let scale = right.iter().map(|value| value.abs()).fold(1e-3, f64::max);
+        let scale = magnitudes.iter().copied().fold(1e-3, f64::max);
         worst = greatest(
             [worst, greatest(found.iter().zip(right).map(|(a, b)| (f64::from(*a) - b).abs() / scale))].into_iter(),
         );

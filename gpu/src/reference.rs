@@ -31,34 +31,51 @@ pub fn forward(layer: &View<'_>, x: &[f32], rows: usize) -> Vec<f64> {
     y
 }
 
+/// Gradients of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backward {
+    /// Of the input, rows × width.
+    pub dx: Vec<f64>,
+    /// Of the weights, by seed; none for a seed that does not learn.
+    pub gradients: Vec<Vec<f64>>,
+    /// Of the same weights, the sum over the rows of the magnitudes of what the gradient is the sum of.
+    pub magnitudes: Vec<Vec<f64>>,
+}
+
 /// Gradients for the gradient `dy` of the output: of the input, and of the weights of the seeds that learn.
 ///
 /// # Panics
 /// If x or dy has not that many rows of the layer's width.
 #[must_use]
-pub fn backward(layer: &View<'_>, x: &[f32], rows: usize, dy: &[f32]) -> (Vec<f64>, Vec<Vec<f64>>) {
+pub fn backward(layer: &View<'_>, x: &[f32], rows: usize, dy: &[f32]) -> Backward {
     let width = layer.chunks.width();
     assert!(x.len() == rows * width && dy.len() == x.len(), "x and dy are rows × width");
     let mut dx: Vec<f64> = dy.iter().map(|&value| f64::from(value)).collect();
     let mut gradients = vec![Vec::new(); layer.chunks.seeds()];
-    for (seed, gradients) in gradients.iter_mut().enumerate() {
+    let mut magnitudes = gradients.clone();
+    for seed in 0..layer.chunks.seeds() {
         let Some(blueprint) = layer.computing(seed) else { continue };
         let (weights, range) = (wide(&layer.weights[seed]), layer.chunks.range(seed));
-        let mut sum = vec![0.0; weights.len()];
+        let (mut sum, mut magnitude) = (vec![0.0; weights.len()], vec![0.0; weights.len()]);
         for row in 0..rows {
             let at = row * width + range.start..row * width + range.end;
             let input = wide(&x[at.clone()]);
             let df: Vec<f64> = dy[at.clone()].iter().map(|&g| f64::from(layer.alpha[seed]) * f64::from(g)).collect();
-            let through = differentiate(blueprint.function, &weights, &input, &df, &mut sum);
+            let mut terms = vec![0.0; weights.len()];
+            let through = differentiate(blueprint.function, &weights, &input, &df, &mut terms);
+            for (at, term) in terms.into_iter().enumerate() {
+                sum[at] += term;
+                magnitude[at] += term.abs();
+            }
             for (dx, through) in dx[at].iter_mut().zip(through) {
                 *dx += through;
             }
         }
         if layer.learns(seed) {
-            *gradients = sum;
+            (gradients[seed], magnitudes[seed]) = (sum, magnitude);
         }
     }
-    (dx, gradients)
+    Backward { dx, gradients, magnitudes }
 }
 
 /// The statistics of y for each seed.

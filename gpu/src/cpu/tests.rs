@@ -53,9 +53,10 @@ proptest! {
         // Where a relu's input is within rounding of zero, its gradient may go the other way: not counted here.
         let relu = matches!(case.mix, Mix::Share(_, Function::Mlp) | Mix::Stages);
         let errors = if relu { Errors { dx: 0.0, gradients: 0.0, ..errors } } else { errors };
-        // Wider than in the chosen cases: gradients that are sums over many rows may cancel, of large inputs more so.
+        // Wider than in the chosen cases: in 4,000 of these, dx was off by 2e-5 and, of large inputs, whose hidden values
+        // are sums that cancel, 1e-4; gradients by 3e-6 and 6e-5.
         let far = if offset == 0.0 { 1.0 } else { 10.0 };
-        let limits = Errors { dx: 5e-5 * far, gradients: 1e-4 * far, ..Errors::LIMITS };
+        let limits = Errors { dx: 5e-5 * far, gradients: Errors::LIMITS.gradients * far, ..Errors::LIMITS };
         prop_assert!(errors.within(&limits).is_ok(), "{errors:?}");
     }
 }

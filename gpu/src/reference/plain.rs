@@ -109,7 +109,7 @@ impl Backend for Plain {
         for (name, length) in [("x", x.len()), ("dy", dy.len()), ("dx", dx.len())] {
             check_length(name, length, rows, held.chunks.width())?;
         }
-        let (exact, sums) = super::backward(&held.view(), x, rows, dy);
+        let super::Backward { dx: exact, gradients: sums, .. } = super::backward(&held.view(), x, rows, dy);
         narrow(&exact, dx);
         gradients.clear();
         for sum in sums {

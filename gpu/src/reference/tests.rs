@@ -97,7 +97,7 @@ fn gradients_of_every_function_agree_with_finite_differences() {
     let mut checked = 0;
     for random_seed in 0..3 {
         let mut case = Case::new(random_seed);
-        let (dx, gradients) = backward(&case.view(), &case.x, ROWS, &case.dy);
+        let Backward { dx, gradients, .. } = backward(&case.view(), &case.x, ROWS, &case.dy);
         let mut check = |(expected, bend): (f64, f64), found: f64, what: &str| {
             checked += 1;
             // Across a ReLU's bend the two halves differ, and only what lies between their slopes can be asked for.
