@@ -438,6 +438,44 @@ fn a_full_disk_of_the_fleet_is_told_and_stops_no_kernel() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "what was not tested must be seen")]
+fn who_cannot_write_is_restarted_when_there_is_room_and_not_before() {
+    let volume = match Volume::in_memory(64 << 20) {
+        Ok(volume) => volume,
+        Err(why) => return eprintln!("NOT TESTED: a full disk, because this machine gives no such file system: {why}"),
+    };
+    let settings = json!({
+        "check_every_ms": 20, "check_timeout_ms": 10_000, "failures_max": 2, "restarts_max": 2, "backoff_first_ms": 1,
+        "disk_free_bytes_min": 8 << 20,
+    });
+    let kernels = json!({"governance": governance(), "immutable_log": {}, "message_bus": {}, "telemetry_service": {}});
+    let site = Site::new(&config(kernels, settings));
+    site.keep_data_on(&volume);
+    let server = site.fleet();
+    let publish = |text: &str| server.post("/message_bus/topics/t/messages", &json!({"event": "e", "data": text.repeat(1_000)}));
+    assert_eq!((server.submit(&intent("before"))["decision"].as_str(), publish("before").status), (Some("ALLOW"), 200));
+    let before = server.kernel("governance");
+    volume.fill(0);
+    until("the ledger feels it", || server.post("/submit", &intent("full")).status == 503);
+    until("the topics feel it", || publish("full").status >= 500);
+    for name in ["governance", "message_bus"] {
+        let waits = |entry: &Value| entry["detail"].as_str().unwrap().contains("it is restarted when there is room");
+        let entry = server.wait_for_kernel(name, |entry| waits(entry) && entry["failures"].as_u64() > Some(10));
+        assert_eq!((&entry["status"], &entry["restarts"]), (&json!("unhealthy"), &json!(0)), "{entry}");
+        assert!(entry["detail"].as_str().unwrap().contains("KiB left, less than 8192 KiB"), "{entry}");
+    }
+    assert_eq!(server.kernel("governance")["pid"], before["pid"]);
+    assert!(server.entries() >= 1, "what it has is still shown");
+    assert_eq!(server.kernel("telemetry_service")["status"], "healthy", "who writes nothing is well");
+
+    volume.free();
+    let after = server.wait_for_successor("governance", pid_of(&before));
+    assert_eq!(after["restarts"], 1, "{after}");
+    server.wait_for_kernel("message_bus", |entry| entry["status"] == "healthy");
+    assert_eq!((server.submit(&intent("after"))["decision"].as_str(), publish("after").status), (Some("ALLOW"), 200));
+}
+
+#[test]
 fn requests_wait_for_a_kernel_that_is_being_started_again() {
     let server = alone(json!({})).fleet();
     let pid = server.signal_kernel("governance", Signal::KILL);

@@ -8,6 +8,7 @@ use crate::plan::{Component, Place, Plan};
 use crate::probe::{Health, Probe};
 use crate::process::{Lines, Process, Program};
 use crate::registry::{Entry, Status};
+use crate::room::Room;
 use crate::unit::{Route, Unit};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
@@ -47,7 +48,7 @@ pub struct Parts {
     pub lines: Lines,
     /// Records what happens.
     pub witness: Arc<dyn Witness>,
-    /// The file that names its processes, in the folder that is this fleet's alone.
+    /// The file that names its processes, in the folder that is this fleet's alone, on the disk on which its components write.
     pub processes_file: PathBuf,
 }
 
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) units: BTreeMap<String, Arc<Unit>>,
     pub(crate) ours: Ours,
     pub(crate) probe: Probe,
+    pub(crate) room: Room,
     pub(crate) witness: Arc<dyn Witness>,
     pub(crate) history: Mutex<VecDeque<Arc<Healing>>>,
     /// Whether the fleet is going down, for good.
@@ -91,6 +93,10 @@ impl Fleet {
             units: units.collect(),
             ours: Ours::open(&processes_file)?,
             probe: Probe::default(),
+            room: Room {
+                folder: processes_file.parent().unwrap_or(&processes_file).to_owned(),
+                free_bytes_min: plan.limits.disk_free_bytes_min,
+            },
             history: Mutex::default(),
             stopping: watch::Sender::new(false),
             plan,
@@ -411,7 +417,7 @@ impl Fleet {
             self.tell_status(unit, Status::Healthy, "").await;
             unit.lead_home();
         } else {
-            let detail = format!("{health} ({failures} checks in a row)");
+            let detail = unit.with_lack(format!("{health} ({failures} checks in a row)"));
             // Nobody here brings it back, so nobody waits for it: requests are refused until a check finds it again.
             let is_lost = matches!(health, Health::Silent(_)) && failures >= self.inner.plan.limits.failures_max;
             if is_lost && matches!(unit.component.place, Place::Elsewhere(_)) {

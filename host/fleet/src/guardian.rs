@@ -9,6 +9,7 @@ use crate::plan::Place;
 use crate::probe::Health;
 use crate::process::Process;
 use crate::registry::{Entry, Status};
+use crate::room::LOOK_EVERY;
 use crate::unit::Unit;
 use jiff::Timestamp;
 use std::process::ExitStatus;
@@ -184,7 +185,17 @@ impl Fleet {
             return;
         }
         let mut order = Order::of_guardian(issue);
+        let mut tried = false;
         while !unit.let_go() && !self.is_stopping() {
+            // Who has no process is started once all the same: it may still be able to show what it has.
+            if (tried || unit.process().is_some())
+                && let Some(lack) = self.inner.room.lack()
+            {
+                self.wait_for_room(unit, lack).await;
+                tried = false;
+                continue;
+            }
+            tried = true;
             let limits = &self.inner.plan.limits;
             match unit.spend_restart(limits.restarts_max, limits.restarts_window) {
                 Ok(before) => tokio::time::sleep(backoff(before, limits.backoff_first, limits.backoff_max)).await,
@@ -203,6 +214,28 @@ impl Fleet {
             let healing = self.heal_alone(unit, order.clone()).await;
             order.issue = what_is_left(&healing);
         }
+    }
+
+    /// Wait until there is room on the disk, it is well by itself, or somebody else saw to it. Costs nothing of its budget.
+    async fn wait_for_room(&self, unit: &Arc<Unit>, lack: String) {
+        {
+            let _busy = unit.busy.lock().await;
+            if !unit.is_to_be_healed() {
+                return;
+            }
+            tracing::error!(kernel = unit.component.name, "{lack}: it is restarted when there is room");
+            unit.wait_for(Some(lack));
+            unit.set_status(Status::Unhealthy, unit.with_lack(unit.entry().detail));
+            self.tell(unit).await;
+        }
+        let mut stopping = self.inner.stopping.subscribe();
+        while unit.is_to_be_healed() && !self.is_stopping() && self.inner.room.lack().is_some() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = stopping.changed() => {}
+            }
+        }
+        unit.wait_for(None);
     }
 
     async fn give_up(&self, unit: &Arc<Unit>, detail: &str) {

@@ -27,6 +27,7 @@ mod probe;
 mod process;
 mod proxy;
 mod registry;
+mod room;
 pub mod table;
 mod unit;
 

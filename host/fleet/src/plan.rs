@@ -91,6 +91,9 @@ pub struct Limits {
     pub backoff_first: Duration,
     /// The longest such wait. Default 30 s.
     pub backoff_max: Duration,
+    /// Bytes that must be free on the disk before a component that runs and is not well is restarted: without them no
+    /// restart helps. Default 32 MiB; 0 restarts always.
+    pub disk_free_bytes_min: u64,
     /// How long a request may wait for its kernel's answer to begin. Default 30 s.
     pub proxy_timeout: Duration,
     /// Requests that may wait for one component's answer to begin; more are refused at once. Default 1,024.
@@ -111,6 +114,7 @@ impl Default for Limits {
             restarts_window: Duration::from_mins(10),
             backoff_first: Duration::from_millis(250),
             backoff_max: Duration::from_secs(30),
+            disk_free_bytes_min: 32 << 20,
             proxy_timeout: Duration::from_secs(30),
             proxy_in_flight_max: 1_024,
             history_max: 1_000,

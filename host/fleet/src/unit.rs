@@ -65,6 +65,8 @@ struct State {
     life: u64,
     /// Whether Guardian is at it already.
     tended: bool,
+    /// What it must have before a restart can help.
+    lack: Option<String>,
 }
 
 /// Why a port cannot be had.
@@ -114,7 +116,7 @@ impl Unit {
             detail: String::new(),
         };
         let (listener, process, restarts) = (None, None, VecDeque::new());
-        let state = State { entry, listener, process, wanted: false, restarts, life: 0, tended: false };
+        let state = State { entry, listener, process, wanted: false, restarts, life: 0, tended: false, lack: None };
         let unit = Self {
             busy: tokio::sync::Mutex::new(()),
             on_their_way: Arc::default(),
@@ -315,6 +317,19 @@ impl Unit {
         let mut state = self.state();
         state.tended = state.is_to_be_healed();
         !state.tended
+    }
+
+    /// Wait for this before a restart is tried; for nothing any more.
+    pub(crate) fn wait_for(&self, lack: Option<String>) {
+        self.state().lack = lack;
+    }
+
+    /// What is wrong with it, and before that what it waits for.
+    pub(crate) fn with_lack(&self, detail: String) -> String {
+        match &self.state().lack {
+            Some(lack) => format!("{lack}: it is restarted when there is room; {detail}"),
+            None => detail,
+        }
     }
 
     /// Forget failures and restarts. Says whether it had failed for good.

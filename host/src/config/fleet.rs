@@ -39,6 +39,8 @@ pub struct FleetFile {
     pub backoff_first_ms: u64,
     /// The longest such wait, in milliseconds. Default 30,000.
     pub backoff_max_ms: u64,
+    /// Bytes that must be free on the disk of the data folder before a kernel that is not well is restarted. Default 32 MiB.
+    pub disk_free_bytes_min: u64,
     /// How long a request waits for its kernel's answer to begin, in milliseconds. Default 30,000.
     pub proxy_timeout_ms: u64,
     /// Requests that may wait for one kernel's answer to begin; more are refused at once. Default 1,024.
@@ -107,6 +109,7 @@ impl Default for FleetFile {
             restarts_window_ms: 600_000,
             backoff_first_ms: 250,
             backoff_max_ms: 30_000,
+            disk_free_bytes_min: 32 << 20,
             proxy_timeout_ms: 30_000,
             proxy_in_flight_max: 1_024,
             history_max: 1_000,
@@ -232,6 +235,7 @@ impl FleetFile {
             restarts_window: Duration::from_millis(self.restarts_window_ms),
             backoff_first: Duration::from_millis(self.backoff_first_ms),
             backoff_max: Duration::from_millis(self.backoff_max_ms),
+            disk_free_bytes_min: self.disk_free_bytes_min,
             proxy_timeout: Duration::from_millis(self.proxy_timeout_ms),
             proxy_in_flight_max: self.proxy_in_flight_max,
             history_max: self.history_max,
