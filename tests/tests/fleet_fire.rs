@@ -452,7 +452,8 @@ fn who_cannot_write_is_restarted_when_there_is_room_and_not_before() {
     let site = Site::new(&config(kernels, settings));
     site.keep_data_on(&volume);
     let server = site.fleet();
-    let publish = |text: &str| server.post("/message_bus/topics/t/messages", &json!({"event": "e", "data": text.repeat(1_000)}));
+    let publish =
+        |text: &str| server.post("/message_bus/topics/t/messages", &json!({"event": "e", "data": text.repeat(1_000)}));
     assert_eq!((server.submit(&intent("before"))["decision"].as_str(), publish("before").status), (Some("ALLOW"), 200));
     let before = server.kernel("governance");
     volume.fill(0);
