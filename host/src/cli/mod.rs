@@ -40,6 +40,7 @@ mod rotate;
 mod serve;
 mod smoke;
 mod submit;
+mod top;
 mod upkeep;
 mod validate;
 mod verify;

@@ -1,19 +1,15 @@
 //! `gavel bus top`: the plugins of the bus, live.
 
-mod draw;
-mod live;
 mod sample;
 
 pub(super) use sample::{Plugin, bytes, duration};
 
-use super::reach::Where;
+use super::reach::{Way, Where};
 use crate::cli::Outcome;
-use crate::cli::output::{line, print_json};
+use crate::cli::top::{self, Looks, PATIENCE_SECONDS, Source};
 use anyhow::Result;
 use clap::ValueEnum;
 use sample::{Sample, View};
-use std::io::IsTerminal;
-use std::time::Duration;
 
 /// Show the plugins of the bus and what they do, again and again.
 ///
@@ -28,18 +24,11 @@ use std::time::Duration;
   gavel bus top --once --json
   gavel bus top --batch 60 --interval 1 > minute.txt")]
 pub(super) struct Args {
-    /// Seconds from one look to the next.
-    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = interval)]
-    interval: f64,
+    #[command(flatten)]
+    looks: Looks,
     /// By which column to sort.
     #[arg(long, value_enum, default_value_t = Sort::Rate)]
     sort: Sort,
-    /// Print one table, and end.
-    #[arg(long, conflicts_with = "batch")]
-    once: bool,
-    /// Print so many tables, and end.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    batch: Option<u64>,
     #[command(flatten)]
     at: Where,
 }
@@ -65,46 +54,33 @@ pub(super) enum Sort {
     Memory,
 }
 
-/// Seconds that a look at a server may take before it counts as gone.
-const PATIENCE_SECONDS: u64 = 5;
-
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    let tables = if args.once { Some(1) } else { args.batch };
-    let plain = as_json || !std::io::stdout().is_terminal();
-    match tables.or(plain.then_some(1)) {
-        Some(tables) => batch(args, tables, as_json)?,
-        None => live::run(&args.at.with_patience(PATIENCE_SECONDS), args.interval(), args.sort)?,
-    }
+    let at = if args.looks.are_live(as_json) { args.at.with_patience(PATIENCE_SECONDS) } else { args.at.clone() };
+    top::run(Bus { at, way: None, before: None }, &args.looks, args.sort, as_json)?;
     Ok(Outcome::Yes)
 }
 
-impl Args {
-    fn interval(&self) -> Duration {
-        Duration::from_secs_f64(self.interval)
-    }
+/// The bus of a server.
+struct Bus {
+    at: Where,
+    /// The way there; none before the first look and after one that failed.
+    way: Option<Way>,
+    before: Option<Sample>,
 }
 
-fn interval(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
-    if (0.1..=3_600.0).contains(&seconds) { Ok(seconds) } else { Err(format!("{seconds} s: give 0.1 to 3600")) }
-}
+impl Source for Bus {
+    type View = View;
 
-fn batch(args: &Args, tables: u64, as_json: bool) -> Result<()> {
-    let mut way = args.at.open()?;
-    let mut before: Option<Sample> = None;
-    for number in 0..tables {
-        if number > 0 {
-            std::thread::sleep(args.interval());
-        }
-        let now = Sample::take(&mut way)?;
-        let mut view = View::between(before.as_ref(), &now);
-        view.sort(args.sort, false);
-        match (as_json, tables) {
-            (true, 1) => print_json(&view)?,
-            (true, _) => line(&serde_json::to_string(&view)?)?,
-            (false, _) => line(&view.text())?,
-        }
-        before = Some(now);
+    const FIRST_LOOK_IS_BARE: bool = false;
+
+    fn look(&mut self) -> Result<View> {
+        let way = match &mut self.way {
+            Some(way) => way,
+            None => self.way.insert(self.at.open()?),
+        };
+        let now = Sample::take(way).inspect_err(|_| self.way = None)?;
+        let view = View::between(self.before.as_ref(), &now);
+        self.before = Some(now);
+        Ok(view)
     }
-    Ok(())
 }

@@ -3,12 +3,12 @@
 use super::super::reach::Way;
 use super::Sort;
 use crate::cli::output::shown;
+use crate::cli::top::{self, Column, Tone};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// One plugin, at one moment.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -127,9 +127,25 @@ impl View {
             plugins: now.plugins.iter().map(row).collect(),
         }
     }
+}
 
-    /// Sort by a column; equals by name.
-    pub(super) fn sort(&mut self, by: Sort, reverse: bool) {
+impl top::View for View {
+    type Sort = Sort;
+
+    const COLUMNS: &'static [Column<Sort>] = &[
+        Column { name: "PLUGIN", width: 24, sort: Some(Sort::Name) },
+        Column { name: "STATE", width: 13, sort: None },
+        Column { name: "EVENTS/S", width: 9, sort: Some(Sort::Rate) },
+        Column { name: "P50", width: 9, sort: Some(Sort::P50) },
+        Column { name: "P95", width: 9, sort: Some(Sort::P95) },
+        Column { name: "P99", width: 9, sort: Some(Sort::P99) },
+        Column { name: "ERRORS", width: 8, sort: Some(Sort::Errors) },
+        Column { name: "QUEUE", width: 7, sort: Some(Sort::Queue) },
+        Column { name: "MEMORY", width: 9, sort: Some(Sort::Memory) },
+    ];
+
+    /// Equals by name.
+    fn sort(&mut self, by: Sort, reverse: bool) {
         let greater = |a: f64, b: f64| b.total_cmp(&a);
         self.plugins.sort_by(|a, b| {
             let order = match by {
@@ -147,8 +163,7 @@ impl View {
         });
     }
 
-    /// The two lines above the table.
-    pub(super) fn header(&self) -> [String; 2] {
+    fn header(&self) -> [String; 2] {
         [
             format!(
                 "gavel bus  up {}  {} events/s  {} events",
@@ -166,27 +181,14 @@ impl View {
         ]
     }
 
-    /// As a table of text.
-    pub(super) fn text(&self) -> String {
-        let mut text = self.header().join("\n");
-        for cells in std::iter::once(COLUMNS.map(str::to_owned)).chain(self.plugins.iter().map(Row::cells)) {
-            let [name, state, rest @ ..] = cells;
-            let _ = write!(text, "\n{name:<24} {state:<13}");
-            for (cell, width) in rest.iter().zip(&WIDTHS[2..]) {
-                let _ = write!(text, " {cell:>width$}", width = usize::from(*width));
-            }
-        }
-        text
+    fn rows(&self) -> Vec<top::Row> {
+        self.plugins.iter().map(|row| top::Row { cells: row.cells(), tone: row.tone() }).collect()
     }
 }
 
-/// The columns of the table, and how wide each is.
-pub(super) const COLUMNS: [&str; 9] = ["PLUGIN", "STATE", "EVENTS/S", "P50", "P95", "P99", "ERRORS", "QUEUE", "MEMORY"];
-pub(super) const WIDTHS: [u16; 9] = [24, 13, 9, 9, 9, 9, 8, 7, 9];
-
 impl Row {
-    pub(super) fn cells(&self) -> [String; 9] {
-        [
+    fn cells(&self) -> Vec<String> {
+        vec![
             shown(&self.name, 23),
             self.state.clone(),
             rate(self.events_per_second),
@@ -197,6 +199,15 @@ impl Row {
             self.queue_depth.to_string(),
             bytes(self.memory_bytes),
         ]
+    }
+
+    fn tone(&self) -> Tone {
+        match self.state.as_str() {
+            "circuit_open" => Tone::Bad,
+            "backing_off" => Tone::Warning,
+            "idle" => Tone::Dim,
+            _ => Tone::Plain,
+        }
     }
 }
 
@@ -237,8 +248,10 @@ fn clock(seconds: f64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::cli::top::View as _;
+    use crate::cli::top::tests::{drawn, keys_reach_every_column};
 
     fn plugin(name: &str, events: u64, p99_ms: f64) -> Plugin {
         Plugin {
@@ -254,7 +267,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in super::super) fn sample(uptime_seconds: f64, events: u64) -> Sample {
+    fn sample(uptime_seconds: f64, events: u64) -> Sample {
         Sample {
             plugins: vec![plugin("state_service", events, 2_500.0), plugin("agent_service", 10, 0.0)],
             uptime_seconds,
@@ -309,5 +322,26 @@ PLUGIN                   STATE          EVENTS/S       P50       P95       P99  
 agent_service            ready               0.0    4.0 µs    1.5 ms         -        3       2      busy
 state_service            ready               0.0    4.0 µs    1.5 ms     2.5 s        3       2   3.0 MiB";
         assert_eq!(view.text(), expected);
+    }
+
+    #[test]
+    fn what_is_on_the_screen() {
+        let view = View::between(Some(&sample(60.0, 1_000)), &sample(62.0, 3_000));
+        let expected = "\
+gavel bus  up 00:01:02  1000 events/s  3010 events
+mode hybrid  7 connections  1 messages undelivered  2 plugins
+every 0.5 s
+PLUGIN                   STATE          EVENTS/S       P50       P95      P99▼   ERRORS   QUEUE    MEMORY
+state_service            ready              1000    4.0 µs    1.5 ms     2.5 s        3       2   3.0 MiB
+agent_service            ready               0.0    4.0 µs    1.5 ms         -        3       2      busy
+
+q quit  s sort  r reverse  p pause  + - interval";
+        let [calm, troubled] = drawn(view, Sort::P99, 107);
+        assert_eq!(calm, expected);
+        assert!(
+            troubled.contains("connection refused; trying again") && troubled.contains("state_service"),
+            "{troubled}"
+        );
+        keys_reach_every_column::<View>();
     }
 }

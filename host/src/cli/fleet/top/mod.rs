@@ -1,17 +1,14 @@
 //! `gavel fleet top`: the kernels of a fleet, live.
 
-mod draw;
-mod live;
 mod sample;
 
 use super::reach::Where;
 use crate::cli::Outcome;
-use crate::cli::output::{line, print_json};
+use crate::cli::client::Client;
+use crate::cli::top::{self, Looks, PATIENCE_SECONDS, Source};
 use anyhow::Result;
 use clap::ValueEnum;
 use sample::{Sample, View};
-use std::io::IsTerminal;
-use std::time::Duration;
 
 /// Show the kernels of a fleet and what they use, again and again.
 ///
@@ -26,18 +23,11 @@ use std::time::Duration;
   gavel fleet top --once --json
   gavel fleet top --batch 60 --interval 1 > minute.txt")]
 pub(super) struct Args {
-    /// Seconds from one look to the next.
-    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = interval)]
-    interval: f64,
+    #[command(flatten)]
+    looks: Looks,
     /// By which column to sort.
     #[arg(long, value_enum, default_value_t = Sort::Status)]
     sort: Sort,
-    /// Print one table, and end.
-    #[arg(long, conflicts_with = "batch")]
-    once: bool,
-    /// Print so many tables, and end.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    batch: Option<u64>,
     #[command(flatten)]
     at: Where,
 }
@@ -61,44 +51,27 @@ pub(super) enum Sort {
     Restarts,
 }
 
-/// Seconds that a look at a fleet may take before it counts as gone.
-const PATIENCE_SECONDS: u64 = 5;
-
 pub(super) fn run(args: &Args, as_json: bool) -> Result<Outcome> {
-    let tables = if args.once { Some(1) } else { args.batch };
-    let plain = as_json || !std::io::stdout().is_terminal();
-    match tables.or(plain.then_some(1)) {
-        Some(tables) => batch(args, tables, as_json)?,
-        None => live::run(&args.at.with_patience(PATIENCE_SECONDS), args.interval(), args.sort)?,
-    }
+    let at = if args.looks.are_live(as_json) { args.at.with_patience(PATIENCE_SECONDS) } else { args.at.clone() };
+    top::run(Kernels { client: at.client()?, before: None }, &args.looks, args.sort, as_json)?;
     Ok(Outcome::Yes)
 }
 
-impl Args {
-    fn interval(&self) -> Duration {
-        Duration::from_secs_f64(self.interval)
-    }
+/// The kernels of a fleet.
+struct Kernels {
+    client: Client,
+    before: Option<Sample>,
 }
 
-fn interval(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
-    if (0.1..=3_600.0).contains(&seconds) { Ok(seconds) } else { Err(format!("{seconds} s: give 0.1 to 3600")) }
-}
+impl Source for Kernels {
+    type View = View;
 
-fn batch(args: &Args, tables: u64, as_json: bool) -> Result<()> {
-    let client = args.at.client()?;
-    let mut before = Sample::take(&client)?;
-    for _ in 0..tables {
-        std::thread::sleep(args.interval());
-        let now = Sample::take(&client)?;
-        let mut view = View::between(Some(&before), &now);
-        view.sort(args.sort, false);
-        match (as_json, tables) {
-            (true, 1) => print_json(&view)?,
-            (true, _) => line(&serde_json::to_string(&view)?)?,
-            (false, _) => line(&view.text())?,
-        }
-        before = now;
+    const FIRST_LOOK_IS_BARE: bool = true;
+
+    fn look(&mut self) -> Result<View> {
+        let now = Sample::take(&self.client)?;
+        let view = View::between(self.before.as_ref(), &now);
+        self.before = Some(now);
+        Ok(view)
     }
-    Ok(())
 }

@@ -4,11 +4,11 @@ use super::super::reach::{Fleet, Kernel, Time, age, bytes};
 use super::Sort;
 use crate::cli::client::Client;
 use crate::cli::output::shown;
+use crate::cli::top::{self, Column, Tone};
 use anyhow::Result;
 use serde::Serialize;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::io::Read;
 
 /// One look.
@@ -131,9 +131,25 @@ impl View {
             kernels,
         }
     }
+}
 
-    /// Sort by a column; equals by name.
-    pub(super) fn sort(&mut self, by: Sort, reverse: bool) {
+impl top::View for View {
+    type Sort = Sort;
+
+    const COLUMNS: &'static [Column<Sort>] = &[
+        Column { name: "KERNEL", width: 20, sort: Some(Sort::Name) },
+        Column { name: "STATUS", width: 10, sort: Some(Sort::Status) },
+        Column { name: "PORT", width: 6, sort: Some(Sort::Port) },
+        Column { name: "PID", width: 8, sort: None },
+        Column { name: "SINCE", width: 8, sort: None },
+        Column { name: "RESTARTS", width: 9, sort: Some(Sort::Restarts) },
+        Column { name: "MEMORY", width: 10, sort: Some(Sort::Memory) },
+        Column { name: "CPU %", width: 7, sort: Some(Sort::Cpu) },
+        Column { name: "REQ/S", width: 9, sort: Some(Sort::Requests) },
+    ];
+
+    /// Equals by name.
+    fn sort(&mut self, by: Sort, reverse: bool) {
         let greater = |a: Option<f64>, b: Option<f64>| b.unwrap_or(-1.0).total_cmp(&a.unwrap_or(-1.0));
         self.kernels.sort_by(|a, b| {
             let order = match by {
@@ -150,8 +166,7 @@ impl View {
         });
     }
 
-    /// The two lines above the table.
-    pub(super) fn header(&self) -> [String; 2] {
+    fn header(&self) -> [String; 2] {
         let cpu: f64 = self.kernels.iter().filter_map(|row| row.cpu_percent).chain(self.main_cpu_percent).sum();
         let healing = if self.healing.is_empty() { "nothing".to_owned() } else { self.healing.join(", ") };
         [
@@ -166,28 +181,14 @@ impl View {
         ]
     }
 
-    /// As a table of text.
-    pub(super) fn text(&self) -> String {
-        let mut text = self.header().join("\n");
-        for cells in std::iter::once(COLUMNS.map(str::to_owned)).chain(self.kernels.iter().map(Row::cells)) {
-            let [name, status, rest @ ..] = cells;
-            let _ = write!(text, "\n{name:<20} {status:<10}");
-            for (cell, width) in rest.iter().zip(&WIDTHS[2..]) {
-                let _ = write!(text, " {cell:>width$}", width = usize::from(*width));
-            }
-        }
-        text
+    fn rows(&self) -> Vec<top::Row> {
+        self.kernels.iter().map(|row| top::Row { cells: row.cells(), tone: row.tone() }).collect()
     }
 }
 
-/// The columns of the table, and how wide each is.
-pub(super) const COLUMNS: [&str; 9] =
-    ["KERNEL", "STATUS", "PORT", "PID", "SINCE", "RESTARTS", "MEMORY", "CPU %", "REQ/S"];
-pub(super) const WIDTHS: [u16; 9] = [20, 10, 6, 8, 8, 9, 10, 7, 9];
-
 impl Row {
-    pub(super) fn cells(&self) -> [String; 9] {
-        [
+    fn cells(&self) -> Vec<String> {
+        vec![
             shown(&self.name, 19),
             self.status.clone(),
             self.port.to_string(),
@@ -198,6 +199,15 @@ impl Row {
             digits(self.cpu_percent),
             digits(self.requests_per_second),
         ]
+    }
+
+    fn tone(&self) -> Tone {
+        match self.status.as_str() {
+            "failed" | "unhealthy" => Tone::Bad,
+            "starting" => Tone::Warning,
+            "stopped" => Tone::Dim,
+            _ => Tone::Plain,
+        }
     }
 }
 
@@ -217,16 +227,18 @@ fn rate(before: Option<u64>, now: Option<u64>, seconds: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::super::super::reach::tests::fleet;
     use super::*;
+    use crate::cli::top::View as _;
+    use crate::cli::top::tests::{drawn, keys_reach_every_column};
 
-    pub(in super::super) fn sample(now: &str, cpu_seconds: f64, requests: u64) -> Sample {
+    fn sample(now: &str, cpu_seconds: f64, requests: u64) -> Sample {
         let requests = BTreeMap::from([("message_bus".to_owned(), requests)]);
         Sample { fleet: fleet(now, cpu_seconds), requests: Some(requests) }
     }
 
-    pub(in super::super) fn two() -> (Sample, Sample) {
+    fn two() -> (Sample, Sample) {
         (sample("2026-01-01T00:00:10Z", 1.0, 100), sample("2026-01-01T00:00:12Z", 1.5, 300))
     }
 
@@ -276,5 +288,26 @@ KERNEL               STATUS       PORT      PID    SINCE  RESTARTS     MEMORY   
 audit_trail          failed       8100        7      12s         2    3.0 MiB     0.0       0.0
 message_bus          healthy      8100        7      12s         2    3.0 MiB    25.0     100.0";
         assert_eq!(view.text(), expected);
+    }
+
+    #[test]
+    fn what_is_on_the_screen() {
+        let (before, now) = two();
+        let expected = "\
+gavel fleet  degraded  2 kernels
+26.0 MiB and 50.0 % in all, main process 20.0 MiB and 25.0 %  1 reports wait  at work on nothing
+every 0.5 s
+KERNEL               STATUS▼      PORT      PID    SINCE  RESTARTS     MEMORY   CPU %     REQ/S
+audit_trail          failed       8100        7      12s         2    3.0 MiB     0.0       0.0
+message_bus          healthy      8100        7      12s         2    3.0 MiB    25.0     100.0
+
+q quit  s sort  r reverse  p pause  + - interval";
+        let [calm, troubled] = drawn(View::between(Some(&before), &now), Sort::Status, 100);
+        assert_eq!(calm, expected);
+        assert!(
+            troubled.contains("connection refused; trying again") && troubled.contains("audit_trail"),
+            "{troubled}"
+        );
+        keys_reach_every_column::<View>();
     }
 }
