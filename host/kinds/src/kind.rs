@@ -110,6 +110,12 @@ impl Kernel {
 #[error("{0}")]
 pub struct SettingsError(pub String);
 
+impl From<String> for SettingsError {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
 /// Settings as their type; a kind's struct denies unknown fields and has defaults.
 ///
 /// # Errors

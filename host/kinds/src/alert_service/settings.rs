@@ -94,7 +94,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), String> {
         let (day_ms, message) = (24 * 3_600_000, self.message_bytes_max as u64);
-        for (name, given, least, most) in [
+        crate::ranges::check(&[
             ("dedupe_window_ms", self.dedupe_window_ms, 0, 30 * day_ms),
             ("alerts_max", self.alerts_max as u64, self.open_max as u64 + 1, 1_000_000),
             ("open_max", self.open_max as u64, 1, 100_000),
@@ -111,11 +111,7 @@ impl Settings {
             ("page_max", self.page_max as u64, 1, 10_000),
             ("queue_max", self.queue_max as u64, 1, 100_000),
             ("queue_bytes_max", self.queue_bytes_max as u64, message, 1 << 30),
-        ] {
-            if !(least..=most).contains(&given) {
-                return Err(format!("{name}: {given} is not within {least} to {most}"));
-            }
-        }
+        ])?;
         for (name, receiver) in &self.receivers {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
             if name.is_empty() || name.len() > 64 || !name.chars().all(legal) {

@@ -22,7 +22,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -91,34 +90,20 @@ impl Default for Settings {
 
 impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
-        let ranges: [(&str, usize, RangeInclusive<usize>); 9] = [
-            ("page_records", self.page_records, 1..=1_000),
-            ("writer_bytes", self.writer_bytes, WRITER_BYTES_MIN..=1_000_000_000),
-            ("commit_records", self.commit_records, 1..=1_000_000),
-            ("page_max", self.page_max, 1..=10_000),
-            ("hits_max", self.hits_max, 1..=1_000_000),
-            ("query_bytes_max", self.query_bytes_max, 1..=65_536),
-            ("answer_bytes_max", self.answer_bytes_max, 1_024..=1 << 30),
-            ("summary_values_max", self.summary_values_max, 1..=100_000),
-            ("exports_max", self.exports_max, 1..=64),
-        ];
-        let times = [
-            ("follow_every_ms", self.follow_every_ms, 1_000..=3_600_000),
-            ("catch_up_ms", self.catch_up_ms, 0..=60_000),
-        ];
-        for (name, value, range) in ranges {
-            if !range.contains(&value) {
-                let (least, most) = range.into_inner();
-                return Err(SettingsError(format!("{name}: {value} is not from {least} to {most}")));
-            }
-        }
-        for (name, value, range) in times {
-            if !range.contains(&value) {
-                let (least, most) = range.into_inner();
-                return Err(SettingsError(format!("{name}: {value} is not from {least} to {most}")));
-            }
-        }
-        Ok(())
+        crate::ranges::check(&[
+            ("follow_every_ms", self.follow_every_ms, 1_000, 3_600_000),
+            ("catch_up_ms", self.catch_up_ms, 0, 60_000),
+            ("page_records", self.page_records as u64, 1, 1_000),
+            ("writer_bytes", self.writer_bytes as u64, WRITER_BYTES_MIN as u64, 1_000_000_000),
+            ("commit_records", self.commit_records as u64, 1, 1_000_000),
+            ("page_max", self.page_max as u64, 1, 10_000),
+            ("hits_max", self.hits_max as u64, 1, 1_000_000),
+            ("query_bytes_max", self.query_bytes_max as u64, 1, 65_536),
+            ("answer_bytes_max", self.answer_bytes_max as u64, 1_024, 1 << 30),
+            ("summary_values_max", self.summary_values_max as u64, 1, 100_000),
+            ("exports_max", self.exports_max as u64, 1, 64),
+        ])
+        .map_err(SettingsError)
     }
 }
 

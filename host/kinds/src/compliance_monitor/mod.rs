@@ -86,7 +86,7 @@ impl Default for Settings {
 
 impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
-        let ranges = [
+        crate::ranges::check(&[
             ("follow_every_ms", self.follow_every_ms, 1_000, 3_600_000),
             ("page_records", self.page_records as u64, 1, 1_000),
             ("catch_up_ms", self.catch_up_ms, 0, 60_000),
@@ -96,12 +96,7 @@ impl Settings {
             ("page_max", self.page_max as u64, 1, 1_000),
             ("cache_bytes", self.cache_bytes as u64, 1 << 20, 1 << 30),
             ("controls", self.controls.len() as u64, 1, CONTROLS_MAX as u64),
-        ];
-        for (name, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                return Err(SettingsError(format!("{name}: {value} is not from {least} to {most}")));
-            }
-        }
+        ])?;
         let mut seen = BTreeSet::new();
         for control in &self.controls {
             control.check().map_err(|why| SettingsError(format!("controls: {why}")))?;

@@ -28,17 +28,12 @@ impl Default for Settings {
 /// The settings of `value`, if each is in its range.
 pub(super) fn read(value: &Value) -> Result<Settings, SettingsError> {
     let settings: Settings = crate::kind::settings(value)?;
-    let ranges = [
-        ("keys_max", settings.keys_max, 1, 1_024),
-        ("versions_max", settings.versions_max, 1, 256),
-        ("senders_max", settings.senders_max, 1, 1_024),
-        ("payload_bytes_max", settings.payload_bytes_max, 1, 1 << 20),
-    ];
-    for (name, value, least, most) in ranges {
-        if !(least..=most).contains(&value) {
-            return Err(SettingsError(format!("{name}: {value} is not from {least} to {most}")));
-        }
-    }
+    crate::ranges::check(&[
+        ("keys_max", settings.keys_max as u64, 1, 1_024),
+        ("versions_max", settings.versions_max as u64, 1, 256),
+        ("senders_max", settings.senders_max as u64, 1, 1_024),
+        ("payload_bytes_max", settings.payload_bytes_max as u64, 1, 1 << 20),
+    ])?;
     Ok(settings)
 }
 

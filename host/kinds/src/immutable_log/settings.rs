@@ -41,19 +41,14 @@ impl Default for Settings {
 /// The settings of `value`, if each is in its range.
 pub(super) fn read(value: &Value) -> Result<Settings, SettingsError> {
     let settings: Settings = crate::kind::settings(value)?;
-    let ranges = [
-        ("keys_max", settings.keys_max, 1, 1 << 20),
-        ("appends_waiting_max", settings.appends_waiting_max, 1, 1 << 16),
-        ("append_bytes_waiting_max", settings.append_bytes_waiting_max, 1 << 16, 1 << 30),
-        ("page_entries_max", settings.page_entries_max, 1, 10_000),
-        ("page_bytes_max", settings.page_bytes_max, 1 << 16, 64 << 20),
-        ("page_scan_max", usize::try_from(settings.page_scan_max).unwrap_or(usize::MAX), 1, 1 << 20),
-    ];
-    for (name, value, least, most) in ranges {
-        if !(least..=most).contains(&value) {
-            return Err(SettingsError(format!("{name}: {value} is not from {least} to {most}")));
-        }
-    }
+    crate::ranges::check(&[
+        ("keys_max", settings.keys_max as u64, 1, 1 << 20),
+        ("appends_waiting_max", settings.appends_waiting_max as u64, 1, 1 << 16),
+        ("append_bytes_waiting_max", settings.append_bytes_waiting_max as u64, 1 << 16, 1 << 30),
+        ("page_entries_max", settings.page_entries_max as u64, 1, 10_000),
+        ("page_bytes_max", settings.page_bytes_max as u64, 1 << 16, 64 << 20),
+        ("page_scan_max", settings.page_scan_max, 1, 1 << 20),
+    ])?;
     Ok(settings)
 }
 

@@ -128,7 +128,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), String> {
         let message = self.message_bytes_max as u64;
-        for (name, given, least, most) in [
+        crate::ranges::check(&[
             ("topics_max", self.topics_max as u64, 1, 100_000),
             ("message_bytes_max", message, 1, 16 << 20),
             ("messages_max", self.messages_max, 1, MESSAGES_TOP),
@@ -154,9 +154,7 @@ impl Settings {
             ("stream_stall_ms", self.stream_stall_ms, 1, 600_000),
             ("queue_max", self.queue_max as u64, 1, 100_000),
             ("queue_bytes_max", self.queue_bytes_max as u64, message, 1 << 30),
-        ] {
-            within(name, given, least, most)?;
-        }
+        ])?;
         if self.topics.len() > self.topics_max {
             return Err(format!("topics: {} are more than topics_max {}", self.topics.len(), self.topics_max));
         }
@@ -184,15 +182,10 @@ impl Settings {
     pub(super) fn check_retention(&self, retention: &Retention) -> Result<(), String> {
         // Less than one message would keep nothing.
         let message = self.message_bytes_max as u64;
-        within("messages_max", retention.messages_max.unwrap_or(1), 1, MESSAGES_TOP)?;
-        within("bytes_max", retention.bytes_max.unwrap_or(message), message, BYTES_TOP)?;
-        within("age_ms", retention.age_ms.unwrap_or(0), 0, MS_TOP)
+        crate::ranges::check(&[
+            ("messages_max", retention.messages_max.unwrap_or(1), 1, MESSAGES_TOP),
+            ("bytes_max", retention.bytes_max.unwrap_or(message), message, BYTES_TOP),
+            ("age_ms", retention.age_ms.unwrap_or(0), 0, MS_TOP),
+        ])
     }
-}
-
-fn within(name: &str, given: u64, least: u64, most: u64) -> Result<(), String> {
-    if (least..=most).contains(&given) {
-        return Ok(());
-    }
-    Err(format!("{name}: {given} is not within {least} to {most}"))
 }

@@ -98,10 +98,10 @@ impl Objective {
     pub(super) fn check(&self, longest_ms: u64) -> Result<(), SettingsError> {
         let wrong = |why: String| Err(SettingsError(why));
         if !(0.5..=0.999_999).contains(&self.target) {
-            return wrong(format!("target: {} is not allowed: it may be 0.5 to 0.999999", self.target));
+            return wrong(format!("target: {} is not from 0.5 to 0.999999", self.target));
         }
         if !(1.0..=1_000.0).contains(&self.burn_max) {
-            return wrong(format!("burn_max: {} is not allowed: it may be 1 to 1000", self.burn_max));
+            return wrong(format!("burn_max: {} is not from 1 to 1000", self.burn_max));
         }
         for (name, selector) in [("good", &self.good), ("total", &self.total)] {
             let labels = selector.labels.iter().chain(&selector.not);
@@ -115,6 +115,7 @@ impl Objective {
             ("short_ms", self.short_ms, 60_000, self.long_ms),
             ("long_ms", self.long_ms, 60_000, self.window_ms),
         ])
+        .map_err(SettingsError)
     }
 }
 

@@ -77,6 +77,7 @@ impl Settings {
             ("points_max", self.points_max, 10, 11_000),
             ("objectives_max", wide(self.objectives_max), 1, 1_000),
         ])
+        .map_err(SettingsError)
     }
 
     /// For how long rows are kept, from the finest.

@@ -119,6 +119,7 @@ fn check(value: &Value) -> Result<(), SettingsError> {
         // An answer from another kernel is waited for 10 s, and that of the bus has to come in that time.
         ("watch_wait_ms", settings.watch_wait_ms, 100, 8_000),
     ])
+    .map_err(SettingsError)
 }
 
 fn open(seed: Seed) -> Opened {

@@ -61,7 +61,7 @@ impl Wanted {
             }
         }
         if !(1..=TIMES_MAX).contains(&times) {
-            return Err(Fault::not_accepted(format!("times: {times} is not allowed: it may be 1 to {TIMES_MAX}")));
+            return Err(Fault::not_accepted(format!("times: {times} is not from 1 to {TIMES_MAX}")));
         }
         if !(1_000..=30 * 86_400_000).contains(&within_ms) {
             return Err(Fault::not_accepted("within_ms: it may be 1000 to 2592000000"));

@@ -79,7 +79,7 @@ impl Settings {
             ("events_max", wide(self.events_max), 0, 1_000),
             ("links_max", wide(self.links_max), 0, 1_000),
         ];
-        crate::ranges::check(&ranges)
+        crate::ranges::check(&ranges).map_err(SettingsError)
     }
 
     pub(super) fn keep(&self) -> Limits {
