@@ -11,9 +11,10 @@
 
 use crate::fault::Fault;
 use crate::redb_file::begin;
+use anyhow::Context;
 use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -168,8 +169,26 @@ pub(crate) async fn reading<T: Send + 'static>(
 }
 
 impl<B: Book> Writer<B> {
+    /// Open the store in this file, or make it, read its book, and start to write it. `name` is what is in it.
+    pub(crate) async fn open(
+        name: &'static str,
+        file: PathBuf,
+        queue: Queue,
+        book: impl FnOnce(&Database) -> Result<B, redb::Error> + Send + 'static,
+    ) -> anyhow::Result<(Arc<Database>, Self)> {
+        let shown = file.display().to_string();
+        let opened = tokio::task::spawn_blocking(move || {
+            let database = open_store(&file)?;
+            let book = book(&database)?;
+            Ok::<_, redb::Error>((Arc::new(database), book))
+        });
+        let (database, book) = opened.await?.with_context(|| format!("the {name} in {shown} cannot be opened"))?;
+        let writer = Self::start(name, Arc::clone(&database), book, queue)?;
+        Ok((database, writer))
+    }
+
     /// Start to write this store.
-    pub(crate) fn start(name: &str, database: Arc<Database>, book: B, queue: Queue) -> std::io::Result<Self> {
+    fn start(name: &str, database: Arc<Database>, book: B, queue: Queue) -> std::io::Result<Self> {
         let (jobs, waiting) = sync_channel(queue.changes_max);
         let state = Arc::new(State::default());
         let theirs = Arc::clone(&state);

@@ -27,8 +27,8 @@ mod workers;
 use crate::fault::Fault;
 use crate::kind::{Clock, Kernel, Kind, Opened, Seed};
 use crate::webhook::Webhook;
-use crate::writer::{Queue, Writer, open_store};
-use anyhow::{Context, anyhow};
+use crate::writer::{Queue, Writer};
+use anyhow::anyhow;
 use desk::Desk;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -94,21 +94,13 @@ async fn open(seed: Seed) -> anyhow::Result<Kernel> {
     let settings = Arc::new(Settings::read(&settings)?);
     let tellers = tellers(&settings)?;
     let receivers = tellers.iter().map(|(name, teller)| (name.clone(), shown(teller))).collect();
-    let file = folder.join("alerts.redb");
     let shared = Arc::new(Shared::default());
-    let opened = {
-        let (file, settings, clock, shared) =
-            (file.clone(), Arc::clone(&settings), Arc::clone(&clock), Arc::clone(&shared));
-        tokio::task::spawn_blocking(move || {
-            let database = open_store(&file)?;
-            let desk = Desk::open(&database, settings, clock, shared)?;
-            Ok::<_, redb::Error>((Arc::new(database), desk))
-        })
-    };
-    let (database, desk) =
-        opened.await?.with_context(|| format!("the alerts in {} cannot be opened", file.display()))?;
     let queue = Queue { changes_max: settings.queue_max, bytes_max: settings.queue_bytes_max };
-    let writer = Writer::start("alerts", Arc::clone(&database), desk, queue)?;
+    let desk = {
+        let (settings, clock, shared) = (Arc::clone(&settings), Arc::clone(&clock), Arc::clone(&shared));
+        move |database: &Database| Desk::open(database, settings, clock, shared)
+    };
+    let (database, writer) = Writer::open("alerts", folder.join("alerts.redb"), queue, desk).await?;
     let counts = Counts::default();
     counts.register(&mut metrics);
     let service = Arc::new(Service { settings, clock, shared, writer, database, stop, receivers, counts });

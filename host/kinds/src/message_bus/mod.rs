@@ -30,8 +30,7 @@ mod tests;
 
 use crate::fault::Fault;
 use crate::kind::{Clock, Kernel, Kind, Opened, Seed};
-use crate::writer::{Queue, Writer, open_store};
-use anyhow::Context;
+use crate::writer::{Queue, Writer};
 use book::Desk;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -91,21 +90,13 @@ impl Counts {
 async fn open(seed: Seed) -> anyhow::Result<Kernel> {
     let Seed { folder, settings, clock, stop, mut metrics, .. } = seed;
     let settings = Arc::new(Settings::read(&settings)?);
-    let file = folder.join("topics.redb");
     let shared = Arc::new(Shared::default());
-    let opened = {
-        let (file, settings, clock, shared) =
-            (file.clone(), Arc::clone(&settings), Arc::clone(&clock), Arc::clone(&shared));
-        tokio::task::spawn_blocking(move || {
-            let database = open_store(&file)?;
-            let desk = Desk::open(&database, settings, clock, shared)?;
-            Ok::<_, redb::Error>((Arc::new(database), desk))
-        })
-    };
-    let (database, desk) =
-        opened.await?.with_context(|| format!("the topics in {} cannot be opened", file.display()))?;
     let queue = Queue { changes_max: settings.queue_max, bytes_max: settings.queue_bytes_max };
-    let writer = Writer::start("topics", Arc::clone(&database), desk, queue)?;
+    let desk = {
+        let (settings, clock, shared) = (Arc::clone(&settings), Arc::clone(&clock), Arc::clone(&shared));
+        move |database: &Database| Desk::open(database, settings, clock, shared)
+    };
+    let (database, writer) = Writer::open("topics", folder.join("topics.redb"), queue, desk).await?;
     let counts = Counts::default();
     counts.register(&mut metrics);
     let readers = Arc::new(Readers::default());
