@@ -14,8 +14,6 @@
 
 mod alert_service;
 mod audit_trail;
-#[cfg(test)]
-mod called;
 mod caller;
 mod compliance_monitor;
 mod crypto_kernel;
@@ -34,8 +32,6 @@ mod redb_file;
 mod self_healing_kernel;
 mod serving;
 mod telemetry_service;
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 mod trial;
 mod webhook;

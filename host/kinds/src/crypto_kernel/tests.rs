@@ -2,7 +2,7 @@
 
 use super::KIND;
 use crate::Peers;
-use crate::called::{Called, NOW_MS, check_document};
+use crate::trial::{Hands, NOW_MS, Trial};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -16,29 +16,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const OPS: &str = "operator:ops";
-const AGENT: &str = "agent:agent-7";
+const OPS: &str = "ops operator";
+const AGENT: &str = "agent-7 agent";
 
-async fn open(folder: &Path) -> Called {
-    Called::open(&KIND, folder, Value::Null).await.unwrap()
+async fn open(folder: &Path) -> Trial {
+    Trial::alone(&KIND, folder, Value::Null).await.unwrap()
 }
 
-async fn with_key(folder: &Path) -> Called {
+async fn with_key(folder: &Path) -> Trial {
     let keys = open(folder).await;
     let (status, told) = keys.post(OPS, "/keys", &json!({"name": "release", "senders": ["agent-7"]})).await;
     assert_eq!(status, 200, "{told}");
     keys
 }
 
-async fn sign(keys: &Called, text: &str) -> Value {
+async fn sign(keys: &Trial, text: &str) -> Value {
     let (status, told) = keys.post(AGENT, "/sign", &json!({"key": "release", "text": text})).await;
     assert_eq!(status, 200, "{told}");
     told
 }
 
-async fn verify(keys: &Called, text: &str, signed: &Value) -> Value {
+async fn verify(keys: &Trial, text: &str, signed: &Value) -> Value {
     let body = json!({"key": "release", "text": text, "signature": signed["signature"]});
-    let (status, told) = keys.post("auditor:a", "/verify", &body).await;
+    let (status, told) = keys.post("a auditor", "/verify", &body).await;
     assert_eq!(status, 200, "{told}");
     told
 }
@@ -80,7 +80,7 @@ async fn only_named_senders_sign_and_only_operators_change() {
     let folder = tempfile::tempdir().unwrap();
     let keys = with_key(folder.path()).await;
     let body = json!({"key": "release", "text": "hello"});
-    for (who, status) in [(AGENT, 200), ("agent:agent-8", 403), (OPS, 403), ("auditor:agent-7", 403), ("", 401)] {
+    for (who, status) in [(AGENT, 200), ("agent-8 agent", 403), (OPS, 403), ("agent-7 auditor", 403), ("", 401)] {
         assert_eq!(keys.post(who, "/sign", &body).await.0, status, "{who}");
     }
     for path in ["/keys", "/keys/release/rotate", "/keys/release/revoke"] {
@@ -90,7 +90,7 @@ async fn only_named_senders_sign_and_only_operators_change() {
     assert!(seen.get("senders").is_none(), "{seen}");
     let (_, seen) = keys.get(OPS, "/keys/release").await;
     assert_eq!((&seen["senders"], &seen["signatures_since_start"]), (&json!(["agent-7"]), &json!(1)));
-    let (_, metrics) = keys.text("GET", OPS, "/metrics", String::new()).await;
+    let (_, metrics) = keys.text(OPS, "GET /metrics", "").await;
     assert!(metrics.contains(r#"gavel_crypto_signatures_total{key="release",result="signed"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"gavel_crypto_signatures_total{key="release",result="refused"} 2"#), "{metrics}");
 }
@@ -151,7 +151,7 @@ async fn no_secret_is_shown_and_files_are_private() {
     let seed = hex::encode(key.as_bytes());
     let mut shown = fs::read_to_string(folder.path().join("keys.json")).unwrap();
     for path in ["/keys", "/keys/release", "/metrics", "/health", "/openapi.json"] {
-        shown += &keys.text("GET", OPS, path, String::new()).await.1;
+        shown += &keys.text(OPS, &format!("GET {path}"), "").await.1;
     }
     shown += &sign(&keys, "hello").await.to_string();
     assert!(shown.contains(&hex::encode(key.verifying_key().to_bytes())));
@@ -165,7 +165,7 @@ async fn no_secret_is_shown_and_files_are_private() {
 async fn limits_and_forms_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let settings = json!({"keys_max": 1, "versions_max": 2, "payload_bytes_max": 8});
-    let keys = Called::open(&KIND, folder.path(), settings).await.unwrap();
+    let keys = Trial::alone(&KIND, folder.path(), settings).await.unwrap();
     for (body, status, why) in [
         (json!({"name": "Bad", "senders": ["a"]}), 422, "name:"),
         (json!({"name": "a", "senders": []}), 422, "senders: 0 are named"),
@@ -245,7 +245,7 @@ async fn a_register_that_is_gone_is_not_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
     drop(with_key(folder.path()).await);
     fs::remove_file(folder.path().join("keys.json")).unwrap();
-    let Err(why) = Called::open(&KIND, folder.path(), Value::Null).await else { panic!("opened") };
+    let Err(why) = Trial::alone(&KIND, folder.path(), Value::Null).await else { panic!("opened") };
     assert!(why.to_string().contains("revoked keys would count again"), "{why}");
 }
 
@@ -275,7 +275,7 @@ async fn changes_are_reported_until_they_are_taken() {
 
     let folder = tempfile::tempdir().unwrap();
     let peers = Peers::behind("crypto_kernel", &url, "token");
-    let keys = Called::open_beside(&KIND, folder.path(), Value::Null, peers).await.unwrap();
+    let keys = Trial::open(&KIND, folder.path(), Value::Null, &Hands::at(NOW_MS), peers).await;
     keys.post(OPS, "/keys", &json!({"name": "release", "senders": ["agent-7"], "why": "first"})).await;
     keys.post(OPS, "/keys/release/revoke", &json!({"why": "lost"})).await;
     let mut told = Vec::new();
@@ -296,8 +296,7 @@ async fn changes_are_reported_until_they_are_taken() {
 async fn it_says_what_it_can_do() {
     let folder = tempfile::tempdir().unwrap();
     let keys = open(folder.path()).await;
-    let (_, document) = keys.get("", "/openapi.json").await;
-    check_document(&document);
+    let document = keys.check_document().await;
     assert!(document["paths"]["/keys/{name}/rotate"]["post"].is_object());
     assert_eq!(keys.get(AGENT, "/keys").await.1, json!({"keys": []}));
 }

@@ -4,7 +4,7 @@ use super::entry::Entry;
 use super::log::Log;
 use super::{KIND, health, settings};
 use crate::Peers;
-use crate::called::{Called, NOW_MS, check_document, seed};
+use crate::trial::{Hands, NOW_MS, Trial, seed};
 use futures_util::future::join_all;
 use gavel_ledger::{Audit, Draft, Fault as DiskFault, Identity, Kind, Ledger, MemoryStorage, Options, audit_dir};
 use gavel_proof::note::{Note, VerifyingKey};
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::{Context, Waker};
 
-const AGENT: &str = "agent:agent-7";
-const OPERATOR: &str = "operator:ops";
+const AGENT: &str = "agent-7 agent";
+const OPERATOR: &str = "ops operator";
 
-async fn open(folder: &std::path::Path) -> Called {
-    Called::open(&KIND, folder, Value::Null).await.unwrap()
+async fn open(folder: &std::path::Path) -> Trial {
+    Trial::alone(&KIND, folder, Value::Null).await.unwrap()
 }
 
 /// What an auditor with the published key finds in a file.
@@ -46,8 +46,8 @@ async fn an_entry_is_appended_read_and_proved() {
     assert_eq!(read["leaf_hash"], told["leaf_hash"]);
     assert!(read["record"].as_str().unwrap().starts_with(r#"{"index":2,"kind":"event""#), "{read}");
 
-    let (_, key) = log.text("GET", "auditor:a", "/checkpoint/key", String::new()).await;
-    let (_, file) = log.text("GET", AGENT, "/prove/2", String::new()).await;
+    let (_, key) = log.text("a auditor", "GET /checkpoint/key", "").await;
+    let (_, file) = log.text(AGENT, "GET /prove/2", "").await;
     let report = verify(&file, &key);
     assert!(report.holds, "{:?}", report.error);
     assert_eq!(report.tree_root.as_deref(), told["root"].as_str());
@@ -55,7 +55,7 @@ async fn an_entry_is_appended_read_and_proved() {
     assert_ne!(forged, file);
     assert!(!verify(&forged, &key).holds);
 
-    let (_, note) = log.text("GET", AGENT, "/checkpoint", String::new()).await;
+    let (_, note) = log.text(AGENT, "GET /checkpoint", "").await;
     let note = Note::parse(&note).unwrap();
     note.verify(&key.trim().parse::<VerifyingKey>().unwrap()).unwrap();
     assert_eq!(hex::encode(note.checkpoint().unwrap().root), told["root"].as_str().unwrap());
@@ -68,9 +68,9 @@ async fn a_checkpoint_that_was_kept_is_a_beginning_of_the_log() {
     for number in 0..5 {
         log.post(AGENT, "/append", &json!({"kind": "note", "data": number})).await;
     }
-    let (_, key) = log.text("GET", AGENT, "/checkpoint/key", String::new()).await;
+    let (_, key) = log.text(AGENT, "GET /checkpoint/key", "").await;
     for path in ["/consistency?from=3", "/consistency?from=4&to=6", "/consistency?from=7&to=7"] {
-        let (status, file) = log.text("GET", AGENT, path, String::new()).await;
+        let (status, file) = log.text(AGENT, &format!("GET {path}"), "").await;
         assert_eq!(status, 200, "{path}: {file}");
         let report = verify(&file, &key);
         assert!(report.holds, "{path}: {:?}", report.error);
@@ -110,7 +110,7 @@ async fn a_key_stands_for_one_entry_also_after_a_kill() {
     // From what the clean end kept, and for its sender only.
     let log = open(folder.path()).await;
     assert_eq!(log.post(AGENT, "/append", &entry).await.1["index"], 2);
-    assert_eq!(log.post("agent:other", "/append", &entry).await.1["index"], 4);
+    assert_eq!(log.post("other agent", "/append", &entry).await.1["index"], 4);
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn many_at_once_with_one_key_are_one_entry() {
         new += usize::from(told["repeated"] == false);
     }
     assert_eq!((indices.len(), new), (101, 101));
-    let (_, metrics) = log.text("GET", OPERATOR, "/metrics", String::new()).await;
+    let (_, metrics) = log.text(OPERATOR, "GET /metrics", "").await;
     let sample = |name: &str| -> u64 {
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
@@ -144,7 +144,7 @@ async fn many_at_once_with_one_key_are_one_entry() {
 #[tokio::test]
 async fn appends_that_wait_share_a_sync() {
     let folder = tempfile::tempdir().unwrap();
-    let seed = seed(&KIND, folder.path(), Value::Null, Peers::none(KIND.name));
+    let seed = seed(&KIND, folder.path(), Value::Null, &Hands::at(NOW_MS), Peers::none(KIND.name));
     let log = Arc::new(Log::open(&seed, settings::read(&Value::Null).unwrap()).unwrap());
     let before = log.ledger.stats();
     // The disk is slow: whoever is told of the first append does not go on before all others wait.
@@ -169,7 +169,7 @@ async fn appends_that_wait_share_a_sync() {
 #[tokio::test]
 async fn an_error_of_the_disk_stops_the_log_until_it_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
-    let seed = seed(&KIND, folder.path(), Value::Null, Peers::none(KIND.name));
+    let seed = seed(&KIND, folder.path(), Value::Null, &Hands::at(NOW_MS), Peers::none(KIND.name));
     let over = |disk: MemoryStorage| {
         let identity = Identity { kernel_id: KIND.name.to_owned(), variant: "test".to_owned() };
         let (ledger, recovered) = Ledger::open_storage(Box::new(disk), &Options::new(identity, NOW_MS)).unwrap();
@@ -196,7 +196,7 @@ async fn an_error_of_the_disk_stops_the_log_until_it_is_opened_again() {
 #[tokio::test]
 async fn entries_come_in_pages_and_by_kind() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Called::open(&KIND, folder.path(), json!({"page_scan_max": 4})).await.unwrap();
+    let log = Trial::alone(&KIND, folder.path(), json!({"page_scan_max": 4})).await.unwrap();
     for number in 0..9 {
         let kind = if number % 3 == 0 { "third" } else { "other" };
         log.post(AGENT, "/append", &json!({"kind": kind, "data": number})).await;
@@ -217,7 +217,7 @@ async fn entries_come_in_pages_and_by_kind() {
         (Some("opened"), Some("key"))
     );
     let other = tempfile::tempdir().unwrap();
-    let few = Called::open(&KIND, other.path(), json!({"page_entries_max": 1})).await.unwrap();
+    let few = Trial::alone(&KIND, other.path(), json!({"page_entries_max": 1})).await.unwrap();
     let (status, page) = few.get(OPERATOR, "/entries?limit=1001").await;
     assert_eq!((status, page["next"].as_u64(), page["size"].as_u64()), (200, Some(1), Some(2)), "{page}");
     let (_, past) = log.get(OPERATOR, "/entries?from=500").await;
@@ -235,8 +235,8 @@ async fn an_agent_sees_its_own_entries_only() {
     log.post(AGENT, "/append", &json!({"kind": "note", "data": 1})).await;
     for path in ["/entries/2", "/prove/2"] {
         assert_eq!(log.get(AGENT, path).await.0, 200, "{path}");
-        assert_eq!(log.get("auditor:a", path).await.0, 200, "{path}");
-        assert_eq!(log.get("agent:other", path).await.0, 403, "{path}");
+        assert_eq!(log.get("a auditor", path).await.0, 200, "{path}");
+        assert_eq!(log.get("other agent", path).await.0, 403, "{path}");
         assert_eq!(log.get("", path).await.0, 401, "{path}");
     }
     for path in ["/entries/0", "/prove/1"] {
@@ -246,7 +246,7 @@ async fn an_agent_sees_its_own_entries_only() {
         assert_eq!(log.get(AGENT, path).await.0, 404, "{path}");
     }
     assert_eq!(log.get(AGENT, "/entries").await.0, 403);
-    assert_eq!(log.post("auditor:a", "/append", &json!({"kind": "note", "data": 1})).await.0, 403);
+    assert_eq!(log.post("a auditor", "/append", &json!({"kind": "note", "data": 1})).await.0, 403);
 }
 
 #[tokio::test]
@@ -257,7 +257,7 @@ async fn what_cannot_be_a_record_is_refused_and_changes_nothing() {
     let (status, told) = log.post(AGENT, "/append", &json!({"kind": "note", "data": large, "key": "k"})).await;
     assert_eq!(status, 413, "{told}");
     assert_eq!(log.post(AGENT, "/append", &json!({"kind": "key", "data": 1})).await.0, 422);
-    assert_eq!(log.text("POST", AGENT, "/append", "{".to_owned()).await.0, 400);
+    assert_eq!(log.text(AGENT, "POST /append", "{").await.0, 400);
     // The key was given up with the refusal.
     let (status, told) = log.post(AGENT, "/append", &json!({"kind": "note", "data": 1, "key": "k"})).await;
     assert_eq!((status, told["index"].as_u64()), (200, Some(2)), "{told}");
@@ -268,7 +268,7 @@ async fn the_folder_verifies_and_its_key_is_missed() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path()).await;
     log.post(AGENT, "/append", &json!({"kind": "note", "data": 1})).await;
-    let (_, file) = log.text("GET", AGENT, "/prove/2", String::new()).await;
+    let (_, file) = log.text(AGENT, "GET /prove/2", "").await;
     drop(log);
     let audit = || {
         let audit = Audit {
@@ -285,12 +285,12 @@ async fn the_folder_verifies_and_its_key_is_missed() {
     assert_eq!((audit().records, audit().identity.kernel_id.as_str()), (3, "immutable_log"));
 
     std::fs::remove_file(folder.path().join("checkpoint.key")).unwrap();
-    let Err(why) = Called::open(&KIND, folder.path(), Value::Null).await else { panic!("opened without its key") };
+    let Err(why) = Trial::alone(&KIND, folder.path(), Value::Null).await else { panic!("opened without its key") };
     assert!(format!("{why:#}").contains("checkpoint_key_is_lost"), "{why:#}");
     let lost = json!({"checkpoint_key_is_lost": true});
-    let log = Called::open(&KIND, folder.path(), lost).await.unwrap();
-    let (_, key) = log.text("GET", AGENT, "/checkpoint/key", String::new()).await;
-    let (_, again) = log.text("GET", AGENT, "/prove/2", String::new()).await;
+    let log = Trial::alone(&KIND, folder.path(), lost).await.unwrap();
+    let (_, key) = log.text(AGENT, "GET /checkpoint/key", "").await;
+    let (_, again) = log.text(AGENT, "GET /prove/2", "").await;
     assert!(verify(&again, &key).holds, "{:?}", verify(&again, &key).error);
     assert!(!verify(&file, &key).holds, "the old checkpoint is of the old key");
 }
@@ -301,7 +301,6 @@ async fn it_says_how_it_is_and_what_it_can_do() {
     let log = open(folder.path()).await;
     let (status, health) = log.get("", "/health").await;
     assert_eq!((status, health["size"].as_u64()), (200, Some(2)), "{health}");
-    let (_, document) = log.get("", "/openapi.json").await;
-    check_document(&document);
+    let document = log.check_document().await;
     assert!(document["paths"]["/prove/{index}"]["get"].is_object());
 }

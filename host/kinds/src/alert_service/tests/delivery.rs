@@ -1,9 +1,8 @@
 //! Telling, trying again, escalating, keeping silent.
 
 use super::receiver::Receiver;
-use super::{GUARDIAN, OPERATOR, pairs, raise, something, told};
-use crate::alert_service::KIND;
-use crate::testing::{Hands, let_go, open};
+use super::{GUARDIAN, OPERATOR, open, pairs, raise, something, told};
+use crate::trial::{Hands, let_go};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -24,18 +23,18 @@ fn state(alert: &Value, at: usize) -> Value {
 async fn a_receiver_that_fails_twice_gets_the_same_a_third_time() {
     let folder = tempfile::tempdir().unwrap();
     let (receiver, hands) = (Receiver::start(&[500, 503]).await, Hands::at(1_000));
-    let alerts = open(KIND, folder.path(), &to(&receiver), &hands).await;
+    let alerts = open(folder.path(), &to(&receiver), &hands).await;
     raise(&alerts, GUARDIAN, something("critical", "n")).await;
     receiver.called(1).await;
     alerts.until(OPERATOR, "/alerts/a0", |alert| alert["notifications"][0]["tries"] == 1).await;
-    hands.advance(100);
+    hands.forward(100);
     receiver.called(2).await;
     let alert = alerts.until(OPERATOR, "/alerts/a0", |alert| alert["notifications"][0]["tries"] == 2).await;
     assert_eq!(
         (state(&alert, 0), &alert["notifications"][0]["why"]),
         (json!("pending"), &json!("503 Service Unavailable"))
     );
-    hands.advance(200);
+    hands.forward(200);
     let taken = receiver.taken(1).await;
     assert_eq!((&taken[0]["reason"], &taken[0]["alert"]["id"]), (&json!("opened"), &json!("a0")));
     assert_eq!(taken[0]["alert"]["severity"], "critical");
@@ -52,15 +51,15 @@ async fn what_was_accepted_is_told_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let (receiver, hands) = (Receiver::start(&[]).await, Hands::at(1_000));
     receiver.answers_always(Some(500));
-    let alerts = open(KIND, folder.path(), &to(&receiver), &hands).await;
+    let alerts = open(folder.path(), &to(&receiver), &hands).await;
     raise(&alerts, GUARDIAN, something("critical", "n")).await;
     raise(&alerts, GUARDIAN, something("critical", "m")).await;
     alerts.kill();
     // Until then, what was on its way may still be written down as not taken, by the clock of that moment.
     drop(let_go(&folder.path().join("alerts.redb")).await);
     receiver.answers_always(None);
-    hands.advance(10_000);
-    let alerts = open(KIND, folder.path(), &to(&receiver), &hands).await;
+    hands.forward(10_000);
+    let alerts = open(folder.path(), &to(&receiver), &hands).await;
     let taken = receiver.taken(2).await;
     let mut names: Vec<&str> = taken.iter().map(|body| body["alert"]["name"].as_str().unwrap()).collect();
     names.sort_unstable();
@@ -81,7 +80,7 @@ async fn what_is_never_taken_is_given_up_and_says_so() {
     let mut settings = to(&receiver);
     settings["tries_max"] = json!(2);
     settings["pending_max"] = json!(1);
-    let alerts = open(KIND, folder.path(), &settings, &hands).await;
+    let alerts = open(folder.path(), &settings, &hands).await;
     raise(&alerts, GUARDIAN, something("info", "refused")).await;
     let alert = alerts.until(OPERATOR, "/alerts/a0", |alert| state(alert, 0) == "given_up").await;
     assert_eq!((&alert["notifications"][0]["tries"], receiver.calls()), (&json!(1), 1), "400 stays 400");
@@ -91,11 +90,11 @@ async fn what_is_never_taken_is_given_up_and_says_so() {
     raise(&alerts, GUARDIAN, something("info", "too many")).await;
     let (_, alert) = alerts.get(OPERATOR, "/alerts/a2").await;
     assert_eq!(state(&alert, 0), "dropped");
-    hands.advance(100);
+    hands.forward(100);
     alerts.until(OPERATOR, "/alerts/a1", |alert| state(alert, 0) == "given_up").await;
     alerts.kill();
     // Whoever is no longer named is not waited for.
-    let alerts = open(KIND, folder.path(), &json!({}), &hands).await;
+    let alerts = open(folder.path(), &json!({}), &hands).await;
     assert_eq!(alerts.get(OPERATOR, "/health").await.1["notifications_waiting"], 0);
 }
 
@@ -114,18 +113,18 @@ fn stairs() -> Value {
 async fn what_nobody_acknowledges_goes_to_the_next_also_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let hands = Hands::at(1_000);
-    let alerts = open(KIND, folder.path(), &stairs(), &hands).await;
+    let alerts = open(folder.path(), &stairs(), &hands).await;
     raise(&alerts, GUARDIAN, something("critical", "left")).await;
     raise(&alerts, GUARDIAN, something("critical", "seen")).await;
-    hands.advance(59_999);
+    hands.forward(59_999);
     let (_, alert) = alerts.get(OPERATOR, "/alerts/a0").await;
     assert_eq!((told(&alert), &alert["due_ms"]), (pairs(&[("first", "opened")]), &json!(61_000)));
     alerts.post(OPERATOR, "/alerts/a1/acknowledge", json!({"note": "mine"})).await;
-    hands.advance(1);
+    hands.forward(1);
     alerts.until(OPERATOR, "/alerts/a0", |alert| alert["step"] == 2).await;
     alerts.kill();
-    hands.advance(60_000);
-    let alerts = open(KIND, folder.path(), &stairs(), &hands).await;
+    hands.forward(60_000);
+    let alerts = open(folder.path(), &stairs(), &hands).await;
     let alert = alerts.until(OPERATOR, "/alerts/a0", |alert| alert["step"] == 3).await;
     assert_eq!(told(&alert), pairs(&[("first", "opened"), ("second", "escalated"), ("third", "escalated")]));
     assert_eq!(alert["due_ms"], json!(null), "that was the last");
@@ -137,7 +136,7 @@ async fn what_nobody_acknowledges_goes_to_the_next_also_after_a_kill() {
 async fn a_silence_holds_back_until_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let hands = Hands::at(1_000);
-    let alerts = open(KIND, folder.path(), &stairs(), &hands).await;
+    let alerts = open(folder.path(), &stairs(), &hands).await;
     for bad in [
         json!({"match": {}, "for_ms": 10, "why": "w"}),
         json!({"match": {"name": "a"}, "why": "w"}),
@@ -156,8 +155,8 @@ async fn a_silence_holds_back_until_it_ends() {
     assert_eq!(raise(&alerts, GUARDIAN, something("critical", "b")).await["silenced"], true);
     assert_eq!(raise(&alerts, GUARDIAN, something("critical", "c")).await["silenced"], false);
     alerts.kill();
-    hands.advance(500);
-    let alerts = open(KIND, folder.path(), &stairs(), &hands).await;
+    hands.forward(500);
+    let alerts = open(folder.path(), &stairs(), &hands).await;
     let alert = alerts.until(OPERATOR, "/alerts/a0", |alert| alert["step"] == 1).await;
     assert_eq!((told(&alert), &alert["silence"]), (pairs(&[("first", "opened")]), &json!(null)));
     let (_, held) = alerts.get(OPERATOR, "/alerts/a1").await;

@@ -5,10 +5,12 @@ mod receiver;
 
 use super::KIND;
 use super::record::{ALERTS, KEYS};
-use crate::testing::{Hands, Opened, open};
+use crate::Peers;
+use crate::trial::{Hands, Trial};
 use axum::http::StatusCode;
 use redb::{ReadableDatabase, ReadableTableMetadata};
 use serde_json::{Value, json};
+use std::path::Path;
 
 const AGENT: &str = "agent-1 agent";
 const OPERATOR: &str = "ops operator";
@@ -19,7 +21,11 @@ fn something(severity: &str, name: &str) -> Value {
     json!({"severity": severity, "source": "guardian", "name": name, "message": "m", "labels": {"kernel": "x"}})
 }
 
-async fn raise(alerts: &Opened, who: &str, body: Value) -> Value {
+async fn open(folder: &Path, settings: &Value, hands: &Hands) -> Trial {
+    Trial::open(&KIND, folder, settings.clone(), hands, Peers::none(KIND.name)).await
+}
+
+async fn raise(alerts: &Trial, who: &str, body: Value) -> Value {
     let (status, answer) = alerts.post(who, "/alerts", body).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     answer
@@ -41,20 +47,20 @@ async fn the_same_alert_is_counted_while_it_is_open_and_a_while_after() {
     let folder = tempfile::tempdir().unwrap();
     let hands = Hands::at(1_000);
     let settings = json!({"dedupe_window_ms": 1_000});
-    let alerts = open(KIND, folder.path(), &settings, &hands).await;
+    let alerts = open(folder.path(), &settings, &hands).await;
     let first = raise(&alerts, GUARDIAN, something("warning", "n")).await;
     assert_eq!((&first["id"], &first["status"], &first["count"]), (&json!("a0"), &json!("open"), &json!(1)));
-    hands.advance(50);
+    hands.forward(50);
     let again = raise(&alerts, KERNEL, something("warning", "n")).await;
     assert_eq!((&again["id"], &again["status"], &again["count"]), (&json!("a0"), &json!("deduplicated"), &json!(2)));
     assert_eq!((&again["first_ms"], &again["last_ms"]), (&json!(1_000), &json!(1_050)));
     let other = raise(&alerts, AGENT, something("warning", "n")).await;
     assert_eq!((&other["id"], &other["status"]), (&json!("a1"), &json!("open")), "nobody hides another's alert");
     alerts.kill();
-    let alerts = open(KIND, folder.path(), &settings, &hands).await;
+    let alerts = open(folder.path(), &settings, &hands).await;
     assert_eq!(raise(&alerts, GUARDIAN, something("info", "n")).await["count"], 3);
     assert_eq!(alerts.post(OPERATOR, "/alerts/a0/resolve", json!({"note": "done"})).await.1["status"], "resolved");
-    hands.advance(999);
+    hands.forward(999);
     let late = raise(&alerts, GUARDIAN, something("warning", "n")).await;
     assert_eq!((&late["id"], &late["status"], &late["count"]), (&json!("a0"), &json!("open"), &json!(4)), "reopened");
     let (_, alert) = alerts.get(OPERATOR, "/alerts/a0").await;
@@ -62,7 +68,7 @@ async fn the_same_alert_is_counted_while_it_is_open_and_a_while_after() {
     assert_eq!(told(&alert), pairs(&[("log", "opened"), ("log", "resolved"), ("log", "reopened")]));
     assert_eq!(raise(&alerts, GUARDIAN, something("warning", "n")).await["status"], "deduplicated");
     alerts.post(OPERATOR, "/alerts/a0/resolve", json!({})).await;
-    hands.advance(1_000);
+    hands.forward(1_000);
     assert_eq!(raise(&alerts, GUARDIAN, something("warning", "n")).await["id"], "a2");
     let keyed =
         |name: &str| json!({"severity": "info", "source": "s", "name": name, "message": "m", "dedupe_key": "k"});
@@ -73,7 +79,7 @@ async fn the_same_alert_is_counted_while_it_is_open_and_a_while_after() {
 #[tokio::test]
 async fn what_gets_worse_begins_its_way_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let alerts = open(KIND, folder.path(), &json!({}), &Hands::at(1_000)).await;
+    let alerts = open(folder.path(), &json!({}), &Hands::at(1_000)).await;
     raise(&alerts, GUARDIAN, something("warning", "n")).await;
     let (_, acknowledged) = alerts.post(OPERATOR, "/alerts/a0/acknowledge", json!({})).await;
     assert_eq!((&acknowledged["status"], &acknowledged["acknowledged"]["by"]), (&json!("acknowledged"), &json!("ops")));
@@ -96,7 +102,7 @@ async fn who_may_not_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let settings =
         json!({"open_max": 3, "open_per_sender_max": 2, "alerts_max": 4, "message_bytes_max": 10, "labels_max": 1});
-    let alerts = open(KIND, folder.path(), &settings, &Hands::at(1)).await;
+    let alerts = open(folder.path(), &settings, &Hands::at(1)).await;
     let mut long = something("info", "n");
     long["message"] = json!("x".repeat(11));
     let mut labelled = something("info", "n");
@@ -119,7 +125,7 @@ async fn who_may_not_is_told_so() {
         (GUARDIAN, something("info", "d"), 503),
     ] {
         let (got, answer) = alerts.post(who, "/alerts", body).await;
-        assert_eq!(got.as_u16(), status, "{who}: {answer}");
+        assert_eq!(got, status, "{who}: {answer}");
     }
     assert_eq!(alerts.get(AGENT, "/alerts").await.0, StatusCode::FORBIDDEN);
     for path in ["/alerts/a0/acknowledge", "/alerts/a0/resolve", "/silences"] {
@@ -134,7 +140,7 @@ async fn who_may_not_is_told_so() {
 async fn alerts_are_filtered_paged_and_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let settings = json!({"open_max": 5, "open_per_sender_max": 5, "alerts_max": 6});
-    let alerts = open(KIND, folder.path(), &settings, &Hands::at(1)).await;
+    let alerts = open(folder.path(), &settings, &Hands::at(1)).await;
     let ids = |page: &Value| -> Vec<String> {
         page["alerts"].as_array().unwrap().iter().map(|alert| alert["id"].as_str().unwrap().to_owned()).collect()
     };
@@ -165,11 +171,11 @@ async fn alerts_are_filtered_paged_and_forgotten() {
     let (_, page) = alerts.get(OPERATOR, "/alerts").await;
     assert_eq!(ids(&page), ["a7", "a6", "a5", "a3", "a2", "a0"], "the oldest resolved ones are forgotten");
     alerts.kill();
-    let alerts = open(KIND, folder.path(), &settings, &Hands::at(1)).await;
+    let alerts = open(folder.path(), &settings, &Hands::at(1)).await;
     assert_eq!(alerts.get("", "/health").await.1["open"], 3);
     assert_eq!(raise(&alerts, GUARDIAN, something("info", "n1")).await["id"], "a8");
     alerts.kill();
-    let database = crate::testing::let_go(&folder.path().join("alerts.redb")).await;
+    let database = crate::trial::let_go(&folder.path().join("alerts.redb")).await;
     let read = database.begin_read().unwrap();
     assert_eq!(read.open_table(ALERTS).unwrap().len().unwrap(), 6);
     assert_eq!(read.open_table(KEYS).unwrap().len().unwrap(), 6, "what is forgotten leaves nothing");
@@ -182,7 +188,7 @@ async fn routes_are_put_checked_kept_and_taken_back() {
         "receivers": {"ops": "log", "boss": "log"},
         "routes": [{"name": "all", "steps": [{"receivers": ["ops"]}]}],
     });
-    let alerts = open(KIND, folder.path(), &settings, &Hands::at(1)).await;
+    let alerts = open(folder.path(), &settings, &Hands::at(1)).await;
     let (_, routes) = alerts.get(OPERATOR, "/routes").await;
     assert_eq!((&routes["from"], &routes["routes"][0]["name"]), (&json!("settings"), &json!("all")));
     for bad in [
@@ -198,7 +204,7 @@ async fn routes_are_put_checked_kept_and_taken_back() {
     ]});
     assert_eq!(alerts.put(OPERATOR, "/routes", own).await.0, StatusCode::OK);
     alerts.kill();
-    let alerts = open(KIND, folder.path(), &settings, &Hands::at(1)).await;
+    let alerts = open(folder.path(), &settings, &Hands::at(1)).await;
     assert_eq!(raise(&alerts, GUARDIAN, something("critical", "a")).await["route"], "bad");
     assert_eq!(raise(&alerts, GUARDIAN, something("info", "b")).await["route"], "default");
     let (_, alert) = alerts.get(OPERATOR, "/alerts/a0").await;
@@ -211,7 +217,7 @@ async fn routes_are_put_checked_kept_and_taken_back() {
 #[tokio::test]
 async fn every_door_is_described() {
     let folder = tempfile::tempdir().unwrap();
-    let alerts = open(KIND, folder.path(), &json!({}), &Hands::at(1)).await;
+    let alerts = open(folder.path(), &json!({}), &Hands::at(1)).await;
     alerts.check_document().await;
 }
 

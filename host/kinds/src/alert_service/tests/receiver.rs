@@ -1,6 +1,6 @@
 //! A receiver of webhooks, as somebody else would write it.
 
-use crate::testing::PATIENCE;
+use crate::trial::PATIENCE;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;

@@ -1,26 +1,25 @@
 //! Consumer groups through their doors.
 
-use super::{AGENT, AUDITOR, OPERATOR, offsets, publish};
-use crate::message_bus::KIND;
-use crate::testing::{Hands, Opened, open};
+use super::{AGENT, AUDITOR, OPERATOR, offsets, open, publish};
+use crate::trial::{Hands, Trial};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 const OTHER: &str = "agent-2 agent";
 const GROUP: &str = "/topics/t/groups/g";
 
-async fn lease(bus: &Opened, who: &str, max: usize) -> Value {
+async fn lease(bus: &Trial, who: &str, max: usize) -> Value {
     let (status, leased) = bus.post(who, &format!("{GROUP}/lease"), json!({"max": max, "lease_ms": 1_000})).await;
     assert_eq!(status, StatusCode::OK, "{leased}");
     leased
 }
 
-async fn ack(bus: &Opened, who: &str, body: Value) -> Value {
+async fn ack(bus: &Trial, who: &str, body: Value) -> Value {
     bus.post(who, &format!("{GROUP}/ack"), body).await.1
 }
 
-async fn filled(folder: &std::path::Path, settings: &Value, hands: &Hands, messages: usize) -> Opened {
-    let bus = open(KIND, folder, settings, hands).await;
+async fn filled(folder: &std::path::Path, settings: &Value, hands: &Hands, messages: usize) -> Trial {
+    let bus = open(folder, settings, hands).await;
     for n in 0..messages {
         publish(&bus, AGENT, "t", "job", json!(n)).await;
     }
@@ -43,7 +42,7 @@ async fn members_share_the_messages_and_settle_only_their_own() {
     assert_eq!(outcome["not_held"], json!([1]), "that is another lease");
     assert_eq!(bus.post(AUDITOR, &format!("{GROUP}/lease"), json!({})).await.0, StatusCode::FORBIDDEN);
     bus.kill();
-    let bus = open(KIND, folder.path(), &json!({}), &hands).await;
+    let bus = open(folder.path(), &json!({}), &hands).await;
     assert!(offsets(&lease(&bus, AGENT, 5).await).is_empty(), "leases outlive a kill");
     let outcome = ack(&bus, OPERATOR, json!({"offsets": [1, 2, 3]})).await;
     assert_eq!(outcome["done"], json!([1, 2, 3]), "operators may settle what others hold");
@@ -58,18 +57,18 @@ async fn a_lease_ends_by_the_clock_and_a_message_given_too_often_is_a_dead_lette
     let (settings, hands) = (json!({"deliveries_max": 2, "messages_max": 5}), Hands::at(1_000));
     let bus = filled(folder.path(), &settings, &hands, 1).await;
     let first = lease(&bus, AGENT, 5).await;
-    hands.advance(1_000);
+    hands.forward(1_000);
     let second = lease(&bus, OTHER, 5).await;
     assert_eq!((offsets(&second), &second["messages"][0]["deliveries"]), (vec![0], &json!(2)));
     let outcome = ack(&bus, AGENT, json!({"offsets": [0], "lease": first["lease"]})).await;
     assert_eq!(outcome["not_held"], json!([0]), "it is in other hands by now");
-    hands.advance(1_000);
+    hands.forward(1_000);
     assert!(offsets(&lease(&bus, AGENT, 5).await).is_empty());
     for n in 0..9 {
         publish(&bus, AGENT, "t", "later", json!(n)).await;
     }
     bus.kill();
-    let bus = open(KIND, folder.path(), &settings, &hands).await;
+    let bus = open(folder.path(), &settings, &hands).await;
     let (_, dead) = bus.get(AGENT, &format!("{GROUP}/dead")).await;
     assert_eq!(dead["total"], 1);
     let letter = &dead["dead"][0];
@@ -95,7 +94,7 @@ async fn what_is_given_back_comes_again_after_its_delay() {
     assert_eq!(outcome, json!({"done": [0], "not_held": []}));
     assert_eq!(ack(&bus, AGENT, json!({"offsets": [0]})).await["not_held"], json!([0]), "it was given back");
     assert!(offsets(&lease(&bus, OTHER, 1).await).is_empty());
-    hands.advance(500);
+    hands.forward(500);
     assert_eq!(offsets(&lease(&bus, OTHER, 1).await), [0]);
     let (_, outcome) = bus.post(OTHER, &format!("{GROUP}/nack"), nack).await;
     assert_eq!(outcome["dead"], json!([0]));
@@ -132,12 +131,12 @@ async fn a_member_waits_for_a_message_and_has_no_more_in_hand_than_it_may() {
 }
 
 /// The dead letters of the group after `count` more messages have had their one delivery.
-async fn buried(bus: &Opened, hands: &Hands, count: usize) -> Value {
+async fn buried(bus: &Trial, hands: &Hands, count: usize) -> Value {
     for _ in 0..count {
         publish(bus, AGENT, "t", "job", json!("x".repeat(600))).await;
     }
     assert_eq!(lease(bus, AGENT, count).await["messages"].as_array().unwrap().len(), count);
-    hands.advance(1_000);
+    hands.forward(1_000);
     assert!(offsets(&lease(bus, AGENT, count).await).is_empty());
     bus.get(AGENT, &format!("{GROUP}/dead")).await.1
 }
@@ -152,7 +151,7 @@ async fn dead_letters_are_bounded_in_bytes_counted_and_aged() {
     let settings = json!({"deliveries_max": 1, "message_bytes_max": 1_000, "dead_letters_bytes_max": 2_000,
         "dead_letters_age_ms": 5_000, "page_bytes_max": 1_024});
     let hands = Hands::at(1_000);
-    let bus = open(KIND, folder.path(), &settings, &hands).await;
+    let bus = open(folder.path(), &settings, &hands).await;
     publish(&bus, AGENT, "t", "job", json!("x".repeat(600))).await;
     lease(&bus, AGENT, 1).await;
     bus.post(AGENT, &format!("{GROUP}/ack"), json!({"offsets": [0]})).await;
@@ -168,9 +167,9 @@ async fn dead_letters_are_bounded_in_bytes_counted_and_aged() {
     bus.post(OPERATOR, &format!("{GROUP}/dead/retry"), json!({"offsets": [3]})).await;
     assert_eq!(offsets(&lease(&bus, AGENT, 1).await), [3]);
     ack(&bus, AGENT, json!({"offsets": [3]})).await;
-    hands.advance(10_000);
+    hands.forward(10_000);
     bus.kill();
-    let bus = open(KIND, folder.path(), &settings, &hands).await;
+    let bus = open(folder.path(), &settings, &hands).await;
     let topic = bus.until(AGENT, "/topics/t", |topic| topic["dead_bytes"] == 0).await;
     assert_eq!(bus.get("", "/health").await.1["bytes"], topic["bytes"]);
     assert_eq!(bus.get(AGENT, &format!("{GROUP}/dead")).await.1["total"], 0, "the last was too old");

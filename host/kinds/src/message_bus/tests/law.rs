@@ -5,7 +5,7 @@ use crate::message_bus::book::{Desk, Draft};
 use crate::message_bus::groups::{Settled, Wish};
 use crate::message_bus::settings::Settings;
 use crate::message_bus::shared::Shared;
-use crate::testing::Hands;
+use crate::trial::Hands;
 use crate::writer::{Book, Stop};
 use proptest::prelude::*;
 use redb::{Database, WriteTransaction};
@@ -144,7 +144,7 @@ impl World {
             Deed::Nack { who, offset } => self.nack(who, offset),
             Deed::Pass { ms } => {
                 self.now_ms += ms;
-                self.hands.advance(ms);
+                self.hands.forward(ms);
             }
             Deed::Reopen => self.desk = desk(&self.database, &self.hands),
         }
@@ -154,7 +154,7 @@ impl World {
     fn drain(&mut self) {
         for _ in 0..self.next + 10 {
             self.now_ms += LEASE_MS;
-            self.hands.advance(LEASE_MS);
+            self.hands.forward(LEASE_MS);
             self.lease(9, 10);
             let mine: Vec<u64> = self
                 .held

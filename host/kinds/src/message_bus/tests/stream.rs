@@ -1,15 +1,14 @@
 //! The stream of a topic.
 
-use super::{AGENT, OPERATOR, publish};
-use crate::message_bus::KIND;
-use crate::testing::{Hands, Opened, PATIENCE, open};
+use super::{AGENT, OPERATOR, open, publish};
+use crate::trial::{Hands, PATIENCE, Trial};
 use axum::body::Body;
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-async fn listen(bus: &Opened, path: &str, headers: &[(&str, &str)]) -> Body {
-    let response = bus.ask(AGENT, Method::GET, path, headers, "").await;
+async fn listen(bus: &Trial, path: &str, headers: &[(&str, &str)]) -> Body {
+    let response = bus.answer(AGENT, &format!("GET {path}"), headers, "").await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();
@@ -31,7 +30,7 @@ fn ids(piece: &str) -> Vec<u64> {
 #[tokio::test]
 async fn a_listener_that_comes_back_misses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let bus = open(KIND, folder.path(), &json!({}), &Hands::at(1)).await;
+    let bus = open(folder.path(), &json!({}), &Hands::at(1)).await;
     for n in 0..3 {
         publish(&bus, AGENT, "t", "a:b", json!({"n": n, "text": "two\nlines"})).await;
     }
@@ -53,11 +52,11 @@ async fn a_listener_that_comes_back_misses_nothing() {
 #[tokio::test]
 async fn a_listener_chooses_by_pattern_and_is_told_of_the_end() {
     let folder = tempfile::tempdir().unwrap();
-    let bus = open(KIND, folder.path(), &json!({"readers_max": 2}), &Hands::at(1)).await;
+    let bus = open(folder.path(), &json!({"readers_max": 2}), &Hands::at(1)).await;
     publish(&bus, AGENT, "t", "x:y", json!(0)).await;
     let mut some = listen(&bus, "/topics/t/stream?from=end&events=good:*", &[]).await;
     let mut all = listen(&bus, "/topics/fleet/stream", &[]).await;
-    let third = bus.ask(AGENT, Method::GET, "/topics/t/stream", &[], "").await;
+    let third = bus.answer(AGENT, "GET /topics/t/stream", &[], "").await;
     assert_eq!(third.status(), StatusCode::SERVICE_UNAVAILABLE);
     publish(&bus, AGENT, "t", "bad:one", json!(1)).await;
     publish(&bus, AGENT, "t", "good:one", json!(2)).await;
@@ -65,14 +64,14 @@ async fn a_listener_chooses_by_pattern_and_is_told_of_the_end() {
     bus.delete(OPERATOR, "/topics/t").await;
     assert_eq!(piece(&mut some).await.unwrap(), "event: gone\ndata: {}\n\n");
     assert_eq!(piece(&mut some).await, None);
-    bus.stop.cancel();
+    bus.stop();
     assert_eq!(piece(&mut all).await, None, "the kernel ends, and so do its streams");
 }
 
 #[tokio::test]
 async fn what_retention_took_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let bus = open(KIND, folder.path(), &json!({"messages_max": 2}), &Hands::at(1)).await;
+    let bus = open(folder.path(), &json!({"messages_max": 2}), &Hands::at(1)).await;
     for n in 0..5 {
         publish(&bus, AGENT, "t", "e", json!(n)).await;
     }
