@@ -256,3 +256,25 @@ fn streams_pass_as_they_come_in_both_directions() {
     assert_eq!((large.status, large.body.len()), (200, BYTES));
     assert!(large.body.chunks(65_536).enumerate().all(|(at, chunk)| chunk.iter().all(|byte| usize::from(*byte) == at)));
 }
+
+#[test]
+fn the_end_of_a_replaced_kernel_is_in_the_audit_trail() {
+    let follows = json!({"settings": {"follow_every_ms": 3_600_000}});
+    let kernels = json!({"governance": governance(), "immutable_log": {}, "audit_trail": follows});
+    let server = Site::new(&config(kernels, json!({}))).fleet();
+    let found = || server.get("/audit_trail/search?actor=agent-001&kind=decision&limit=100").expect(200);
+    assert_eq!(server.submit(&intent("first"))["decision"], "ALLOW");
+    assert_eq!((found()["total"].as_u64(), &found()["behind"]), (Some(1), &json!([])));
+    // Nobody looks between these and the replacement.
+    for number in 0..10 {
+        assert_eq!(server.submit(&intent(&format!("last-{number}")))["decision"], "ALLOW");
+    }
+    let _ = server.post("/kernels/k/replace", &json!({"why": "weekly"})).expect(200);
+    assert_eq!(server.submit(&intent("next"))["decision"], "ALLOW");
+    let retired = |told: &Value| told["kernels"][0]["predecessors"][0]["stage"] == "retired";
+    server.wait_for("/kernels", retired);
+    let all = found();
+    assert_eq!((all["total"].as_u64(), &all["behind"]), (Some(12), &json!([])), "{all}");
+    let sources: Vec<&Value> = all["hits"].as_array().unwrap().iter().map(|hit| &hit["source"]).collect();
+    assert_eq!(sources.iter().filter(|source| **source == "governance.k").count(), 11, "{sources:?}");
+}

@@ -466,6 +466,8 @@ fn who_cannot_write_is_restarted_when_there_is_room_and_not_before() {
         assert!(entry["detail"].as_str().unwrap().contains("KiB left, less than 8192 KiB"), "{entry}");
     }
     assert_eq!(server.kernel("governance")["pid"], before["pid"]);
+    let advice = server.get("/network-healer/recommendations/governance").expect(200).to_string();
+    assert!(advice.contains("make room first"), "{advice}");
     assert!(server.entries() >= 1, "what it has is still shown");
     assert_eq!(server.kernel("telemetry_service")["status"], "healthy", "who writes nothing is well");
 

@@ -346,3 +346,44 @@ fn a_manifest_that_cannot_be_read_stops_the_start_and_is_left_as_it_is() {
     let kept: &Path = &site.data().join("archive");
     assert_eq!(fs::read_dir(kept).unwrap().count(), 1);
 }
+
+#[test]
+fn the_ledger_of_a_replaced_kernel_is_still_read_to_its_end() {
+    let server = Server::start(&Config::open());
+    for number in 0..5 {
+        assert_eq!(server.submit(&intent(&format!("r-{number}")))["decision"], "ALLOW");
+    }
+    let before = server.get("/kernels/k/records?from_index=0&limit=1000").expect(200);
+    drop(replace(&server, &json!({"why": "weekly"})));
+    let end = settled(&server)[0]["records"].as_u64().unwrap();
+    assert!(end > before["committed"].as_u64().unwrap(), "how it ended is on record too");
+    let server = server.stop().serve();
+    let read = |path: &str| server.get(path).expect(200);
+    assert_eq!(read("/kernels/k/records?from_index=0")["kernel_id"], "k-2", "the name is the next one's");
+
+    let (mut records, mut next) = (Vec::new(), 0);
+    while next < end {
+        let page = read(&format!("/kernels/k/records?from_index={next}&limit=3&of=k"));
+        assert_eq!((&page["kernel_id"], page["committed"].as_u64()), (&json!("k"), Some(end)));
+        records.extend(page["records"].as_array().unwrap().clone());
+        next = page["next_index"].as_u64().unwrap();
+    }
+    let known = before["records"].as_array().unwrap();
+    assert_eq!((records.len() as u64, &records[..known.len()]), (end, &known[..]));
+    assert_eq!(read("/kernels/k/records/2?of=k"), records[2]);
+    let refused = |path: &str, code: u16, why: &str| {
+        let told = server.get(path).error(code);
+        assert!(told.contains(why), "{path}: {told}");
+    };
+    refused("/kernels/k/records/9999?of=k", 404, &format!("there is no record 9999: the ledger has {end}"));
+    refused("/kernels/k/records?of=k", 400, "read it upward, with from_index");
+    refused("/kernels/k/records?from_index=0&of=nobody", 404, "no ledger of a kernel 'nobody'");
+    refused("/kernels/k/records?from_index=0&of=..%2Fk", 404, "no ledger of a kernel");
+
+    // One whose id is no name is found by its id alone.
+    drop(replace(&server, &json!({"why": "again"})));
+    drop(settled(&server));
+    assert_eq!(read("/kernels/k-2/records?from_index=0")["kernel_id"], "k-2");
+    assert_eq!(read("/kernels/k-3/records?from_index=0&of=k-3")["kernel_id"], "k-3");
+    refused("/kernels/k-4/records?from_index=0", 404, "k-4");
+}

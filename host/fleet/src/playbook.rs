@@ -221,6 +221,12 @@ impl Fleet {
             }
             _ => {}
         }
+        if unit.component.place == Place::Process
+            && *health != Health::Well
+            && let Some(lack) = self.inner.room.lack()
+        {
+            advice.push(format!("make room first: {lack}"));
+        }
         advice
     }
 }

@@ -12,6 +12,7 @@
 //! - A halt is never lost to a replacement: one of the two sees the other ([`Slot::halt`]).
 
 mod add;
+mod closed;
 pub mod definition;
 mod incidents;
 pub(crate) mod manifest;
@@ -77,6 +78,7 @@ pub struct Fleet {
     monitoring: MonitoringFile,
     tasks: TaskTracker,
     monitor: Mutex<Option<JoinHandle<()>>>,
+    closed: closed::Closed,
 }
 
 /// All names.

@@ -1,5 +1,6 @@
 //! The beginning: what the configuration declares, what the manifest remembers, what a crash left.
 
+use super::closed::Closed;
 use super::definition::Definition;
 use super::manifest::{Entry, Manifest, Stage};
 use super::succession::{self, Cause};
@@ -82,6 +83,7 @@ impl Fleet {
             monitoring: file.monitoring.clone(),
             tasks: TaskTracker::new(),
             monitor: Mutex::default(),
+            closed: Closed::default(),
         }))
     }
 }

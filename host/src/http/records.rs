@@ -5,14 +5,14 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::routes::{Answer, Id, SEEING, permitted};
 use crate::config::Limits;
-use crate::index::{Page, PageLimits, Query, Upward, source};
+use crate::index::{Page, PageLimits, Query, Upward, source, upward};
 use crate::kernel::Kernel;
 use axum::extract::{Path, Query as Asks, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use gavel_ledger::RecordView;
+use gavel_ledger::{RecordView, View};
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ struct Asked {
     limit: Option<usize>,
     cursor: Option<String>,
     from_index: Option<u64>,
+    of: Option<String>,
 }
 
 impl Asked {
@@ -58,7 +59,7 @@ impl Asked {
 
     /// Where to begin to read upward, if that is what is asked for.
     fn upward(&self) -> Result<Option<u64>, String> {
-        let Self { kind, request_id, actor, tool, decision, from, to, limit: _, cursor, from_index } = self;
+        let Self { kind, request_id, actor, tool, decision, from, to, limit: _, cursor, from_index, of: _ } = self;
         let others = [kind, request_id, actor, tool, decision, from, to, cursor];
         if from_index.is_some() && others.iter().any(|other| other.is_some()) {
             return Err("from_index reads the log as it stands: it goes with `limit` and nothing else".to_owned());
@@ -81,14 +82,28 @@ async fn find(
     Id(id): Id,
     asked: Result<Asks<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(asked) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
+    let log = whose(&app, &caller, id.as_deref(), asked.of.as_deref())?;
     let query = asked.query().map_err(ApiError::Unreadable)?;
     let limits = asked.limits(&app.inner.limits).map_err(ApiError::Unreadable)?;
-    if let Some(start) = asked.upward().map_err(ApiError::Unreadable)? {
-        let page = reading(kernel, move |kernel| kernel.upward(start, limits)).await?;
-        return Ok(json_of(upward_text(kernel.id(), &page)));
-    }
+    let start = asked.upward().map_err(ApiError::Unreadable)?;
+    let kernel = match (log, start) {
+        (Log::Of(kernel), None) => kernel,
+        (Log::Of(kernel), Some(start)) => {
+            let page = reading(&kernel, move |kernel| kernel.upward(start, limits)).await?;
+            return Ok(json_of(upward_text(kernel.id(), &page)));
+        }
+        (Log::Closed(id), Some(start)) => {
+            let page = reading_closed(&app, &id, move |view| Ok(upward(view, start, limits)?)).await?;
+            return Ok(json_of(upward_text(&id, &page)));
+        }
+        (Log::Closed(id), None) => {
+            return Err(ApiError::Unreadable(format!(
+                "kernel '{id}' was replaced, and nothing is found in its ledger any more: read it upward, with from_index"
+            )));
+        }
+    };
+    let kernel = &kernel;
     let page = reading(kernel, move |kernel| kernel.find(&query, limits)).await?;
     Ok(json_of(page_text(&page)))
 }
@@ -98,11 +113,67 @@ async fn one(
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     place: Result<Path<Place>, axum::extract::rejection::PathRejection>,
+    asked: Result<Asks<Whose>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
+    let Asks(Whose { of }) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
+    let log = whose(&app, &caller, id.as_deref(), of.as_deref())?;
     let Path(Place { index }) = place.map_err(|why| ApiError::Unreadable(why.body_text()))?;
-    let record = record(kernel, index).await?;
+    let record = match log {
+        Log::Of(kernel) => record(&kernel, index).await?,
+        Log::Closed(id) => {
+            let read = move |view: &View| match index < view.records() {
+                true => Ok(Ok(view.record(index)?)),
+                false => Ok(Err(no_record(index, view.records()))),
+            };
+            reading_closed(&app, &id, read).await??
+        }
+    };
     Ok(json_of(record.as_str().to_owned()))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Whose {
+    of: Option<String>,
+}
+
+/// Whose log is asked for.
+enum Log {
+    /// That of a kernel that answers.
+    Of(Arc<Kernel>),
+    /// That of a kernel that was replaced, by its id.
+    Closed(String),
+}
+
+/// The log that is meant by a name or id in the path, and by the id of a kernel that answers under that name or did.
+fn whose(app: &App, caller: &Caller, id: Option<&str>, of: Option<&str>) -> Answer<Log> {
+    let fleet = &app.inner.fleet;
+    // Under the id of a kernel that was replaced nobody is found, unless it is a name too.
+    let name = id.filter(|id| fleet.find(id).is_none()).and_then(|id| fleet.name_of_replaced(id));
+    let slot = permitted(app, caller, name.as_deref().or(id), &SEEING)?;
+    let kernel = slot.kernel();
+    let of = of.or_else(|| name.is_some().then_some(id).flatten());
+    match of.filter(|of| *of != kernel.id()) {
+        None => Ok(Log::Of(kernel)),
+        Some(of) if fleet.is_closed(&slot, of) => Ok(Log::Closed(of.to_owned())),
+        Some(of) => Err(ApiError::Absent(format!(
+            "there is no ledger of a kernel '{of}' that answers under this name or was replaced under it"
+        ))),
+    }
+}
+
+fn no_record(index: u64, records: u64) -> ApiError {
+    ApiError::Absent(format!("there is no record {index}: the ledger has {records}, from 0 on"))
+}
+
+/// The same as [`reading`] of the ledger of a kernel that was replaced.
+async fn reading_closed<T: Send + 'static>(
+    app: &App,
+    kernel_id: &str,
+    work: impl FnOnce(&View) -> anyhow::Result<T> + Send + 'static,
+) -> Answer<T> {
+    let (fleet, id) = (Arc::clone(&app.inner.fleet), kernel_id.to_owned());
+    blocking(kernel_id, move || work(&fleet.closed_ledger(&id)?)).await
 }
 
 #[derive(Deserialize)]
@@ -114,7 +185,7 @@ struct Place {
 pub(super) async fn record(kernel: &Arc<Kernel>, index: u64) -> Answer<RecordView> {
     let records = kernel.ledger().snapshot().records;
     if index >= records {
-        return Err(ApiError::Absent(format!("there is no record {index}: the ledger has {records}, from 0 on")));
+        return Err(no_record(index, records));
     }
     reading(kernel, move |kernel| Ok(source::record(kernel.ledger(), index)?)).await
 }
@@ -124,9 +195,17 @@ pub(super) async fn reading<T: Send + 'static>(
     kernel: &Arc<Kernel>,
     work: impl FnOnce(&Kernel) -> anyhow::Result<T> + Send + 'static,
 ) -> Answer<T> {
-    let kernel = Arc::clone(kernel);
+    let (kernel, id) = (Arc::clone(kernel), kernel.id().to_owned());
+    blocking(&id, move || work(&kernel)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    kernel_id: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Answer<T> {
+    let id = kernel_id.to_owned();
     let read = tokio::task::spawn_blocking(move || {
-        work(&kernel).inspect_err(|why| tracing::error!(kernel = kernel.id(), "records cannot be read: {why:#}"))
+        work().inspect_err(|why| tracing::error!(kernel = id, "records cannot be read: {why:#}"))
     });
     // The cause may name files: it is for the log, not for the caller.
     let unreadable = || ApiError::Unavailable("the records cannot be read now; the server's log says why".into());

@@ -19,6 +19,7 @@ pub use facts::Facts;
 pub use query::{Page, PageLimits, Position, Query};
 pub use scan::scan;
 pub use upward::Upward;
+pub(crate) use upward::upward;
 
 use crate::kernel::Kernel;
 use anyhow::{Result, anyhow};

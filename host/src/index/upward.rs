@@ -28,7 +28,8 @@ impl Kernel {
     }
 }
 
-fn upward(view: &View, start: u64, limits: PageLimits) -> Result<Upward, Error> {
+/// The same of a ledger that is only read.
+pub(crate) fn upward(view: &View, start: u64, limits: PageLimits) -> Result<Upward, Error> {
     match page(view, start, limits) {
         Err(Error::Remote { .. }) => {
             let first = view.first_here()?.records;

@@ -118,7 +118,10 @@ async fn finding(State(monitor): State<Monitor>, Path(id): Path<String>) -> Resu
 async fn fetched(monitor: &Monitor, source: &str, evidence: &Evidence) -> Result<Record, String> {
     let index = evidence.index;
     let path = match Source::named(source).map(|source| source.origin) {
-        Some(Origin::Kernel(id)) => format!("/kernels/{}/records/{index}", escaped(&id)),
+        Some(Origin::Kernel(id)) => {
+            let id = escaped(&id);
+            format!("/kernels/{id}/records/{index}?of={id}")
+        }
         Some(Origin::Log) => format!("/immutable_log/entries/{index}"),
         None => return Err(format!("`{source}` is no source")),
     };

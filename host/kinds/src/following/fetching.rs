@@ -21,7 +21,7 @@ pub(super) struct Fetched {
     pub(super) holds: u64,
 }
 
-/// A kernel that was replaced: no route gives its records any more.
+/// A kernel that was replaced. Its ledger is closed, and is read to its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Replaced {
     pub(super) source: Source,
@@ -39,8 +39,7 @@ impl Replaced {
             None => "with a number of records that is not known".to_owned(),
         };
         Some(format!(
-            "its kernel was replaced {held}, of which {next} were read: no route gives the others, they are in its folder and \
-             in its archive"
+            "its kernel was replaced {held}, of which {next} were read: the others are in its folder and in its archive"
         ))
     }
 }
@@ -94,7 +93,10 @@ async fn asked(
     known: Option<u64>,
 ) -> Result<Fetched, String> {
     let path = match &source.origin {
-        Origin::Kernel(id) => format!("/kernels/{}/records?from_index={from}&limit={limit}", escaped(id)),
+        Origin::Kernel(id) => {
+            let id = escaped(id);
+            format!("/kernels/{id}/records?from_index={from}&limit={limit}&of={id}")
+        }
         Origin::Log => format!("/immutable_log/entries?from={from}&limit={limit}"),
     };
     let answer = peers.text(Method::GET, &path, None).await.map_err(|why| why.to_string())?;

@@ -144,7 +144,9 @@ impl Task {
         match fetching::ledgers(&self.peers).await {
             Ok((ledgers, replaced)) => {
                 sources.extend(ledgers);
+                // What a replaced kernel recorded at its end is read now, by whoever did not read it before.
                 self.missing(replaced, &mut behind).await;
+                sources.extend(behind.keys().filter_map(|name| Source::named(name)));
             }
             Err(why) => drop(behind.insert("governance".to_owned(), why)),
         }
@@ -153,8 +155,14 @@ impl Task {
                 break;
             }
             match self.follow(&source, &mut holds).await {
-                Ok(asked_ms) => drop(caught_up.insert(source.name, asked_ms)),
-                Err(why) => drop(behind.insert(source.name, why)),
+                Ok(asked_ms) => {
+                    behind.remove(&source.name);
+                    caught_up.insert(source.name, asked_ms);
+                }
+                Err(why) => {
+                    let told = behind.remove(&source.name).map_or_else(|| why.clone(), |told| format!("{told}; {why}"));
+                    behind.insert(source.name, told);
+                }
             }
         }
         let sink = Arc::clone(&self.sink);

@@ -42,6 +42,8 @@ struct Told {
     asked: u64,
     /// Kernels that were replaced, with the records that each had.
     replaced: Vec<(String, u64)>,
+    /// Their ledgers, as far as they are there.
+    closed: BTreeMap<String, Vec<String>>,
 }
 
 /// Records of a page, and bytes of one: what governance and the immutable log give at most.
@@ -239,16 +241,18 @@ async fn records(
     State(fleet): State<Fleet>,
     Path(id): Path<String>,
     Query(asked): Query<HashMap<String, String>>,
-) -> String {
+) -> Response {
     let (from, limit) = (number(&asked, "from_index"), number(&asked, "limit"));
+    assert_eq!(asked["of"], id, "whose ledger is meant");
     fleet.with(|told| {
         told.asked += 1;
-        let ledger = &told.ledgers[&id];
+        let Some(ledger) = told.ledgers.get(&id).or_else(|| told.closed.get(&id)) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
         let ((page, next), committed) = (page_of(ledger, from, limit), ledger.len());
-        format!(
-            "{{\"kernel_id\":\"{id}\",\"records\":[{}],\"next_index\":{next},\"committed\":{committed}}}",
-            page.join(",")
-        )
+        let page = page.join(",");
+        format!("{{\"kernel_id\":\"{id}\",\"records\":[{page}],\"next_index\":{next},\"committed\":{committed}}}")
+            .into_response()
     })
 }
 
@@ -408,7 +412,7 @@ async fn a_follower_takes_every_record_once_and_tells_who_is_down() {
 }
 
 #[tokio::test]
-async fn pages_with_room_for_one_record_hold_up_nobody_and_what_was_replaced_is_told() {
+async fn pages_with_room_for_one_record_hold_up_nobody_and_what_was_replaced_is_read_to_its_end() {
     let fleet = Fleet::start().await;
     let large = "x".repeat(PAGE_MAX.1 / 2 + 1);
     for number in 0..3 {
@@ -427,6 +431,20 @@ async fn pages_with_room_for_one_record_hold_up_nobody_and_what_was_replaced_is_
     fleet.with(|told| told.replaced = vec![("k".to_owned(), 4), ("k-2".to_owned(), 1)]);
     let behind = follower.caught_up(PATIENCE).await.behind();
     assert_eq!((behind.as_array().unwrap().len(), &behind[0]["source"]), (1, &json!("governance.k")));
-    assert!(behind[0]["why"].as_str().unwrap().contains("with 4 records, of which 0 were read"), "{behind}");
+    let why = behind[0]["why"].as_str().unwrap();
+    assert!(why.contains("with 4 records, of which 0 were read") && why.contains("404"), "{behind}");
+    for number in 0..4 {
+        let _ = fleet.decision("k", &format!("r-{number}"), "a", "ALLOW", 1);
+    }
+    fleet.with(|told| {
+        let ledger = told.ledgers.remove("k").unwrap();
+        told.closed.insert("k".to_owned(), ledger);
+    });
+    assert_eq!(follower.caught_up(PATIENCE).await.behind(), json!([]));
+    expected.extend((0..4).map(|index| (Source::kernel("k").name, index)));
+    assert_eq!(sink.0.lock().unwrap().1, expected);
+    let asked = fleet.with(|told| told.asked);
+    assert_eq!(follower.caught_up(PATIENCE).await.behind(), json!([]));
+    assert_eq!(fleet.with(|told| told.asked), asked + 1, "what is closed and known is not asked for again");
     stop.cancel();
 }
