@@ -121,6 +121,18 @@ impl Prover {
         }
     }
 
+    /// The file that proves `subject`.
+    ///
+    /// # Errors
+    /// When there is no such record, or a proof does not hold.
+    pub fn file(&self, subject: &Subject) -> Result<ProofFile, ProveError> {
+        let request_id = match subject {
+            Subject::Request(id) => Some(id.clone()),
+            Subject::Record(_) => None,
+        };
+        self.prove(self.records(subject)?, request_id)
+    }
+
     /// The file that proves these records.
     ///
     /// # Errors

@@ -259,7 +259,7 @@ fn streams_pass_as_they_come_in_both_directions() {
 
 #[test]
 fn the_end_of_a_replaced_kernel_is_in_the_audit_trail() {
-    let follows = json!({"settings": {"follow_every_ms": 3_600_000}});
+    let follows = json!({"settings": {"follow_every_ms": 3_600_000, "catch_up_ms": 60_000}});
     let kernels = json!({"governance": governance(), "immutable_log": {}, "audit_trail": follows});
     let server = Site::new(&config(kernels, json!({}))).fleet();
     let found = || server.get("/audit_trail/search?actor=agent-001&kind=decision&limit=100").expect(200);
@@ -277,4 +277,9 @@ fn the_end_of_a_replaced_kernel_is_in_the_audit_trail() {
     assert_eq!((all["total"].as_u64(), &all["behind"]), (Some(12), &json!([])), "{all}");
     let sources: Vec<&Value> = all["hits"].as_array().unwrap().iter().map(|hit| &hit["source"]).collect();
     assert_eq!(sources.iter().filter(|source| **source == "governance.k").count(), 11, "{sources:?}");
+    // The proof of each is of the very ledger that it is in, whoever answers under the name now.
+    for hit in all["hits"].as_array().unwrap() {
+        let proof = server.get(hit["proof"].as_str().unwrap()).expect(200);
+        assert_eq!(proof["kernel_id"].as_str(), hit["source"].as_str().unwrap().strip_prefix("governance."), "{hit}");
+    }
 }

@@ -377,7 +377,10 @@ fn the_ledger_of_a_replaced_kernel_is_still_read_to_its_end() {
     };
     refused("/kernels/k/records/9999?of=k", 404, &format!("there is no record 9999: the ledger has {end}"));
     refused("/kernels/k/records?of=k", 400, "read it upward, with from_index");
-    refused("/kernels/k/records?from_index=0&of=nobody", 404, "no ledger of a kernel 'nobody'");
+    refused("/kernels/k/records?from_index=0&of=nobody", 404, "'nobody': there is no ledger of a kernel of this id");
+    let proof = read("/kernels/k/prove?request_id=r-1&of=k");
+    assert_eq!((&proof["kernel_id"], &proof["request_id"]), (&json!("k"), &json!("r-1")));
+    refused("/kernels/k/prove?request_id=r-1", 404, "r-1");
     refused("/kernels/k/records?from_index=0&of=..%2Fk", 404, "no ledger of a kernel");
 
     // One whose id is no name is found by its id alone.

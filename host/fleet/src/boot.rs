@@ -52,7 +52,8 @@ impl Fleet {
         self.wait_for_turn(&unit.component).await;
         for need in &unit.component.needs {
             let Some(needed) = self.inner.units.get(need) else { continue };
-            let reached = needed.until(|status| matches!(status, Status::Healthy | Status::Failed)).await;
+            let settled = |status: &Status| matches!(status, Status::Healthy | Status::Failed) || needed.is_in_want();
+            let reached = needed.until(settled).await;
             if reached != Status::Healthy {
                 let detail = format!("it needs `{need}`, which is {reached}");
                 unit.lead(Route::Down(detail.clone()));

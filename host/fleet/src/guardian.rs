@@ -185,17 +185,14 @@ impl Fleet {
             return;
         }
         let mut order = Order::of_guardian(issue);
-        let mut tried = false;
         while !unit.let_go() && !self.is_stopping() {
-            // Who has no process is started once all the same: it may still be able to show what it has.
-            if (tried || unit.process().is_some())
+            // Who has no process is started all the same: it may still be able to show what it has.
+            if let Some(process) = unit.process()
                 && let Some(lack) = self.inner.room.lack()
             {
-                self.wait_for_room(unit, lack).await;
-                tried = false;
+                self.wait_for_room(unit, &process, lack).await;
                 continue;
             }
-            tried = true;
             let limits = &self.inner.plan.limits;
             match unit.spend_restart(limits.restarts_max, limits.restarts_window) {
                 Ok(before) => tokio::time::sleep(backoff(before, limits.backoff_first, limits.backoff_max)).await,
@@ -203,7 +200,13 @@ impl Fleet {
                     let window = limits.restarts_window.as_secs_f64();
                     let last = unit.entry().detail;
                     let detail = format!("given up after {made} restarts in {window} s (restarts_max): {last}");
-                    self.give_up(unit, &detail).await;
+                    match self.inner.room.lack() {
+                        Some(lack) => {
+                            self.give_up(unit, &format!("{detail}; {lack}: it is started when there is room")).await;
+                            self.start_with_room(unit).await;
+                        }
+                        None => self.give_up(unit, &detail).await,
+                    }
                     continue;
                 }
             }
@@ -216,26 +219,50 @@ impl Fleet {
         }
     }
 
-    /// Wait until there is room on the disk, it is well by itself, or somebody else saw to it. Costs nothing of its budget.
-    async fn wait_for_room(&self, unit: &Arc<Unit>, lack: String) {
-        {
+    /// A process that runs and cannot write is not helped by a restart: wait until there is room on the disk, it is well by
+    /// itself, it ended, or somebody else saw to it. Costs nothing of its budget; meanwhile it shows what it has.
+    async fn wait_for_room(&self, unit: &Arc<Unit>, process: &Arc<Process>, lack: String) {
+        let is_unwell = || unit.is_to_be_healed() && unit.runs_as(process);
+        let before = {
             let _busy = unit.busy.lock().await;
-            if !unit.is_to_be_healed() {
+            if !is_unwell() {
                 return;
             }
             tracing::error!(kernel = unit.component.name, "{lack}: it is restarted when there is room");
-            unit.wait_for(Some(lack));
-            unit.set_status(Status::Unhealthy, unit.with_lack(unit.entry().detail));
+            let before = unit.entry().detail;
+            unit.lacks(Some(lack));
+            unit.lead_home();
+            unit.set_status(Status::Unhealthy, unit.with_lack(before.clone()));
             self.tell(unit).await;
+            before
+        };
+        self.until_room(is_unwell).await;
+        unit.lacks(None);
+        let _busy = unit.busy.lock().await;
+        if is_unwell() {
+            unit.set_status(Status::Unhealthy, before);
         }
+    }
+
+    /// What was given up while the disk was full is started once there is room, unless somebody was faster.
+    async fn start_with_room(&self, unit: &Arc<Unit>) {
+        self.until_room(|| unit.status() == Status::Failed).await;
+        let _busy = unit.busy.lock().await;
+        if unit.status() == Status::Failed && !self.is_stopping() {
+            unit.reset();
+            self.start_unit(unit, unit.entry().port).await;
+        }
+    }
+
+    /// Completes when there is room on the disk, nobody waits for it any more, or the fleet stops.
+    async fn until_room(&self, waits: impl Fn() -> bool) {
         let mut stopping = self.inner.stopping.subscribe();
-        while unit.is_to_be_healed() && !self.is_stopping() && self.inner.room.lack().is_some() {
+        while waits() && !self.is_stopping() && self.inner.room.lack().is_some() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 _ = stopping.changed() => {}
             }
         }
-        unit.wait_for(None);
     }
 
     async fn give_up(&self, unit: &Arc<Unit>, detail: &str) {

@@ -319,12 +319,18 @@ impl Unit {
         !state.tended
     }
 
-    /// Wait for this before a restart is tried; for nothing any more.
-    pub(crate) fn wait_for(&self, lack: Option<String>) {
+    /// Lack this, without which no restart helps; nothing any more. Who waits for its status looks again.
+    pub(crate) fn lacks(&self, lack: Option<String>) {
         self.state().lack = lack;
+        self.status.send_modify(|_| {});
     }
 
-    /// What is wrong with it, and before that what it waits for.
+    /// Whether it will be no better until somebody makes room.
+    pub(crate) fn is_in_want(&self) -> bool {
+        self.state().lack.is_some()
+    }
+
+    /// What is wrong with it, and before that what it lacks.
     pub(crate) fn with_lack(&self, detail: String) -> String {
         match &self.state().lack {
             Some(lack) => format!("{lack}: it is restarted when there is room; {detail}"),

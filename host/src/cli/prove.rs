@@ -76,12 +76,8 @@ impl Args {
     }
 
     fn proof(&self, subject: &Subject) -> Result<String> {
-        let request_id = match subject {
-            Subject::Request(id) => Some(id.clone()),
-            Subject::Record(_) => None,
-        };
         if let Some(prover) = self.prover()? {
-            return Ok(prover.prove(prover.records(subject)?, request_id)?.to_json());
+            return Ok(prover.file(subject)?.to_json());
         }
         self.fetch(&match subject {
             Subject::Request(id) => format!("/prove?request_id={}", encoded(id)),

@@ -3,10 +3,10 @@
 use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
-use super::records::json_of;
+use super::records::{Log, json_of, whose};
 use super::routes::{Answer, Id, SEEING, permitted};
 use crate::kernel::Kernel;
-use crate::prove::{ProveError, Subject};
+use crate::prove::{ProveError, Prover, Subject};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query as Asks, State};
 use axum::response::Response;
@@ -28,6 +28,7 @@ pub(super) fn router() -> Router<App> {
 struct Asked {
     request_id: Option<String>,
     index: Option<u64>,
+    of: Option<String>,
 }
 
 async fn prove(
@@ -36,14 +37,17 @@ async fn prove(
     Id(id): Id,
     asked: Result<Asks<Asked>, QueryRejection>,
 ) -> Answer<Response> {
-    let kernel = &permitted(&app, &caller, id.as_deref(), &SEEING)?.kernel();
     let Asks(asked) = asked.map_err(|why| ApiError::Unreadable(why.body_text()))?;
+    let log = whose(&app, &caller, id.as_deref(), asked.of.as_deref())?;
     let subject = match (asked.request_id, asked.index) {
         (Some(request_id), None) => Subject::Request(request_id),
         (None, Some(index)) => Subject::Record(index),
         _ => return Err(ApiError::Unreadable("say what to prove: `request_id` or `index`, one of them".into())),
     };
-    file(kernel, move |kernel| Ok(kernel.prove(&subject)?.to_json())).await
+    match log {
+        Log::Of(kernel) => file(&kernel, move |kernel| Ok(kernel.prove(&subject)?.to_json())).await,
+        Log::Closed(id, folder) => made(id, move || Ok(Prover::of_folder(&folder)?.file(&subject)?.to_json())).await,
+    }
 }
 
 #[derive(Deserialize)]
@@ -85,10 +89,17 @@ async fn file(
     make: impl FnOnce(&Kernel) -> Result<String, ProveError> + Send + 'static,
 ) -> Answer<Response> {
     let kernel = Arc::clone(kernel);
+    made(kernel.id().to_owned(), move || make(&kernel)).await
+}
+
+async fn made(
+    kernel_id: String,
+    make: impl FnOnce() -> Result<String, ProveError> + Send + 'static,
+) -> Answer<Response> {
     let proof = tokio::task::spawn_blocking(move || {
-        make(&kernel).inspect_err(|why| {
+        make().inspect_err(|why| {
             if let ProveError::Failed(why) = why {
-                tracing::error!(kernel = kernel.id(), "a proof cannot be made: {why:#}");
+                tracing::error!(kernel = kernel_id, "a proof cannot be made: {why:#}");
             }
         })
     });

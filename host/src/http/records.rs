@@ -15,6 +15,7 @@ use axum::{Extension, Router};
 use gavel_ledger::{RecordView, View};
 use serde::Deserialize;
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Records of a page whose size was not asked for.
@@ -93,11 +94,14 @@ async fn find(
             let page = reading(&kernel, move |kernel| kernel.upward(start, limits)).await?;
             return Ok(json_of(upward_text(kernel.id(), &page)));
         }
-        (Log::Closed(id), Some(start)) => {
-            let page = reading_closed(&app, &id, move |view| Ok(upward(view, start, limits)?)).await?;
+        (Log::Closed(id, folder), Some(start)) => {
+            let page = reading_closed(&app, &id, folder, move |view| Ok(upward(view, start, limits)?)).await?;
+            if page.next >= page.committed {
+                app.inner.fleet.leave_closed(&id);
+            }
             return Ok(json_of(upward_text(&id, &page)));
         }
-        (Log::Closed(id), None) => {
+        (Log::Closed(id, _), None) => {
             return Err(ApiError::Unreadable(format!(
                 "kernel '{id}' was replaced, and nothing is found in its ledger any more: read it upward, with from_index"
             )));
@@ -120,46 +124,46 @@ async fn one(
     let Path(Place { index }) = place.map_err(|why| ApiError::Unreadable(why.body_text()))?;
     let record = match log {
         Log::Of(kernel) => record(&kernel, index).await?,
-        Log::Closed(id) => {
+        Log::Closed(id, folder) => {
             let read = move |view: &View| match index < view.records() {
                 true => Ok(Ok(view.record(index)?)),
                 false => Ok(Err(no_record(index, view.records()))),
             };
-            reading_closed(&app, &id, read).await??
+            reading_closed(&app, &id, folder, read).await??
         }
     };
     Ok(json_of(record.as_str().to_owned()))
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct Whose {
     of: Option<String>,
 }
 
 /// Whose log is asked for.
-enum Log {
+pub(super) enum Log {
     /// That of a kernel that answers.
     Of(Arc<Kernel>),
-    /// That of a kernel that was replaced, by its id.
-    Closed(String),
+    /// That of a kernel that was replaced: its id, and the ledger's folder.
+    Closed(String, PathBuf),
 }
 
 /// The log that is meant by a name or id in the path, and by the id of a kernel that answers under that name or did.
-fn whose(app: &App, caller: &Caller, id: Option<&str>, of: Option<&str>) -> Answer<Log> {
+pub(super) fn whose(app: &App, caller: &Caller, id: Option<&str>, of: Option<&str>) -> Answer<Log> {
     let fleet = &app.inner.fleet;
     // Under the id of a kernel that was replaced nobody is found, unless it is a name too.
     let name = id.filter(|id| fleet.find(id).is_none()).and_then(|id| fleet.name_of_replaced(id));
     let slot = permitted(app, caller, name.as_deref().or(id), &SEEING)?;
     let kernel = slot.kernel();
     let of = of.or_else(|| name.is_some().then_some(id).flatten());
-    match of.filter(|of| *of != kernel.id()) {
-        None => Ok(Log::Of(kernel)),
-        Some(of) if fleet.is_closed(&slot, of) => Ok(Log::Closed(of.to_owned())),
-        Some(of) => Err(ApiError::Absent(format!(
-            "there is no ledger of a kernel '{of}' that answers under this name or was replaced under it"
-        ))),
-    }
+    let Some(of) = of.filter(|of| *of != kernel.id()) else { return Ok(Log::Of(kernel)) };
+    let absent = || {
+        let why = "there is no ledger of a kernel of this id that answers under this name or was replaced under it";
+        ApiError::Absent(format!("'{}': {why}", of.chars().take(64).collect::<String>()))
+    };
+    let folder = fleet.closed_folder(&slot, of).ok_or_else(absent)?;
+    Ok(Log::Closed(of.to_owned(), folder))
 }
 
 fn no_record(index: u64, records: u64) -> ApiError {
@@ -170,10 +174,11 @@ fn no_record(index: u64, records: u64) -> ApiError {
 async fn reading_closed<T: Send + 'static>(
     app: &App,
     kernel_id: &str,
+    folder: PathBuf,
     work: impl FnOnce(&View) -> anyhow::Result<T> + Send + 'static,
 ) -> Answer<T> {
     let (fleet, id) = (Arc::clone(&app.inner.fleet), kernel_id.to_owned());
-    blocking(kernel_id, move || work(&fleet.closed_ledger(&id)?)).await
+    blocking(kernel_id, move || work(&fleet.closed_ledger(&id, &folder)?)).await
 }
 
 #[derive(Deserialize)]

@@ -32,10 +32,10 @@ const FILTERS: &[(&str, &str)] = &[
     ("format", "/export: jsonl or csv."),
 ];
 
-const HIT: &str = r#"{"hits": [{"source": "governance.k", "index": 7, "ts_ms": 1, "hash": "00ff", "proof": "/kernels/k/prove?index=7", "score": 1.5, "highlights": [{"text": "a rocket", "words": [[2, 8]]}], "record": {}}], "total": 1, "next_offset": null, "behind": []}"#;
-const PAGE: &str = r#"{"records": [{"source": "governance.k", "index": 7, "ts_ms": 1, "hash": "00ff", "proof": "/kernels/k/prove?index=7", "record": {}}], "next_cursor": 6, "behind": []}"#;
+const HIT: &str = r#"{"hits": [{"source": "governance.k", "index": 7, "ts_ms": 1, "hash": "00ff", "proof": "/kernels/k/prove?index=7&of=k", "score": 1.5, "highlights": [{"text": "a rocket", "words": [[2, 8]]}], "record": {}}], "total": 1, "next_offset": null, "behind": []}"#;
+const PAGE: &str = r#"{"records": [{"source": "governance.k", "index": 7, "ts_ms": 1, "hash": "00ff", "proof": "/kernels/k/prove?index=7&of=k", "record": {}}], "next_cursor": 6, "behind": []}"#;
 const SUMMARY: &str = r#"{"records": 1, "actors": {"values": [{"value": "a", "records": 1}], "others": 0}, "tools": {"values": [], "others": 0}, "decisions": {"values": [], "others": 0}, "kinds": {"values": [], "others": 0}, "days": [{"day": "2026-01-05", "records": 1}], "behind": []}"#;
-const RECORD: &str = r#"{"source": "governance.k", "index": 7, "ts_ms": 1, "hash": "00ff", "proof": "/kernels/k/prove?index=7", "behind": [], "record": {}}"#;
+const RECORD: &str = r#"{"source": "governance.k", "index": 7, "ts_ms": 1, "hash": "00ff", "proof": "/kernels/k/prove?index=7&of=k", "behind": [], "record": {}}"#;
 const SOURCES: &str = r#"{"sources": [{"source": "governance.k", "next": 8, "missed": 0, "holds": 8}], "behind": []}"#;
 
 /// All of them.

@@ -78,7 +78,7 @@ async fn records_are_found_by_words_and_by_what_they_say() {
         assert_eq!(found, expected, "{question}");
     }
     let hit = trail.get("/search?q=fast&request_id=r-6").await["hits"][0].clone();
-    assert_eq!((&hit["source"], &hit["proof"]), (&json!("governance.k"), &json!("/kernels/k/prove?index=6")));
+    assert_eq!((&hit["source"], &hit["proof"]), (&json!("governance.k"), &json!("/kernels/k/prove?index=6&of=k")));
     let mark = &hit["highlights"][0];
     let place = |at: usize| usize::try_from(mark["words"][0][at].as_u64().unwrap()).unwrap();
     let (from, to) = (place(0), place(1));

@@ -25,7 +25,7 @@ const STANDINGS: [&str; 3] = ["open", "acknowledged", "resolved"];
 const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
 const CONTROLS: &str = r#"{"controls": [{"id": "no-halt", "title": "No kernel is halted", "references": ["SOC 2 A1.2"], "severity": "warning", "sources": "governance.*", "check": {"never": {"kind": "halt"}}}]}"#;
-const FINDING: &str = r#"{"id": "0f", "seq": 1, "control": "no-halt", "title": "No kernel is halted", "references": [], "severity": "warning", "source": "governance.k", "message": "record 7 must not be: kind 'halt'", "evidence": [{"source": "governance.k", "index": 7, "hash": "00ff", "ts_ms": 1, "proof": "/kernels/k/prove?index=7"}], "found_ms": 1, "state": "open", "steps": []}"#;
+const FINDING: &str = r#"{"id": "0f", "seq": 1, "control": "no-halt", "title": "No kernel is halted", "references": [], "severity": "warning", "source": "governance.k", "message": "record 7 must not be: kind 'halt'", "evidence": [{"source": "governance.k", "index": 7, "hash": "00ff", "ts_ms": 1, "proof": "/kernels/k/prove?index=7&of=k"}], "found_ms": 1, "state": "open", "steps": []}"#;
 const FINDINGS: &str = r#"{"findings": [], "next_cursor": null, "behind": []}"#;
 const REPORT: &str = r#"{"controls": [{"id": "no-halt", "title": "No kernel is halted", "references": [], "severity": "warning", "status": "passed", "findings": {"open": 0, "acknowledged": 0, "resolved": 0}, "last_checked_ms": 1, "coverage": [{"source": "governance.k", "next": 8, "missed": 0, "judged": 8, "matched": 0, "not_judged": 0, "last_checked_ms": 1}]}], "suppressed": 0, "undelivered": null, "behind": []}"#;
 

@@ -10,7 +10,7 @@ use super::control::{Check, Control};
 use super::finding::{Finding, Standing, Step};
 use super::judge::{self, Judged, State, Violation};
 use crate::fault::Fault;
-use crate::following::{CaughtUp, Page, Position, Sink};
+use crate::following::{CaughtUp, End, Page, Position, Sink};
 use crate::kind::Clock;
 use anyhow::{Context, Result};
 use gavel_proof::hash::HexHash;
@@ -389,9 +389,11 @@ impl Sink for Store {
         let mut memory = self.memory();
         let mut all = Vec::new();
         let mut changed = BTreeSet::new();
-        for (source, read_ms) in caught_up {
+        for (source, End { read_ms, is_final }) in caught_up {
             memory.checked_ms.insert(source.clone(), *read_ms);
-            for control in self.controls.iter().filter(|control| control.is_about(source)) {
+            // Of a ledger that is closed for good nobody expects anything fresh.
+            let due = |control: &&Control| !*is_final || !matches!(control.check, Check::Fresh(_));
+            for control in self.controls.iter().filter(|control| control.is_about(source)).filter(due) {
                 let key = (control.id.clone(), source.clone());
                 let state = memory.states.entry(key.clone()).or_default();
                 let mut judged = Judged::default();

@@ -58,7 +58,7 @@ async fn a_finding_has_its_evidence_and_is_told() {
     assert_eq!(list(&found, "findings").len(), 1);
     let finding = &found["findings"][0];
     assert_eq!((&finding["control"], &finding["evidence"][0]["index"]), (&json!("denied"), &json!(5)));
-    assert_eq!(finding["evidence"][0]["proof"], "/kernels/k/prove?index=5");
+    assert_eq!(finding["evidence"][0]["proof"], "/kernels/k/prove?index=5&of=k");
     let alert = fleet.alerts()[0].clone();
     assert_eq!((&alert["dedupe_key"], &alert["severity"]), (&finding["id"], &json!("warning")));
     assert_eq!((fleet.messages()[0]["key"].clone(), fleet.messages().len()), (finding["id"].clone(), 1));

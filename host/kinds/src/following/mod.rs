@@ -49,8 +49,17 @@ pub(crate) struct Page {
     pub(crate) rewritten: Option<String>,
 }
 
-/// Sources that were read to their end, each with the time at which it was asked for the last time.
-pub(crate) type CaughtUp = BTreeMap<String, u64>;
+/// A source that was read to its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// When it was asked for the last time.
+    pub(crate) read_ms: u64,
+    /// Whether nothing can follow any more: its kernel was replaced.
+    pub(crate) is_final: bool,
+}
+
+/// Sources that were read to their end.
+pub(crate) type CaughtUp = BTreeMap<String, End>;
 
 /// Who is given what was read. Its methods may block.
 pub(crate) trait Sink: Send + Sync + 'static {

@@ -1,11 +1,11 @@
 //! The task that follows: one round after another, in the background and on demand.
 
 use super::fetching::{self, Replaced};
-use super::{CaughtUp, Sink, Source};
+use super::{CaughtUp, End, Sink, Source};
 use crate::kind::Clock;
 use crate::peers::Peers;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -140,13 +140,16 @@ impl Task {
             behind.insert("fleet".to_owned(), "this kernel runs alone: there is no ledger to follow".to_owned());
             return (behind, holds);
         }
-        let mut sources = vec![Source::log()];
+        let (mut sources, mut closed) = (vec![Source::log()], BTreeSet::new());
         match fetching::ledgers(&self.peers).await {
             Ok((ledgers, replaced)) => {
                 sources.extend(ledgers);
+                closed.extend(replaced.iter().map(|kernel| kernel.source.name.clone()));
                 // What a replaced kernel recorded at its end is read now, by whoever did not read it before.
                 self.missing(replaced, &mut behind).await;
                 sources.extend(behind.keys().filter_map(|name| Source::named(name)));
+                let (read_ms, known) = ((self.clock)(), closed.iter().filter(|name| !behind.contains_key(*name)));
+                caught_up.extend(known.map(|name| (name.clone(), End { read_ms, is_final: true })));
             }
             Err(why) => drop(behind.insert("governance".to_owned(), why)),
         }
@@ -155,9 +158,10 @@ impl Task {
                 break;
             }
             match self.follow(&source, &mut holds).await {
-                Ok(asked_ms) => {
+                Ok(read_ms) => {
                     behind.remove(&source.name);
-                    caught_up.insert(source.name, asked_ms);
+                    let is_final = closed.contains(&source.name);
+                    caught_up.insert(source.name, End { read_ms, is_final });
                 }
                 Err(why) => {
                     let told = behind.remove(&source.name).map_or_else(|| why.clone(), |told| format!("{told}; {why}"));

@@ -45,7 +45,10 @@ impl Source {
     /// Where the main API proves that record `index` is in the log.
     pub(crate) fn proof(&self, index: u64) -> String {
         match &self.origin {
-            Origin::Kernel(id) => format!("/kernels/{}/prove?index={index}", escaped(id)),
+            Origin::Kernel(id) => {
+                let id = escaped(id);
+                format!("/kernels/{id}/prove?index={index}&of={id}")
+            }
             Origin::Log => format!("/immutable_log/prove/{index}"),
         }
     }
@@ -93,6 +96,6 @@ mod tests {
         for name in ["governance.", "governance", "k", ""] {
             assert_eq!(Source::named(name), None, "{name}");
         }
-        assert_eq!(Source::kernel("a b/ü").proof(7), "/kernels/a%20b%2F%C3%BC/prove?index=7");
+        assert_eq!(Source::kernel("a b/ü").proof(7), "/kernels/a%20b%2F%C3%BC/prove?index=7&of=a%20b%2F%C3%BC");
     }
 }
