@@ -476,6 +476,27 @@ fn who_cannot_write_is_restarted_when_there_is_room_and_not_before() {
     assert_eq!(after["restarts"], 1, "{after}");
     server.wait_for_kernel("message_bus", |entry| entry["status"] == "healthy");
     assert_eq!((server.submit(&intent("after"))["decision"].as_str(), publish("after").status), (Some("ALLOW"), 200));
+
+    // One that ends meanwhile is started, or given up if it cannot come up without room; with room it is back by itself.
+    volume.fill(0);
+    until("the ledger feels it", || server.post("/submit", &intent("full")).status == 503);
+    server.wait_for_kernel("governance", |entry| entry["detail"].as_str().unwrap().contains("when there is room"));
+    let pid = server.signal_kernel("governance", Signal::KILL);
+    server.wait_for_kernel("governance", |entry| entry["status"] != "healthy" && entry["pid"] != json!(pid));
+    assert!(server.get("/governance/livez").status > 0, "nobody is kept waiting");
+    volume.free();
+    let _ = server.wait_for_successor("governance", pid);
+    assert_eq!(server.submit(&intent("back"))["decision"], "ALLOW");
+
+    // A fleet that is started on a full disk comes up with what can, and with the rest once there is room.
+    let site = server.stop();
+    volume.fill(0);
+    let server = site.fleet();
+    volume.free();
+    for name in ["message_bus", "immutable_log", "governance", "telemetry_service"] {
+        server.wait_for_kernel(name, |entry| entry["status"] == "healthy");
+    }
+    assert_eq!(server.submit(&intent("again"))["decision"], "ALLOW");
 }
 
 #[test]

@@ -185,11 +185,13 @@ impl Fleet {
             return;
         }
         let mut order = Order::of_guardian(issue);
+        // Whether the disk was full at one of its restarts, so that they say nothing about the component.
+        let mut was_full = false;
         while !unit.let_go() && !self.is_stopping() {
+            let lack = self.inner.room.lack();
+            was_full |= lack.is_some();
             // Who has no process is started all the same: it may still be able to show what it has.
-            if let Some(process) = unit.process()
-                && let Some(lack) = self.inner.room.lack()
-            {
+            if let (Some(process), Some(lack)) = (unit.process(), lack) {
                 self.wait_for_room(unit, &process, lack).await;
                 continue;
             }
@@ -205,8 +207,10 @@ impl Fleet {
                             self.give_up(unit, &format!("{detail}; {lack}: it is started when there is room")).await;
                             self.start_with_room(unit).await;
                         }
+                        None if was_full => drop(unit.reset()),
                         None => self.give_up(unit, &detail).await,
                     }
+                    was_full = false;
                     continue;
                 }
             }
