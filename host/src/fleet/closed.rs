@@ -5,7 +5,7 @@ use crate::host::ledger_dir;
 use anyhow::{Context, Result};
 use gavel_ledger::View;
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// So many closed ledgers stay open between two pages.
@@ -39,7 +39,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn closed_ledger(&self, kernel_id: &str, folder: &PathBuf) -> Result<View> {
+    pub(crate) fn closed_ledger(&self, kernel_id: &str, folder: &Path) -> Result<View> {
         let known = self.closed.open().iter().find(|(of, _)| of == kernel_id).map(|(_, view)| view.clone());
         if let Some(view) = known {
             return Ok(view);

@@ -125,9 +125,9 @@ async fn one(
     let record = match log {
         Log::Of(kernel) => record(&kernel, index).await?,
         Log::Closed(id, folder) => {
-            let read = move |view: &View| match index < view.records() {
-                true => Ok(Ok(view.record(index)?)),
-                false => Ok(Err(no_record(index, view.records()))),
+            let read = move |view: &View| {
+                let held = view.records();
+                Ok(if index < held { Ok(view.record(index)?) } else { Err(no_record(index, held)) })
             };
             reading_closed(&app, &id, folder, read).await??
         }
