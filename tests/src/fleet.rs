@@ -130,7 +130,7 @@ impl Server {
         seen
     }
 
-    /// Send a signal to a kernel; gives its process.
+    /// Send a signal to a kernel; gives its process. One that is stopped has stopped when this returns.
     ///
     /// # Panics
     /// When it has none.
@@ -138,6 +138,9 @@ impl Server {
     pub fn signal_kernel(&self, name: &str, signal: Signal) -> u32 {
         let pid = pid_of(&self.kernel(name));
         send(pid, signal);
+        if signal == Signal::STOP {
+            until("every thread has stopped", || has_stopped(pid));
+        }
         pid
     }
 
@@ -161,6 +164,13 @@ pub fn pid_of(entry: &Value) -> u32 {
 pub fn send(pid: u32, signal: Signal) {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process");
     kill_process(number, signal).expect("it is there");
+}
+
+/// Whether no thread of a process runs any more, because it was stopped.
+fn has_stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let stats = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
 }
 
 /// Whether a process is there, and is more than a corpse.
