@@ -88,28 +88,26 @@ async fn find(
     let query = asked.query().map_err(ApiError::Unreadable)?;
     let limits = asked.limits(&app.inner.limits).map_err(ApiError::Unreadable)?;
     let start = asked.upward().map_err(ApiError::Unreadable)?;
-    let kernel = match (log, start) {
-        (Log::Of(kernel), None) => kernel,
+    match (log, start) {
+        (Log::Of(kernel), None) => {
+            let page = reading(&kernel, move |kernel| kernel.find(&query, limits)).await?;
+            Ok(json_of(page_text(&page)))
+        }
         (Log::Of(kernel), Some(start)) => {
             let page = reading(&kernel, move |kernel| kernel.upward(start, limits)).await?;
-            return Ok(json_of(upward_text(kernel.id(), &page)));
+            Ok(json_of(upward_text(kernel.id(), &page)))
         }
         (Log::Closed(id, folder), Some(start)) => {
             let page = reading_closed(&app, &id, folder, move |view| Ok(upward(view, start, limits)?)).await?;
             if page.next >= page.committed {
                 app.inner.fleet.leave_closed(&id);
             }
-            return Ok(json_of(upward_text(&id, &page)));
+            Ok(json_of(upward_text(&id, &page)))
         }
-        (Log::Closed(id, _), None) => {
-            return Err(ApiError::Unreadable(format!(
-                "kernel '{id}' was replaced, and nothing is found in its ledger any more: read it upward, with from_index"
-            )));
-        }
-    };
-    let kernel = &kernel;
-    let page = reading(kernel, move |kernel| kernel.find(&query, limits)).await?;
-    Ok(json_of(page_text(&page)))
+        (Log::Closed(id, _), None) => Err(ApiError::Unreadable(format!(
+            "kernel '{id}' was replaced, and nothing is found in its ledger any more: read it upward, with from_index"
+        ))),
+    }
 }
 
 async fn one(

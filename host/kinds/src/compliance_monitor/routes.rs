@@ -8,7 +8,7 @@ use super::{ChainSeen, Monitor, blocking};
 use crate::caller::Caller;
 use crate::doors::{Body, Door, Doors, Params};
 use crate::fault::Fault;
-use crate::following::{Origin, Position, Record, Source, escaped};
+use crate::following::{Position, Record, Source};
 use crate::{OPERATING, SEEING};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -117,14 +117,7 @@ async fn finding(State(monitor): State<Monitor>, Path(id): Path<String>) -> Resu
 /// A record of the evidence, as its ledger has it now.
 async fn fetched(monitor: &Monitor, source: &str, evidence: &Evidence) -> Result<Record, String> {
     let index = evidence.index;
-    let path = match Source::named(source).map(|source| source.origin) {
-        Some(Origin::Kernel(id)) => {
-            let id = escaped(&id);
-            format!("/kernels/{id}/records/{index}?of={id}")
-        }
-        Some(Origin::Log) => format!("/immutable_log/entries/{index}"),
-        None => return Err(format!("`{source}` is no source")),
-    };
+    let path = Source::named(source).ok_or_else(|| format!("`{source}` is no source"))?.record(index);
     let text = monitor.peers.text(Method::GET, &path, None).await.map_err(|why| why.to_string())?;
     Record::read(source, std::str::from_utf8(&text).map_err(|why| format!("{path}: no text: {why}"))?)
 }

@@ -2,7 +2,7 @@
 
 use super::record::Record;
 use super::slices::{elements, member};
-use super::{Origin, Page, Position, Source, escaped};
+use super::{Origin, Page, Position, Source};
 use crate::peers::Peers;
 use hyper::Method;
 use serde_json::Value;
@@ -92,13 +92,7 @@ async fn asked(
     (from, limit): (u64, usize),
     known: Option<u64>,
 ) -> Result<Fetched, String> {
-    let path = match &source.origin {
-        Origin::Kernel(id) => {
-            let id = escaped(id);
-            format!("/kernels/{id}/records?from_index={from}&limit={limit}&of={id}")
-        }
-        Origin::Log => format!("/immutable_log/entries?from={from}&limit={limit}"),
-    };
+    let path = source.page(from, limit);
     let answer = peers.text(Method::GET, &path, None).await.map_err(|why| why.to_string())?;
     let answer = std::str::from_utf8(&answer).map_err(|why| format!("{path}: its answer is no text: {why}"))?;
     read(source, position, known, answer).map_err(|why| format!("{path}: {why}"))

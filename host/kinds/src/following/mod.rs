@@ -18,7 +18,7 @@ pub(crate) mod trial;
 
 pub(crate) use record::Record;
 pub(crate) use rounds::{Follower, Pace, Seen};
-pub(crate) use source::{Origin, Source, escaped};
+pub(crate) use source::{Origin, Source};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

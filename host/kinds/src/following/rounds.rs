@@ -5,7 +5,7 @@ use super::{CaughtUp, End, Sink, Source};
 use crate::kind::Clock;
 use crate::peers::Peers;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -140,27 +140,35 @@ impl Task {
             behind.insert("fleet".to_owned(), "this kernel runs alone: there is no ledger to follow".to_owned());
             return (behind, holds);
         }
-        let (mut sources, mut closed) = (vec![Source::log()], BTreeSet::new());
+        // Each with whether nothing can follow on its end.
+        let mut sources = vec![(Source::log(), false)];
         match fetching::ledgers(&self.peers).await {
             Ok((ledgers, replaced)) => {
-                sources.extend(ledgers);
-                closed.extend(replaced.iter().map(|kernel| kernel.source.name.clone()));
-                // What a replaced kernel recorded at its end is read now, by whoever did not read it before.
-                self.missing(replaced, &mut behind).await;
-                sources.extend(behind.keys().filter_map(|name| Source::named(name)));
-                let (read_ms, known) = ((self.clock)(), closed.iter().filter(|name| !behind.contains_key(*name)));
-                caught_up.extend(known.map(|name| (name.clone(), End { read_ms, is_final: true })));
+                sources.extend(ledgers.into_iter().map(|source| (source, false)));
+                match self.missing(replaced).await {
+                    Ok(replaced) => {
+                        for (source, missing) in replaced {
+                            if let Some(why) = missing {
+                                // What it recorded at its end is read now, by whoever did not read it before.
+                                behind.insert(source.name.clone(), why);
+                                sources.push((source, true));
+                            } else {
+                                caught_up.insert(source.name, End { read_ms: (self.clock)(), is_final: true });
+                            }
+                        }
+                    }
+                    Err(why) => drop(behind.insert("governance".to_owned(), why)),
+                }
             }
             Err(why) => drop(behind.insert("governance".to_owned(), why)),
         }
-        for source in sources {
+        for (source, is_final) in sources {
             if self.stop.is_cancelled() {
                 break;
             }
             match self.follow(&source, &mut holds).await {
                 Ok(read_ms) => {
                     behind.remove(&source.name);
-                    let is_final = closed.contains(&source.name);
                     caught_up.insert(source.name, End { read_ms, is_final });
                 }
                 Err(why) => {
@@ -177,20 +185,14 @@ impl Task {
         (behind, holds)
     }
 
-    /// Tell of the records of replaced kernels that were not read while they could be.
-    async fn missing(&self, replaced: Vec<Replaced>, behind: &mut BTreeMap<String, String>) {
+    /// Kernels that were replaced, each with why not all of its records may be there, if it is so.
+    async fn missing(&self, replaced: Vec<Replaced>) -> Result<Vec<(Source, Option<String>)>, String> {
         let sink = Arc::clone(&self.sink);
-        let look = move || {
-            let told = replaced.into_iter().filter_map(|kernel| {
-                let why = kernel.behind(sink.position(&kernel.source.name).next)?;
-                Some((kernel.source.name, why))
-            });
-            Ok(told.collect::<Vec<_>>())
+        let look = move |kernel: Replaced| {
+            let why = kernel.behind(sink.position(&kernel.source.name).next);
+            (kernel.source, why)
         };
-        match blocking(look).await {
-            Ok(told) => behind.extend(told),
-            Err(why) => drop(behind.insert("governance".to_owned(), why)),
-        }
+        blocking(move || Ok(replaced.into_iter().map(look).collect())).await
     }
 
     /// Read a source to its end; when it was asked for the last time.

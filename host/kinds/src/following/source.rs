@@ -42,6 +42,28 @@ impl Source {
         }
     }
 
+    /// Where the main API has the records from `from` on, a page of `limit`.
+    pub(crate) fn page(&self, from: u64, limit: usize) -> String {
+        match &self.origin {
+            Origin::Kernel(id) => {
+                let id = escaped(id);
+                format!("/kernels/{id}/records?from_index={from}&limit={limit}&of={id}")
+            }
+            Origin::Log => format!("/immutable_log/entries?from={from}&limit={limit}"),
+        }
+    }
+
+    /// Where the main API has record `index`.
+    pub(crate) fn record(&self, index: u64) -> String {
+        match &self.origin {
+            Origin::Kernel(id) => {
+                let id = escaped(id);
+                format!("/kernels/{id}/records/{index}?of={id}")
+            }
+            Origin::Log => format!("/immutable_log/entries/{index}"),
+        }
+    }
+
     /// Where the main API proves that record `index` is in the log.
     pub(crate) fn proof(&self, index: u64) -> String {
         match &self.origin {
@@ -71,7 +93,7 @@ impl Source {
 }
 
 /// A text as a part of a path or of a query.
-pub(crate) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
